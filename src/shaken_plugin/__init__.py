@@ -1,0 +1,22 @@
+"""STIR/SHAKEN caller-ID authentication for the open-source switches people already run.
+
+The package decides the attestation level of a call from records, signs the PASSporT and
+verifies the ones it receives. What it never does: download anything or open a network
+connection in a SIP process, hand a private key around, or drop a call because of a fault
+of its own unless the policy says so.
+
+Layers, each importing only from those above it in this list:
+
+``errors``         exceptions, and the failure codes with their SIP answers
+``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
+``ports``          what the services need from outside, as Protocols
+``authentication`` the authentication service of RFC 8224 section 6.1
+``verification``   the verification service of RFC 8224 section 6.2
+``stores``, ``certs``, ``telemetry``  implementations of the ports
+``config``         settings and policy files, checked and with positions
+``runtime``        settings put together into services, once per process
+``switch``         what the switch adapters share: guard, modes, actions
+``adapters``, ``cli``, ``lab``  glue for the switches, the ``shaken`` command, the test lab
+"""
+
+__version__ = "0.1.0"

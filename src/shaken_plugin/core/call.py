@@ -1,0 +1,155 @@
+"""One call attempt as both services see it: the headers that matter, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple
+
+from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
+from shaken_plugin.errors import NumberError, SipSyntaxError
+
+
+class CallerHeader(Enum):
+    """Headers a caller's identity can be taken from."""
+
+    ASSERTED = "P-Asserted-Identity"
+    FROM = "From"
+    PREFERRED = "P-Preferred-Identity"
+    REMOTE_PARTY = "Remote-Party-ID"
+
+
+MAX_ASSERTED: Final = 8
+"""Most caller identities of one header that are looked at; RFC 3325 §9.1 allows two."""
+
+ANONYMOUS_HOST: Final = "anonymous.invalid"
+"""RFC 3323 §4.1.1.3; nobody is authoritative for it (RFC 8224 §11)."""
+
+
+class Caller(NamedTuple):
+    """A caller identity and where in the message it stands."""
+
+    party: Party
+    header: CallerHeader
+    value: NameAddr
+
+
+@dataclass(frozen=True, slots=True)
+class CallMessage:
+    """The parts of a SIP request that signing and verifying need.
+
+    ``callers`` holds raw header values as received, one entry a header line. ``identity``
+    likewise. ``source`` is the IP address the request came from; ``user`` the account that the
+    switch authenticated, never a name the request merely claims. ``sdp`` is the body where it
+    is SDP, needed only for its fingerprints.
+    """
+
+    method: str
+    request_uri: str
+    to: str
+    callers: dict[CallerHeader, tuple[str, ...]]
+    call_id: str = ""
+    date: str | None = None
+    identity: tuple[str, ...] = ()
+    priority: str = ""
+    sdp: str = ""
+    source: str | None = None
+    user: str | None = None
+    unreadable: tuple[str, ...] = field(default=())
+    """Names of headers whose bytes are not UTF-8."""
+
+    @classmethod
+    def from_request(cls, request: Request, *, source: str | None = None, user: str | None = None) -> CallMessage:
+        """The call of a whole request, for tools and tests."""
+        return cls(
+            method=request.method,
+            request_uri=request.uri,
+            to=request.first("to") or "",
+            callers={header: values for header in CallerHeader if (values := request.all(header.value.lower()))},
+            call_id=request.first("call-id") or "",
+            date=request.first("date"),
+            identity=request.all("identity"),
+            priority=request.first("priority") or "",
+            sdp=request.body,
+            source=source,
+            user=user,
+        )
+
+    @property
+    def is_initial_invite(self) -> bool:
+        """Whether this begins a call: an INVITE outside a dialog (RFC 3261 §12.2: no To tag)."""
+        if self.method != "INVITE":
+            return False
+        try:
+            return NameAddr.parse(self.to).param("tag") is None
+        except SipSyntaxError:
+            return True
+
+    def callers_in(self, header: CallerHeader, plan: DialPlan) -> Iterator[Caller]:
+        """The caller identities of one header, in order; values that name nobody are left out."""
+        count = 0
+        for line in self.callers.get(header, ()):
+            # RFC 3325 §9.1: PAssertedID-value *(COMMA PAssertedID-value); From has one value,
+            # in which a comma may be part of an unquoted display name.
+            for value in (line,) if header is CallerHeader.FROM else split_list(line):
+                count += 1
+                if count > MAX_ASSERTED:
+                    return
+                try:
+                    address = NameAddr.parse(value)
+                    yield Caller(canonical_party(Uri.parse(address.uri), plan), header, address)
+                except (SipSyntaxError, NumberError):
+                    continue
+
+    def called(self, plan: DialPlan) -> Party | None:
+        """The called party in To, None where it names nobody."""
+        try:
+            return canonical_party(Uri.parse(NameAddr.parse(self.to).uri), plan)
+        except (SipSyntaxError, NumberError):
+            return None
+
+    def request_party(self, plan: DialPlan) -> Party | None:
+        """The called party in the Request-URI, None where it names nobody."""
+        try:
+            return canonical_party(Uri.parse(self.request_uri), plan)
+        except (SipSyntaxError, NumberError):
+            return None
+
+
+def is_anonymous(party: Party) -> bool:
+    """Whether the identity is the anonymous URI of RFC 3323."""
+    return isinstance(party, UriIdentity) and party.uri.rpartition("@")[2].rpartition(":")[2] == ANONYMOUS_HOST
+
+
+def is_emergency(request_uri: str, to: str, priority: str, plan: DialPlan) -> bool:
+    """Whether a call goes to, or comes back from, an emergency service.
+
+    True for the emergency numbers of the dial plan in the Request-URI or To, for
+    ``urn:service:sos`` and its sub-services (RFC 5031 §4.2), and for a callback from a
+    public-safety answering point, ``Priority: psap-callback`` (RFC 7090 §5). Such calls are
+    never refused, limited, substituted or delayed.
+    """
+    if priority.strip().lower() == "psap-callback":
+        return True
+    return any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
+
+
+def _uris(request_uri: str, to: str) -> Iterable[str]:
+    yield request_uri
+    try:
+        yield NameAddr.parse(to).uri
+    except SipSyntaxError:
+        return
+
+
+def _reaches_emergency(text: str, plan: DialPlan) -> bool:
+    lowered = text.lower()
+    if lowered == "urn:service:sos" or lowered.startswith("urn:service:sos."):
+        return True
+    try:
+        party = canonical_party(Uri.parse(text), plan)
+    except (SipSyntaxError, NumberError):
+        return False
+    return isinstance(party, TelephoneNumber) and plan.is_emergency(party)

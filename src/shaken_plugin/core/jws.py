@@ -1,0 +1,62 @@
+"""JSON Web Signature, the two pieces PASSporT uses: base64url and ES256.
+
+RFC 7515 (JWS compact serialisation), RFC 7518 §3.4 (ES256: ECDSA P-256 with SHA-256, the
+signature is R‖S, 64 octets). Nothing else: "none", HMAC and RSA do not exist here, so no
+header can select them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.hashes import SHA256
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+# RFC 8225 §9: deterministic signatures SHOULD be used (RFC 6979).
+_SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
+_VERIFY = ec.ECDSA(SHA256())
+
+
+def b64url(data: bytes) -> str:
+    """base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64url(text: str) -> bytes:
+    """Decode base64url, strictly: no padding, no other alphabet, no stray bits.
+
+    Raises:
+        ValueError: the text is not exactly what `b64url` makes. A second spelling of the same
+            octets would let one PASSporT pass for two.
+    """
+    if _BASE64URL.fullmatch(text) is None:
+        raise ValueError("not base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as exc:
+        raise ValueError("not base64url") from exc
+    if b64url(data) != text:
+        raise ValueError("base64url with stray bits")
+    return data
+
+
+def sign_es256(key: ec.EllipticCurvePrivateKey, signing_input: bytes) -> bytes:
+    """The 64 octets R‖S of an ES256 signature over ``signing_input``."""
+    r, s = utils.decode_dss_signature(key.sign(signing_input, _SIGN))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def verify_es256(key: ec.EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` (R‖S, 64 octets) is this P-256 key's over ``signing_input``."""
+    if len(signature) != 64:
+        return False
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    try:
+        key.verify(utils.encode_dss_signature(r, s), signing_input, _VERIFY)
+    except InvalidSignature:
+        return False
+    return True

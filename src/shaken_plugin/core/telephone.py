@@ -1,0 +1,154 @@
+"""Telephone numbers and other caller identities in the form that PASSporTs carry.
+
+RFC 8224 §8.3 canonicalises telephone numbers, §8.5 URIs. "The same routine must run" where
+a call is signed and where it is verified, so both services use `canonical_party` and nothing
+else. What a country dials in front of its numbers is data (`DialPlan`), not code.
+
+The steps for a dialled number, in order; the first that applies ends it:
+
+1. ``+`` in front: the digits after it are E.164 already.
+2. A number of the plan's service numbers (911, 112, 211 …) stays as dialled.
+3. A tel: ``phone-context=+…`` is put in front.
+4. ``*`` or ``#`` in it: stays as dialled.
+5. The international prefix (011, 00 …) is stripped.
+6. The national prefix (1, 0 …) is stripped where a national number remains, and the country
+   code put in front.
+7. Country code in front and a national number behind it: E.164 without its ``+``.
+8. A national number by its length: the country code is put in front.
+9. Anything else "cannot be determined" (§8.3) and stays as dialled.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from shaken_plugin.core.sip import Uri
+from shaken_plugin.errors import NumberError
+
+_TN = re.compile(r"[0-9*#]{1,32}")
+_E164 = re.compile(r"[0-9]{1,15}")
+# RFC 3966 §3 visual separators, and the space that RFC 8224 §8.3 names.
+_SEPARATORS = str.maketrans("", "", "-.() ")
+
+
+@dataclass(frozen=True, slots=True)
+class TelephoneNumber:
+    """A ``tn`` claim: ``1*("#" / "*" / DIGIT)``, no leading ``+`` (RFC 8224 §8.3)."""
+
+    digits: str
+
+    def __post_init__(self) -> None:
+        if _TN.fullmatch(self.digits) is None:
+            raise NumberError("a telephone number holds digits, * and # only, 1 to 32 of them")
+
+    def __str__(self) -> str:
+        return self.digits
+
+    @property
+    def masked(self) -> str:
+        """The number for logs: the line digits hidden, ``1215*****12``."""
+        digits = self.digits
+        return digits if len(digits) <= 4 else digits[:4] + "*" * max(0, len(digits) - 6) + digits[4:][-2:]
+
+
+@dataclass(frozen=True, slots=True)
+class UriIdentity:
+    """A ``uri`` claim in the canonical form of RFC 8224 §8.5."""
+
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def masked(self) -> str:
+        """The URI for logs: the user part hidden."""
+        scheme, _, rest = self.uri.partition(":")
+        return f"{scheme}:***@{rest.rpartition('@')[2]}"
+
+
+Party = TelephoneNumber | UriIdentity
+"""Who calls or is called, as ``orig`` and ``dest`` claims name them (RFC 8225 §5.2.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialPlan:
+    """How numbers are dialled in one country.
+
+    ``international_prefix`` and ``national_prefix`` match at the start of a dialled number
+    (None where the country has none). ``national_lengths`` are the digit counts of a national
+    (significant) number. ``numeric_users`` is the "local policy" of RFC 8224 §8.3 (a): a sip:
+    user that reads as a number is one even without ``user=phone``.
+    """
+
+    country_code: str
+    international_prefix: re.Pattern[str] | None
+    national_prefix: re.Pattern[str] | None
+    national_lengths: frozenset[int]
+    service_numbers: re.Pattern[str]
+    emergency_numbers: re.Pattern[str]
+    numeric_users: bool = True
+
+    def canonical(self, dialled: str, context: str | None = None) -> TelephoneNumber:
+        """The canonical number for dialled digits (steps in the module's docstring).
+
+        Args:
+            dialled: digits, ``+``, ``*``, ``#`` and visual separators.
+            context: the tel: URI's ``phone-context``, where it has one.
+
+        Raises:
+            NumberError: any other character, or no digit at all.
+        """
+        number = dialled.translate(_SEPARATORS)
+        if number.startswith("+"):
+            if _E164.fullmatch(number[1:]) is None:
+                raise NumberError("+ must be followed by 1 to 15 digits")
+            return TelephoneNumber(number[1:])
+        if self.service_numbers.fullmatch(number):
+            return TelephoneNumber(number)
+        if context is not None and context.startswith("+"):
+            return self.canonical(context + number)
+        if _E164.fullmatch(number) is None:
+            return TelephoneNumber(number)
+        return TelephoneNumber(self._e164(number))
+
+    def _e164(self, number: str) -> str:
+        """Steps 5 to 9."""
+        if self.international_prefix and (prefix := self.international_prefix.match(number)):
+            return number[prefix.end() :] or number
+        if self.national_prefix and (prefix := self.national_prefix.match(number)):
+            national = number[prefix.end() :]
+            if len(national) in self.national_lengths:
+                return self.country_code + national
+        if number.startswith(self.country_code) and len(number) - len(self.country_code) in self.national_lengths:
+            return number
+        if len(number) in self.national_lengths:
+            return self.country_code + number
+        return number
+
+    def is_emergency(self, number: TelephoneNumber) -> bool:
+        """Whether the number reaches an emergency service, also when sent as +1911."""
+        local = number.digits.removeprefix(self.country_code)
+        return any(self.emergency_numbers.fullmatch(digits) for digits in (number.digits, local))
+
+
+def canonical_party(uri: Uri, plan: DialPlan) -> Party:
+    """The caller or called party that a URI names (RFC 8224 §8.3 and §8.5).
+
+    Raises:
+        NumberError: a tel: URI or ``user=phone`` whose number is none.
+        SipSyntaxError: a percent-escape that hides a control character.
+    """
+    if uri.scheme == "tel":
+        return plan.canonical(uri.decoded_user(), uri.user_params.get("phone-context"))
+    if uri.scheme in {"sip", "sips"} and uri.user:
+        user = uri.decoded_user()
+        if uri.params.get("user", "").lower() == "phone":
+            return plan.canonical(user, uri.user_params.get("phone-context"))
+        if plan.numeric_users and user[0] in "+0123456789(*#":
+            try:
+                return plan.canonical(user, uri.user_params.get("phone-context"))
+            except NumberError:
+                pass  # a user name that only begins like a number
+    return UriIdentity(uri.canonical())
