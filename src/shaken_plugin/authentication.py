@@ -1,0 +1,348 @@
+"""The authentication service (STI-AS): decides, then signs (RFC 8224 §6.1, ATIS-1000074).
+
+`AuthenticationService.sign` reads nothing but its arguments, its store and its credentials. It
+returns what should happen; a switch adapter does it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from shaken_plugin.core.attestation import AttestationPolicy, CallFacts, Decision, Level, decide
+from shaken_plugin.core.call import Caller, CallerHeader, CallMessage, is_anonymous, is_emergency
+from shaken_plugin.core.certificates import SigningCertificate
+from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.jws import b64url
+from shaken_plugin.core.passport import media_keys, passport_header, shaken_claims, signing_input
+from shaken_plugin.core.records import Gateway, Trunk
+from shaken_plugin.core.sip import format_date, parse_date
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
+from shaken_plugin.errors import (
+    SigningError,
+    SipSyntaxError,
+    SkipReason,
+    StoreUnavailable,
+    VerificationFailure,
+)
+from shaken_plugin.ports import PolicyStore, Signer
+
+
+class ExistingIdentity(Enum):
+    """What happens to a call that already carries an Identity header."""
+
+    SKIP = "skip"
+    """Keep it and do not sign (the default; nobody may remove another signer's header)."""
+    ADD = "add"
+    """Keep it and add ours."""
+    REPLACE_OURS = "replace_ours"
+    """Replace those that point to our own certificates; with foreign ones alone, skip."""
+
+
+class StaleDate(Enum):
+    """What happens to a call whose Date header is outside the freshness window."""
+
+    LEAVE = "leave"
+    """Do not sign (RFC 8224 §6.1 step 3: MUST NOT)."""
+    REPLACE = "replace"
+    """On a customer's own call, replace the Date by the present time, then sign."""
+
+
+class OrigidScope(Enum):
+    """What one origid stands for."""
+
+    TRUNK = "trunk"
+    CUSTOMER = "customer"
+    CALL = "call"
+
+
+class StoreDown(Enum):
+    """What happens to calls while the policy store cannot be read."""
+
+    LAST_KNOWN = "last_known"
+    """Decide from what was last read for the same source and number, else go on unsigned."""
+    UNSIGNED = "unsigned"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningPair:
+    """A key, its certificate, and the URL the certificate is published at."""
+
+    signer: Signer
+    certificate: SigningCertificate
+    x5u: str
+    live_from: float
+    """POSIX seconds from which this pair signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A named identity to sign with: one or more pairs, so that a new one can lie ready."""
+
+    name: str
+    pairs: tuple[SigningPair, ...]
+
+    def current(self, now: float) -> SigningPair | None:
+        """The live and valid pair that went live last; None where there is none.
+
+        Nothing is ever signed outside a certificate's validity. An old pair takes over again
+        if the newer one expired first.
+        """
+        usable = [pair for pair in self.pairs if pair.live_from <= now and pair.certificate.valid_at(now)]
+        return max(usable, key=lambda pair: pair.live_from, default=None)
+
+    def lasts_until(self, now: float) -> float:
+        """When signing with this credential will stop, pairs in waiting counted; POSIX seconds."""
+        end = now
+        for pair in sorted(self.pairs, key=lambda pair: pair.live_from):
+            if max(pair.live_from, pair.certificate.not_before) <= end:
+                end = max(end, pair.certificate.not_after)
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRules:
+    """The operator's choices for signing.
+
+    ``sources`` is the order in which headers are asked for the caller. ``freshness`` in seconds
+    (RFC 8224 §6.1 step 3: 60 RECOMMENDED). ``mky`` adds the media keys of an SDP with
+    fingerprints (RFC 8224 §4.1). ``origid_namespace`` makes stable origids; without it they
+    would be the same at every provider.
+    """
+
+    plan: DialPlan
+    attestation: AttestationPolicy
+    origid_namespace: uuid.UUID
+    default_credential: str
+    sources: tuple[CallerHeader, ...] = (CallerHeader.ASSERTED, CallerHeader.FROM)
+    existing: ExistingIdentity = ExistingIdentity.SKIP
+    stale_date: StaleDate = StaleDate.LEAVE
+    store_down: StoreDown = StoreDown.LAST_KNOWN
+    origid: OrigidScope = OrigidScope.TRUNK
+    freshness: int = 60
+    quote_ppt: bool = True
+    mky: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """The outcome for one call. ``identity`` is the header value to add, None where not signed.
+
+    ``skip`` says why there is none; ``refuse`` that the call should be answered instead of
+    going on. ``date`` is the Date header to send, replacing one that is there if
+    ``replace_date``. ``drop`` are the indices of Identity headers to remove.
+    """
+
+    skip: SkipReason | None = None
+    refuse: bool = False
+    decision: Decision | None = None
+    emergency: bool = False
+    orig: Party | None = None
+    dest: Party | None = None
+    identity: str | None = None
+    date: str | None = None
+    replace_date: bool = False
+    drop: tuple[int, ...] = ()
+    credential: Credential | None = None
+    iat: int | None = None
+    origid: str | None = None
+    detail: str = ""
+
+
+PPT: Final = "shaken"
+
+
+def identity_header(pair: SigningPair, claims: Mapping[str, Any], ppt: str = PPT) -> IdentityHeader:
+    """The Identity header for claims, signed with a pair.
+
+    Raises:
+        SigningError: the key cannot be used.
+    """
+    signed = signing_input(passport_header(pair.x5u, ppt), claims)
+    token = f"{signed.decode('ascii')}.{b64url(pair.signer.sign(signed))}"
+    return IdentityHeader(token, pair.x5u, "ES256", ppt)
+
+
+class AuthenticationService:
+    """Signs calls with the provider's own credentials.
+
+    Args:
+        rules: the operator's choices.
+        store: the records.
+        credentials: by name; ``rules.default_credential`` must be among them.
+    """
+
+    def __init__(self, rules: SigningRules, store: PolicyStore, credentials: Mapping[str, Credential]) -> None:
+        self._rules = rules
+        self._store = store
+        self._credentials = credentials
+        self._own_urls = frozenset(pair.x5u for credential in credentials.values() for pair in credential.pairs)
+
+    def sign(self, message: CallMessage, now: float, random_origid: str) -> Signing:
+        """Decide a call's level and, where it gets one, sign it.
+
+        Args:
+            message: the call.
+            now: POSIX seconds.
+            random_origid: a fresh UUID, used where origids are per call.
+        """
+        if not message.is_initial_invite:
+            return Signing(SkipReason.NOT_INITIAL_INVITE)
+        rules = self._rules
+        emergency = is_emergency(message.request_uri, message.to, message.priority, rules.plan)
+        drop = self._existing(message)
+        if drop is None:
+            return Signing(SkipReason.ALREADY_SIGNED, emergency=emergency)
+        dest = message.called(rules.plan)
+        if dest is None:
+            return Signing(SkipReason.CALLED_MISSING, emergency=emergency)
+        decided = self.decide(message, dest, emergency=emergency, now=now)
+        if isinstance(decided, Signing):
+            return decided
+        caller, decision = decided
+        base = Signing(decision=decision, emergency=emergency, orig=caller.party, dest=dest, drop=drop)
+        if decision.level.attest is None:
+            refuse = decision.level is Level.REFUSE
+            skip = SkipReason.POLICY_REFUSED if refuse else SkipReason.POLICY_UNSIGNED
+            return replace(base, skip=skip, refuse=refuse)
+        return self._signed(base, caller, decision, message, now, random_origid)
+
+    def decide(
+        self, message: CallMessage, dest: Party, *, emergency: bool, now: float
+    ) -> tuple[Caller, Decision] | Signing:
+        """The caller and the decision, or the outcome where it does not come to one."""
+        rules = self._rules
+        caller = self._caller(message)
+        if caller is None:
+            return Signing(SkipReason.CALLER_MISSING, emergency=emergency, dest=dest)
+        if is_anonymous(caller.party):
+            return Signing(SkipReason.CALLER_ANONYMOUS, emergency=emergency, orig=caller.party, dest=dest)
+        number = caller.party.digits if isinstance(caller.party, TelephoneNumber) else None
+        try:
+            facts = self._store.facts(message.source, message.user, number)
+        except StoreUnavailable as exc:
+            return Signing(
+                SkipReason.STORE_UNAVAILABLE,
+                refuse=rules.store_down is StoreDown.REFUSE and not emergency,
+                emergency=emergency,
+                orig=caller.party,
+                dest=dest,
+                detail=str(exc),
+            )
+        call = CallFacts(caller.party, dest, emergency)
+        return caller, decide(call, facts, rules.attestation, now)
+
+    def _signed(
+        self, base: Signing, caller: Caller, decision: Decision, message: CallMessage, now: float, random_origid: str
+    ) -> Signing:
+        rules = self._rules
+        assert decision.level.attest is not None
+        assert base.dest is not None
+        iat, replace_date, skip = self._date(message, decision.source, now)
+        if skip is not None:
+            return replace(base, skip=skip)
+        credential = self._credentials.get(self._credential_name(decision.source))
+        if credential is None:
+            return replace(base, skip=SkipReason.NO_CREDENTIAL)
+        pair = credential.current(now)
+        # RFC 8224 §6.1 step 3: "MUST verify that both the current time and the date lie within
+        # the validity period of its credential".
+        if pair is None or not pair.certificate.valid_at(iat):
+            return replace(base, skip=SkipReason.CREDENTIAL_NOT_VALID, credential=credential)
+        # RFC 8224 §6.1 step 1: MUST NOT add Identity where it is not authoritative.
+        if not pair.certificate.authorises(caller.party):
+            return replace(base, skip=SkipReason.CREDENTIAL_SCOPE, credential=credential)
+        origid = self._origid(decision.source, random_origid)
+        claims = shaken_claims(
+            attest=decision.level.attest,
+            orig=caller.party,
+            dest=base.dest,
+            iat=iat,
+            origid=origid,
+            mky=media_keys(message.sdp) if rules.mky and "a=fingerprint" in message.sdp else None,
+        )
+        try:
+            header = identity_header(pair, claims)
+        except SigningError as exc:
+            return replace(base, skip=SkipReason.SIGNER_FAILED, credential=credential, detail=str(exc))
+        return replace(
+            base,
+            identity=header.format(quote_ppt=rules.quote_ppt),
+            # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
+            # add one". It equals iat, so that compact-form verifiers would agree.
+            date=format_date(iat) if message.date is None or replace_date else None,
+            replace_date=replace_date,
+            credential=credential,
+            iat=iat,
+            origid=origid,
+        )
+
+    def _existing(self, message: CallMessage) -> tuple[int, ...] | None:
+        """Indices of Identity headers to remove, None where the call is to be left as it is."""
+        if not message.identity or self._rules.existing is ExistingIdentity.ADD:
+            return ()
+        if self._rules.existing is ExistingIdentity.REPLACE_OURS:
+            ours = tuple(index for index, value in enumerate(message.identity) if self._is_ours(value))
+            return ours or None
+        return None
+
+    def _is_ours(self, value: str) -> bool:
+        try:
+            return IdentityHeader.parse(value).info in self._own_urls
+        except VerificationFailure:
+            return False
+
+    def _caller(self, message: CallMessage) -> Caller | None:
+        """The first identity of the configured headers, a number before a URI in each."""
+        for header in self._rules.sources:
+            callers = list(message.callers_in(header, self._rules.plan))
+            for caller in callers:
+                if isinstance(caller.party, TelephoneNumber):
+                    return caller
+            if callers:
+                return callers[0]
+        return None
+
+    def _date(
+        self, message: CallMessage, source: Trunk | Gateway | None, now: float
+    ) -> tuple[int, bool, SkipReason | None]:
+        """``iat``, whether the Date is to be replaced, and why the call cannot be signed."""
+        if message.date is None:
+            return int(now), False, None
+        try:
+            date = parse_date(message.date)
+        except SipSyntaxError:
+            skip = SkipReason.DATE_INVALID
+        else:
+            if abs(now - date) <= self._rules.freshness:
+                return date, False, None
+            skip = SkipReason.DATE_STALE
+        # RFC 8224 §6.1 step 3: "MUST NOT" sign an outdated Date. A customer's call is ours to
+        # repair; one that passed other networks is not.
+        if self._rules.stale_date is StaleDate.REPLACE and isinstance(source, Trunk):
+            return int(now), True, None
+        return 0, False, skip
+
+    def _credential_name(self, source: Trunk | Gateway | None) -> str:
+        named = source.credential if source else None
+        if named is None and isinstance(source, Trunk):
+            named = source.customer.credential
+        return named or self._rules.default_credential
+
+    def _origid(self, source: Trunk | Gateway | None, random_origid: str) -> str:
+        """RFC 8588 §5; §10 recommends one per call for privacy, traceback wants a stable one."""
+        if self._rules.origid is OrigidScope.CALL or source is None:
+            return random_origid
+        if isinstance(source, Gateway):
+            return str(uuid.uuid5(self._rules.origid_namespace, f"gateway/{source.id}"))
+        customer = source.customer
+        if customer.origid is not None:
+            return customer.origid
+        name = f"customer/{customer.id}"
+        if self._rules.origid is OrigidScope.TRUNK:
+            name += f"/trunk/{source.id}"
+        return str(uuid.uuid5(self._rules.origid_namespace, name))

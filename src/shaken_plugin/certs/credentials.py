@@ -1,0 +1,108 @@
+"""Loading our own keys and chains, and refusing at once what could not sign rightly.
+
+A key is read once, turned into a `Signer`, and never seen again: no attribute, ``repr`` or error
+of this module holds or shows it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+from shaken_plugin.authentication import SigningPair
+from shaken_plugin.core import x5u as x5u_rules
+from shaken_plugin.core.certificates import SigningCertificate, parse_chain
+from shaken_plugin.core.jws import sign_es256, verify_es256
+from shaken_plugin.errors import CredentialError, SigningError, VerificationFailure
+from shaken_plugin.ports import Signer
+
+
+class LocalSigner:
+    """A `ports.Signer` on a P-256 key in this process's memory."""
+
+    __slots__ = ("__key",)
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self.__key = key
+
+    def sign(self, data: bytes) -> bytes:
+        """See `ports.Signer.sign`."""
+        try:
+            return sign_es256(self.__key, data)
+        except Exception as exc:  # whatever the library raises, the call must go on
+            raise SigningError(f"signing failed: {type(exc).__name__}") from None
+
+    def __repr__(self) -> str:
+        return "LocalSigner(…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a private key is not handed around")
+
+
+def load_signer(key: bytes) -> tuple[Signer, ec.EllipticCurvePublicKey]:
+    """A signer on an unencrypted PEM or DER private key, and its public half.
+
+    Raises:
+        CredentialError: not a key, encrypted, or not on P-256. The text never quotes the key.
+    """
+    load = load_der_private_key if key[:1] == b"\x30" else load_pem_private_key
+    try:
+        private = load(key, password=None)
+    except TypeError:
+        raise CredentialError("the private key is encrypted; decrypt it for the switch to use") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise CredentialError("not a private key in PEM or DER") from None
+    # RFC 8225 §4.2: ES256, which is ECDSA on P-256 (RFC 7518 §3.4).
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise CredentialError("the private key is not on P-256; ES256 needs one")
+    return LocalSigner(private), private.public_key()
+
+
+def load_pair(
+    *,
+    key: bytes,
+    chain: bytes,
+    x5u: str,
+    live_from: float,
+    spc: str | None,
+    lab_hosts: frozenset[str] = frozenset(),
+) -> SigningPair:
+    """A signing pair, checked as a whole.
+
+    Args:
+        key: private key, PEM or DER.
+        chain: certificate chain, signer first.
+        x5u: URL at which the chain is published.
+        live_from: POSIX seconds from which it signs.
+        spc: the Service Provider Code it must carry, None where it carries numbers instead.
+        lab_hosts: see `core.x5u.check`.
+
+    Raises:
+        CredentialError: they do not belong together, cannot sign, or carry another SPC. An
+            expired certificate is no error here: it is never used, and another pair may serve.
+    """
+    signer, public = load_signer(key)
+    try:
+        x5u_rules.check(x5u, lab_hosts)
+    except VerificationFailure as exc:
+        raise CredentialError(f"x5u {x5u}: {exc.detail}; verifiers refuse it") from exc
+    try:
+        certificate = SigningCertificate.load(parse_chain(chain)[0])
+    except VerificationFailure as exc:
+        raise CredentialError(f"the certificate cannot sign PASSporTs: {exc.detail}") from exc
+    probe = b"shaken"
+    if not verify_es256(certificate.public_key, probe, signer.sign(probe)) or public != certificate.public_key:
+        raise CredentialError("the private key does not match the certificate")
+    if live_from > certificate.not_after:
+        raise CredentialError(f"live_from lies after the certificate's end on {_day(certificate.not_after)}")
+    if spc is not None and certificate.spc != spc:
+        found = ", ".join(certificate.tnauthlist.spcs) or "none"
+        raise CredentialError(f"the certificate's SPC is {found}, the settings say {spc}")
+    return SigningPair(signer, certificate, x5u, live_from)
+
+
+def _day(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,1 @@
+"""Policy stores: in memory, and in a local SQLite file."""

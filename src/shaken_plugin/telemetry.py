@@ -1,0 +1,75 @@
+"""Log lines and counters: implementations of `ports.Observer`, and what makes a line safe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+from shaken_plugin.ports import Observer, Severity
+
+MAX_LINE: Final = 2_000
+"""Longest log line, characters; syslog and Kamailio's own buffer cut at some thousands."""
+
+REPEAT_AFTER: Final = 60.0
+"""Seconds before the same warning is logged again; every occurrence is counted all the same."""
+
+
+def clean(text: str) -> str:
+    """Text without control or non-ASCII characters and at most `MAX_LINE` long: no log injection."""
+    printable = text.encode("ascii", "backslashreplace").decode("ascii")
+    if not printable.isprintable():
+        printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in printable)
+    return printable if len(printable) <= MAX_LINE else f"{printable[:MAX_LINE]}~"
+
+
+def event(name: str, fields: Mapping[str, Any]) -> str:
+    """One structured log line: ``shaken {"event":…}``, without what is None or empty."""
+    present = {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
+    return clean("shaken " + json.dumps({"event": name} | present, separators=(",", ":")))
+
+
+class MemoryObserver:
+    """Keeps everything, for tests and tools."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Severity, str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def log(self, severity: Severity, text: str) -> None:
+        """See `ports.Observer.log`."""
+        self.lines.append((severity, text))
+
+    def count(self, name: str) -> None:
+        """See `ports.Observer.count`."""
+        self.counts[name] += 1
+
+
+class StreamObserver:
+    """Writes lines to a stream and forgets counts: for command-line tools."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def log(self, severity: Severity, text: str) -> None:
+        """See `ports.Observer.log`."""
+        print(f"{severity.value}: {clean(text)}", file=self._stream)
+
+    def count(self, name: str) -> None:
+        """See `ports.Observer.count`."""
+
+
+class Throttle:
+    """Lets the same warning through once in `REPEAT_AFTER` seconds."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._last: dict[str, float] = {}
+
+    def warn(self, key: str, text: str, now: float, severity: Severity = Severity.WARNING) -> None:
+        """Log a warning unless the same key was logged a short time ago."""
+        if now - self._last.get(key, float("-inf")) >= REPEAT_AFTER:
+            self._last[key] = now
+            self._observer.log(severity, clean(text))
