@@ -1,0 +1,1 @@
+"""Settings and policy files: YAML, checked as a whole, every problem with its place."""

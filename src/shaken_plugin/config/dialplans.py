@@ -1,0 +1,62 @@
+"""Dial plans of countries, from the metadata of the ``phonenumbers`` library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata
+
+from shaken_plugin.core.telephone import DialPlan
+
+EMERGENCY_EVERYWHERE: Final = ("911", "112", "933")
+"""Emergency numbers whatever the country; 933 is the test number of 911 in the United States."""
+
+
+def dial_plan(country: str, extra_emergency: Iterable[str] = (), *, numeric_users: bool = True) -> DialPlan:
+    """The dial plan of a country.
+
+    Args:
+        country: ISO 3166-1 alpha-2, for instance ``US``.
+        extra_emergency: more emergency numbers, digits only.
+        numeric_users: see `DialPlan`.
+
+    Raises:
+        ValueError: the country is not known.
+    """
+    metadata = PhoneMetadata.metadata_for_region(country) if country in SUPPORTED_REGIONS else None
+    if metadata is None:
+        raise ValueError(f"{country!r} is not a country code such as US or CA")
+    general = metadata.general_desc
+    assert general is not None
+    short = PhoneMetadata.short_metadata_for_region(country)
+    emergency = [*EMERGENCY_EVERYWHERE, *map(re.escape, extra_emergency)]
+    service = list(emergency)
+    if short is not None:
+        emergency += _patterns(short.emergency)
+        service += _patterns(short.emergency, short.short_code)
+    national = {
+        length
+        for description in (metadata.fixed_line, metadata.mobile)
+        if description is not None and description.national_number_pattern
+        for length in description.possible_length or general.possible_length
+    }
+    return DialPlan(
+        country_code=str(metadata.country_code),
+        international_prefix=_compiled(metadata.international_prefix),
+        national_prefix=_compiled(metadata.national_prefix_for_parsing or metadata.national_prefix),
+        national_lengths=frozenset(national),
+        service_numbers=re.compile("|".join(service)),
+        emergency_numbers=re.compile("|".join(emergency)),
+        numeric_users=numeric_users,
+    )
+
+
+def _patterns(*descriptions: object) -> list[str]:
+    found = (getattr(description, "national_number_pattern", None) for description in descriptions)
+    return [f"(?:{pattern})" for pattern in found if pattern]
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    return re.compile(pattern) if pattern else None

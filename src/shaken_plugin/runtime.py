@@ -1,0 +1,371 @@
+"""The composition root: settings put together into services.
+
+    check    read and check everything, report every problem, build the services
+    apply    check, then put settings and policy in force in the local store
+    start    what a switch does before it forks: check, apply if the files changed
+    reload   what a worker does later: take the settings from the store, no YAML
+
+Everything built before a fork is safe to use after it: stores connect lazily, per process and
+thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from pydantic import ValidationError
+
+from shaken_plugin.authentication import (
+    AuthenticationService,
+    Credential,
+    SigningPair,
+    SigningRules,
+    StoreDown,
+)
+from shaken_plugin.certs.credentials import load_pair
+from shaken_plugin.certs.directory import CertificateDirectory
+from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.policyfile import parse_policy
+from shaken_plugin.config.settings import (
+    CredentialSettings,
+    Settings,
+    VerificationSettings,
+    parse_settings,
+    policy_file,
+    resolve,
+    sound_sections,
+)
+from shaken_plugin.config.yamlfile import Path as DocumentPath
+from shaken_plugin.config.yamlfile import render
+from shaken_plugin.core.attestation import AttestationPolicy
+from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
+from shaken_plugin.core.telephone import DialPlan
+from shaken_plugin.core.verification import VerificationRules
+from shaken_plugin.errors import (
+    CredentialError,
+    FileProblems,
+    Problem,
+    StoreError,
+    StoreUnavailable,
+    VerificationFailure,
+)
+from shaken_plugin.ports import PolicyStore
+from shaken_plugin.stores import sqlite
+from shaken_plugin.stores.last_known import LastKnown
+from shaken_plugin.stores.policy import Policy
+from shaken_plugin.stores.sqlite import SqliteStore
+from shaken_plugin.verification import VerificationService
+
+Report = Callable[[DocumentPath, str], None]
+"""Takes the place in the settings and the text of something that cannot be used."""
+
+_ORIGID_NAMESPACE: Final = uuid.UUID("b1d5bb0e-6a2c-4d0c-9f49-b0a9a3d1a3a1")
+"""Our own name space (RFC 4122 §4.3), for origids of installations that configure none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process needs to sign and verify. A part that is switched off is None."""
+
+    settings: Settings
+    plan: DialPlan
+    authentication: AuthenticationService | None
+    verification: VerificationService | None
+    credentials: Mapping[str, Credential]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Checked:
+    """The outcome of reading all files: problems refuse them, warnings do not."""
+
+    settings: Settings | None = None
+    policy: Policy | None = None
+    services: Services | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    in_force: bool = False
+    """The files are those that are in force in the store; the policy was not parsed again."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+# --- Settings into services -------------------------------------------------------------------
+
+
+def build(settings: Settings, now: float, report: Report, store: PolicyStore | None = None) -> Services:
+    """The services for settings whose form is right.
+
+    Args:
+        settings: as read.
+        now: POSIX seconds.
+        report: told of everything that cannot be used; then the services must not be used.
+        store: instead of the one in the settings, for tools.
+    """
+    plan = settings_plan(settings)
+    warnings: list[str] = []
+    authentication = verification = None
+    credentials: dict[str, Credential] = {}
+    if settings.signing.mode != "off":
+        credentials = build_credentials(settings, now, report, warnings)
+        if credentials:
+            authentication = AuthenticationService(
+                _signing_rules(settings, plan), store or _local_store(settings), credentials
+            )
+    if settings.verification.mode != "off":
+        anchors = build_anchors(settings.verification, report)
+        if anchors is not None:
+            verification = VerificationService(
+                VerificationRules(plan, settings.verification.freshness, frozenset(settings.verification.lab_hosts)),
+                anchors,
+                CertificateDirectory(Path(settings.verification.certificates)),
+            )
+    return Services(settings, plan, authentication, verification, credentials, tuple(warnings))
+
+
+def _local_store(settings: Settings) -> PolicyStore:
+    store = SqliteStore(Path(settings.store.path))
+    return LastKnown(store) if settings.store.when_unavailable is StoreDown.LAST_KNOWN else store
+
+
+def settings_plan(settings: Settings) -> DialPlan:
+    """The dial plan that settings describe."""
+    return dial_plan(settings.country, settings.emergency_numbers, numeric_users=settings.numeric_users)
+
+
+def attestation_policy(settings: Settings, plan: DialPlan) -> AttestationPolicy:
+    """The operator's choices about attestation."""
+    signing = settings.signing
+    return AttestationPolicy(
+        unknown_source=signing.unknown_source,
+        pending_customer=signing.pending_customer,
+        sign_international=signing.sign_international,
+        leave_alone=tuple(signing.leave_alone),
+        home_country_code=plan.country_code,
+    )
+
+
+def _signing_rules(settings: Settings, plan: DialPlan) -> SigningRules:
+    signing = settings.signing
+    default = signing.credentials[0]
+    namespace = signing.origid.namespace
+    return SigningRules(
+        plan=plan,
+        attestation=attestation_policy(settings, plan),
+        origid_namespace=(
+            uuid.UUID(namespace) if namespace else uuid.uuid5(_ORIGID_NAMESPACE, default.spc or default.name)
+        ),
+        default_credential=default.name,
+        sources=tuple(signing.sources),
+        existing=signing.existing_identity,
+        stale_date=signing.stale_date,
+        store_down=settings.store.when_unavailable,
+        origid=signing.origid.per,
+        freshness=signing.freshness,
+        quote_ppt=signing.quote_ppt,
+        mky=signing.mky,
+    )
+
+
+def build_credentials(settings: Settings, now: float, report: Report, warnings: list[str]) -> dict[str, Credential]:
+    """All credentials, each pair checked: key and certificate match, SPC, validity."""
+    lab_hosts = frozenset(settings.verification.lab_hosts)
+    return {
+        entry.name: Credential(
+            entry.name, tuple(_pairs(entry, ("signing", "credentials", index), lab_hosts, now, report, warnings))
+        )
+        for index, entry in enumerate(settings.signing.credentials)
+    }
+
+
+def _pairs(
+    entry: CredentialSettings,
+    path: DocumentPath,
+    lab_hosts: frozenset[str],
+    now: float,
+    report: Report,
+    warnings: list[str],
+) -> list[SigningPair]:
+    pairs: list[SigningPair] = []
+    for index, pair in enumerate(entry.pairs):
+        place = (*path, "pairs", index)
+        material: dict[str, bytes] = {}
+        for name in ("key", "chain"):
+            try:
+                material[name] = resolve(getattr(pair, name))
+            except ValueError as exc:
+                report((*place, name), str(exc))
+        if len(material) < 2:
+            continue
+        try:
+            loaded = load_pair(
+                key=material["key"],
+                chain=material["chain"],
+                x5u=pair.x5u,
+                live_from=pair.live_from,
+                spc=entry.spc,
+                lab_hosts=lab_hosts,
+            )
+        except CredentialError as exc:
+            report(place, str(exc))
+            continue
+        pairs.append(loaded)
+        if now > loaded.certificate.not_after:
+            warnings.append(f"credential {entry.name}: the certificate at {pair.x5u} has expired and signs nothing")
+    if pairs and Credential(entry.name, tuple(pairs)).current(now) is None:
+        warnings.append(f"credential {entry.name}: no certificate is live and valid now; calls will go unsigned")
+    return pairs
+
+
+def build_anchors(settings: VerificationSettings, report: Report) -> TrustAnchors | None:
+    """The trust anchors of all configured files; None where anything about them was reported."""
+    certificates: list[x509.Certificate] = []
+    sound = True
+    for index, reference in enumerate(settings.trust_anchors):
+        try:
+            found = parse_anchor_file(resolve(reference))
+            TrustAnchors(found)
+            certificates += found
+        except (ValueError, VerificationFailure) as exc:
+            detail = exc.detail if isinstance(exc, VerificationFailure) else str(exc)
+            report(("verification", "trust_anchors", index), f"cannot be used: {detail}")
+            sound = False
+    return TrustAnchors(certificates) if sound else None
+
+
+# --- Files into force -------------------------------------------------------------------------
+
+
+def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
+    """Read and check the settings file, what it refers to, and the policy file.
+
+    Every problem of every file is collected; nothing is written.
+
+    Args:
+        path: the settings file.
+        now: POSIX seconds.
+        only_if_changed: pass over a policy file that is in force as it stands; parsing 10,000
+            numbers of YAML takes seconds.
+    """
+    checked = Checked()
+    try:
+        settings, document = parse_settings(path)
+    except FileProblems as exc:
+        checked.problems += exc.problems
+        return checked
+    sections = settings or sound_sections(document)
+    if sections is not None:
+        services = build(sections, now, document.problem)
+        if settings is not None and not document.problems:
+            checked.settings, checked.services = settings, services
+    checked.problems += document.problems
+    policy_path = policy_file(document)
+    checked.digests = digests(path, policy_path)
+    if only_if_changed and checked.settings is not None:
+        checked.in_force = _in_force(checked.settings) == checked.digests
+    if policy_path is not None and not checked.in_force:
+        names = None if sections is None else frozenset(entry.name for entry in sections.signing.credentials)
+        try:
+            checked.policy, policy_document = parse_policy(policy_path, names)
+            checked.problems += policy_document.problems
+        except FileProblems as exc:
+            checked.problems += exc.problems
+    return checked
+
+
+def _in_force(settings: Settings) -> dict[str, str] | None:
+    """The digests of the files that are in force in the store, None where it cannot be read."""
+    try:
+        return sqlite.read_header(Path(settings.store.path)).digests
+    except (StoreUnavailable, StoreError):
+        return None
+
+
+def digests(*paths: Path | None) -> dict[str, str]:
+    """SHA-256 of files, by path; a file that cannot be read has none."""
+    found: dict[str, str] = {}
+    for path in paths:
+        if path is not None:
+            try:
+                found[str(path.absolute())] = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError:
+                continue
+    return found
+
+
+def apply(path: Path, now: float) -> tuple[Checked, int]:
+    """Check all files and put them in force in the local store, in one transaction.
+
+    Returns:
+        What was checked, and the new policy version.
+
+    Raises:
+        FileProblems: every mistake; what was in force stays.
+        StoreError: the store cannot be written; what was in force stays.
+    """
+    checked = check(path, now)
+    if checked.problems:
+        raise FileProblems(checked.problems)
+    return checked, _write(checked)
+
+
+def _write(checked: Checked) -> int:
+    assert checked.settings is not None
+    return sqlite.replace_policy(
+        Path(checked.settings.store.path),
+        checked.policy,
+        checked.settings.model_dump(mode="json"),
+        checked.digests,
+    )
+
+
+def start(path: Path, now: float) -> Services:
+    """What a switch does before it forks.
+
+    Settings and policy are checked; if the files are not those in force in the store, they are
+    put in force. A store that cannot be written prevents no start: that is a warning.
+
+    Raises:
+        FileProblems: every mistake in the files.
+    """
+    checked = check(path, now, only_if_changed=True)
+    if checked.problems or checked.services is None:
+        raise FileProblems(checked.problems)
+    services = checked.services
+    if checked.in_force:
+        return services
+    try:
+        _write(checked)
+    except StoreError as exc:
+        return replace(services, warnings=(*services.warnings, f"policy not put in force: {exc}"))
+    return services
+
+
+def reload(store_path: Path, now: float) -> tuple[Services, int]:
+    """What a worker does at a reload: the settings that are in force, no YAML read.
+
+    Returns:
+        The services, and the policy version.
+
+    Raises:
+        StoreUnavailable, StoreError: the store cannot be read.
+        FileProblems: what is in force cannot be used any more, for instance a key is gone.
+    """
+    header = sqlite.read_header(store_path)
+    if header.settings is None:
+        raise StoreError(f"{store_path}: no settings in it; run 'shaken apply'")
+    problems: list[Problem] = []
+    try:
+        settings = Settings.model_validate(header.settings)
+    except ValidationError as exc:
+        raise StoreError(f"{store_path}: its settings are not those of this release; run 'shaken apply'") from exc
+    services = build(
+        settings, now, lambda place, text: problems.append(Problem(str(store_path), 1, 1, render(place), text))
+    )
+    if problems:
+        raise FileProblems(problems)
+    return services, header.policy_version
