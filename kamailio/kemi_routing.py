@@ -1,0 +1,94 @@
+"""A complete small edge proxy in Python (KEMI) with shaken-plugin; loaded by kamailio-kemi.cfg.
+
+Calls from inside (customers, gateways) are signed and sent outside; calls from outside are
+verified and sent inside. What to change: the ADDRESSES below, or the environment variables of the
+same names. The lines marked "# shaken" are all you add to a routing script of your own.
+"""
+
+import os
+
+import KSR
+
+from shaken_plugin.adapters.kamailio import ANSWERED, Kamailio
+
+# ADDRESSES
+INSIDE_PORT = int(os.environ.get("INSIDE_PORT", "5060"))
+INSIDE_PEER = os.environ.get("INSIDE_PEER", "sip:127.0.0.1:5080")
+OUTSIDE_PEER = os.environ.get("OUTSIDE_PEER", "sip:127.0.0.1:5082")
+OUTSIDE_PEER_2 = os.environ.get("OUTSIDE_PEER_2", "sip:127.0.0.1:5084")
+
+
+def mod_init():
+    return Routing(KSR)
+
+
+class Routing(Kamailio):  # shaken
+    def ksr_request_route(self, msg):
+        if KSR.maxfwd.process_maxfwd(10) < 0:
+            KSR.sl.send_reply(483, "Too Many Hops")
+            return 1
+        if KSR.is_OPTIONS() and not KSR.pv.get("$rU"):
+            KSR.sl.send_reply(200, "OK")
+            return 1
+        if KSR.is_CANCEL():
+            if KSR.tm.t_check_trans() > 0:
+                KSR.tm.t_relay()
+            return 1
+        if KSR.siputils.has_totag() > 0:
+            return self.within_dialog(msg)
+        # A retransmission: answered from the transaction, not decided and signed again.
+        if KSR.tmx.t_precheck_trans() > 0:
+            KSR.tm.t_check_trans()
+            return 1
+        KSR.tm.t_check_trans()
+        if not KSR.is_INVITE():
+            KSR.sl.send_reply(405, "Method Not Allowed")
+            return 1
+        KSR.rr.record_route()
+        if KSR.pv.get("$Rp") == INSIDE_PORT:
+            # If you authenticate accounts, say who it is, after auth_check() has succeeded:
+            #     self.shaken_sign(msg, KSR.pv.get("$au"))
+            if self.shaken_sign(msg) == ANSWERED:  # shaken
+                return 1
+            KSR.pv.sets("$du", OUTSIDE_PEER)
+            KSR.tm.t_on_failure("next_peer")
+        else:
+            if self.shaken_verify(msg) == ANSWERED:  # shaken
+                return 1
+            KSR.pv.sets("$du", INSIDE_PEER)
+        return self.relay()
+
+    def within_dialog(self, msg):
+        if KSR.rr.loose_route() > 0:
+            # Foreign verstat is taken out of requests inside a dialog, too.
+            if KSR.pv.get("$Rp") != INSIDE_PORT:
+                self.shaken_verify(msg)  # shaken
+            return self.relay()
+        if KSR.is_ACK():
+            if KSR.tm.t_check_trans() > 0:
+                KSR.tm.t_relay()
+            return 1
+        KSR.sl.send_reply(404, "Not Here")
+        return 1
+
+    def relay(self):
+        # Arm both before every t_relay, the one after a failure included.
+        KSR.tm.t_on_branch("branch")
+        KSR.tm.t_on_reply("reply")
+        if KSR.tm.t_relay() < 0:
+            KSR.sl.sl_reply_error()
+        return 1
+
+    def branch(self, msg):
+        return self.shaken_branch(msg)  # shaken
+
+    def reply(self, msg):
+        return self.shaken_reply(msg)  # shaken
+
+    def next_peer(self, msg):
+        if KSR.tm.t_is_canceled() > 0:
+            return 1
+        if KSR.tm.t_check_status("5[0-9][0-9]|408") > 0:
+            KSR.pv.sets("$du", OUTSIDE_PEER_2)
+            return self.relay()
+        return 1

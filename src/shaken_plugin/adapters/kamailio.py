@@ -1,0 +1,323 @@
+"""The Kamailio adapter: four functions for the routing script, KEMI or native.
+
+    shaken_sign     request route, calls from inside: decide, sign, or refuse
+    shaken_branch   branch route: put Identity (and Date) on each branch that leaves
+    shaken_verify   request route, calls from outside: verify, mark, or reject
+    shaken_reply    onreply route: Reason headers of protocol STIR
+
+All return 1 to go on and 0 where the call has been answered; a native script ends by itself on 0
+(`python_exec`). Results are in ``$xavp(shaken_as=>…)`` and ``$xavp(shaken_vs=>…)``.
+
+Why the header is added in the branch route: what the request route appends stays on every later
+branch and cannot be taken off again, so a failover would carry a stale token, or two.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from shaken_plugin import __version__, runtime
+from shaken_plugin.config.settings import settings_path
+from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.verstat import VERSTAT_PATTERN
+from shaken_plugin.errors import FileProblems, ShakenError
+from shaken_plugin.ports import Severity
+from shaken_plugin.switch import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
+from shaken_plugin.telemetry import clean
+
+GO_ON: Final = 1
+ANSWERED: Final = 0
+"""A native script ends when a function returns 0."""
+
+SIGNING: Final = "shaken_as"
+VERIFYING: Final = "shaken_vs"
+"""Names of the xavps with the results of the authentication and the verification service."""
+
+COUNTERS: Final = "shaken"
+"""Name of the htable that counts, where the configuration defines it."""
+
+MAX_HEADERS: Final = 32
+"""Most header lines of one name that are read."""
+
+_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at")
+_STRIP: Final = f"/{VERSTAT_PATTERN}//g"
+
+
+class KamailioObserver:
+    """A `ports.Observer` on Kamailio's log and an htable."""
+
+    def __init__(self, ksr: Any) -> None:
+        self._ksr = ksr
+        self._levels = {
+            Severity.DEBUG: ksr.dbg,
+            Severity.INFO: ksr.info,
+            Severity.WARNING: ksr.warn,
+            Severity.ERROR: ksr.err,
+        }
+        self.counting = False
+
+    def log(self, severity: Severity, text: str) -> None:
+        """See `ports.Observer.log`."""
+        self._levels[severity](clean(text) + "\n")
+
+    def count(self, name: str) -> None:
+        """See `ports.Observer.count`."""
+        if self.counting:
+            self._ksr.htable.sht_inc(COUNTERS, name)
+
+    def find_counters(self) -> None:
+        """Count from now on, if the configuration defines the htable."""
+        htable = getattr(self._ksr, "htable", None)
+        self.counting = htable is not None and htable.sht_inc(COUNTERS, "processes") > 0
+
+
+class _Process:
+    """What outlives a reload of the script: its module is imported anew, this one is not."""
+
+    switch: Switch | None = None
+    observer: KamailioObserver | None = None
+
+
+def load(ksr: Any, path: Path | None = None) -> Switch:
+    """The switch of this process: made before the fork, with new settings after a reload.
+
+    Raises:
+        RuntimeError: at the start, where a file has mistakes. They are all in the log.
+    """
+    now = time.time()
+    if _Process.switch is None or _Process.observer is None:
+        observer = KamailioObserver(ksr)
+        path = path or settings_path()
+        try:
+            services = runtime.start(path, now)
+        except FileProblems as exc:
+            for problem in exc.problems:
+                ksr.err(clean(f"shaken: {problem}") + "\n")
+            raise RuntimeError(f"shaken: {path} is refused, see the {len(exc.problems)} lines above") from None
+        switch = Switch(services, observer, time.time, lambda: str(uuid.uuid4()))
+        _Process.switch, _Process.observer = switch, observer
+        _report_start(observer, services, now)
+        return switch
+    switch, observer = _Process.switch, _Process.observer
+    store = Path(switch.services.settings.store.path)
+    try:
+        switch.services, version = runtime.reload(store, now)
+    except ShakenError as exc:
+        for line in str(exc).splitlines():
+            observer.log(Severity.ERROR, f"shaken: reload refused, the old settings stay: {line}")
+    else:
+        observer.log(Severity.INFO, f"shaken: settings reloaded, policy version {version}")
+    return switch
+
+
+def _report_start(observer: KamailioObserver, services: runtime.Services, now: float) -> None:
+    """Say loudly what is on and what is not: nothing may be silently absent."""
+    settings = services.settings
+    signing: str = settings.signing.mode
+    if services.authentication is not None:
+        names = []
+        for credential in services.credentials.values():
+            days = (credential.lasts_until(now) - now) / 86_400
+            names.append(f"{credential.name} ({days:.1f} days)")
+        signing += f" with {', '.join(names)}"
+    observer.log(
+        Severity.INFO,
+        f"shaken-plugin {__version__}: signing {signing}; verification {settings.verification.mode}; "
+        f"policy in {settings.store.path}; certificates in {settings.verification.certificates}, "
+        "nothing is downloaded",
+    )
+    for warning in services.warnings:
+        observer.log(Severity.WARNING, f"shaken: {warning}")
+
+
+class Kamailio:
+    """The object that ``mod_init`` returns. A KEMI routing script derives from it.
+
+    Args:
+        ksr: the switch's ``KSR`` module.
+        path: the settings file, by default from ``SHAKEN_SETTINGS``.
+    """
+
+    def __init__(self, ksr: Any, path: Path | None = None) -> None:
+        self._ksr = ksr
+        self.switch = load(ksr, path)
+
+    def child_init(self, _rank: int) -> int:
+        """Called by Kamailio in every process, after the fork and after a reload."""
+        assert _Process.observer is not None
+        _Process.observer.find_counters()
+        return GO_ON
+
+    # --- For the routing script ---------------------------------------------------------------
+
+    def shaken_sign(self, _msg: object = None, user: str | None = None) -> int:
+        """Decide and sign a call from inside; the header is added by `shaken_branch`.
+
+        Args:
+            user: the account that the script has authenticated, for instance ``$au`` after
+                ``auth_check``. Never pass a name that was not checked.
+        """
+        try:
+            if self._get(SIGNING, "signed_at"):
+                return GO_ON  # a failover: the branch route signs anew if it must
+            account = None if user in {None, "", "<null>"} else user
+            outcome = self.switch.sign(lambda: self._read(user=account, body=True))
+            self._set(SIGNING, "user", account or "")
+            return self._finish(SIGNING, outcome)
+        except BaseException as exc:
+            return self._survive("sign", exc)
+
+    def shaken_branch(self, _msg: object = None) -> int:
+        """Put our Identity on a branch; sign anew where the signature has grown old."""
+        try:
+            state = self._signed()
+            if not state.get("identity"):
+                return GO_ON
+            if self.switch.needs_new_signature(state):
+                outcome = self.switch.sign(lambda: self._read(user=self._get(SIGNING, "user") or None, body=True))
+                self._publish(SIGNING, dict.fromkeys(_STATE, "") | dict(outcome.variables))
+                state = self._signed()
+            for action in attach(state):
+                self._execute(action)
+            self._set(SIGNING, "branches", self._get(SIGNING, "branches") + self._branch())
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("branch", exc)
+
+    def shaken_verify(self, _msg: object = None) -> int:
+        """Verify a call from outside and mark it for the inside."""
+        try:
+            if self._get(VERIFYING, "result"):
+                return GO_ON
+            outcome = self.switch.verify(self._read)
+            return self._finish(VERIFYING, outcome)
+        except BaseException as exc:
+            return self._survive("verify", exc)
+
+    def shaken_reply(self, _msg: object = None) -> int:
+        """Take STIR Reasons about our PASSporT out of a reply, put those of our verdict in."""
+        try:
+            ours, add = self._get(SIGNING, "ppi"), self._get(VERIFYING, "reason")
+            if ours:
+                self._check_branch()
+            if not ours and not add:
+                return GO_ON
+            lines = list(self._headers("Reason"))
+            values = self.switch.reply_reasons(lines, ours or None, add or None)
+            if values is not None:
+                if lines:
+                    self._execute(RemoveHeader("Reason"))
+                for value in values:
+                    self._execute(AddHeader("Reason", value))
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("reply", exc)
+
+    # --- Reading ------------------------------------------------------------------------------
+
+    def _read(self, *, user: str | None = None, body: bool = False) -> CallMessage:
+        unreadable: list[str] = []
+        pv = self._ksr.pv
+        return CallMessage(
+            method=pv.get("$rm"),
+            request_uri=self._pseudo("$ru"),
+            to=next(self._headers("To", unreadable), ""),
+            callers={
+                header: lines for header in CallerHeader if (lines := tuple(self._headers(header.value, unreadable)))
+            },
+            call_id=self._pseudo("$ci"),
+            date=next(self._headers("Date", unreadable), None),
+            identity=tuple(self._headers("Identity", unreadable)),
+            priority=next(self._headers("Priority", unreadable), ""),
+            sdp=self._pseudo("$rb") if body else "",
+            source=pv.get("$si"),
+            user=user,
+            unreadable=tuple(unreadable),
+        )
+
+    def _headers(self, name: str, unreadable: list[str] | None = None) -> Iterator[str]:
+        """The values of a header, in order."""
+        get = self._ksr.hdr.get_idx
+        for index in range(MAX_HEADERS):
+            try:
+                value = get(name, index)
+            except UnicodeDecodeError:
+                if unreadable is not None:
+                    unreadable.append(name)
+                value = self._raw(f"$(hdr({name})[{index}]{{s.encode.hexa}})")
+            if value is None:
+                return
+            yield value
+
+    def _pseudo(self, name: str) -> str:
+        """A pseudo-variable as text, ``""`` where it is null."""
+        try:
+            return self._ksr.pv.get(name) or ""
+        except UnicodeDecodeError:
+            return self._raw(f"$({name[1:]}{{s.encode.hexa}})") or ""
+
+    def _raw(self, name: str) -> str | None:
+        """Bytes that are not UTF-8, as text with surrogate escapes, by way of hexadecimal."""
+        digits = self._ksr.pv.get(name)
+        return None if digits is None else bytes.fromhex(digits).decode("utf-8", "surrogateescape")
+
+    # --- Doing --------------------------------------------------------------------------------
+
+    def _finish(self, root: str, outcome: Outcome) -> int:
+        self._publish(root, outcome.variables)
+        for action in outcome.actions:
+            self._execute(action)
+        if outcome.reject is None:
+            return GO_ON
+        self._answer(outcome.reject)
+        return ANSWERED
+
+    def _execute(self, action: Action) -> None:
+        ksr = self._ksr
+        if isinstance(action, AddHeader):
+            ksr.hdr.append(f"{action.name}: {action.value}\r\n")
+        elif isinstance(action, StripVerstat):
+            ksr.textops.subst_hf(action.name, _STRIP, "a")
+        elif action.index is None:
+            ksr.hdr.remove(action.name)
+        else:
+            ksr.textops.remove_hf_idx(action.name, action.index)
+
+    def _answer(self, reject: Reject) -> None:
+        for reason in reject.reasons:
+            self._ksr.hdr.append_to_reply(f"Reason: {reason}\r\n")
+        self._ksr.sl.send_reply(reject.status, reject.phrase)
+
+    def _publish(self, root: str, variables: Mapping[str, str]) -> None:
+        for name, value in variables.items():
+            self._set(root, name, value)
+
+    def _set(self, root: str, name: str, value: str) -> None:
+        self._ksr.pvx.xavp_child_sets(root, name, value)
+
+    def _get(self, root: str, name: str) -> str:
+        return self._ksr.pvx.xavp_child_gete(root, name) or ""
+
+    def _signed(self) -> dict[str, str]:
+        return {name: self._get(SIGNING, name) for name in _STATE}
+
+    def _branch(self) -> str:
+        return f"{self._ksr.tm.t_get_branch_index()},"
+
+    def _check_branch(self) -> None:
+        """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""
+        if self._branch() not in self._get(SIGNING, "branches"):
+            self.switch.warn(
+                "branch_without_identity",
+                "shaken: a branch left without the Identity header that was signed for it; "
+                "arm the branch route (t_on_branch) before every t_relay, in failure routes too",
+            )
+
+    def _survive(self, where: str, exc: BaseException) -> int:
+        """A fault in this glue: logged and counted, and the call goes on."""
+        self.switch.fault(where, exc)
+        return GO_ON
