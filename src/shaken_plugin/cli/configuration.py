@@ -1,0 +1,106 @@
+"""``shaken check-config``, ``apply`` and ``schema``: files into force, or every mistake in them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from shaken_plugin import runtime
+from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, when
+from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.config.settings import Settings
+from shaken_plugin.errors import FileProblems, Problem, StoreError
+
+
+def _report(checked: runtime.Checked, now: float, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
+    """Print what was found; ends with exit code 1 if there are problems."""
+    warnings = list(checked.services.warnings) if checked.services else []
+    if as_json:
+        print_json(
+            {
+                "ok": not checked.problems,
+                "problems": [problem._asdict() for problem in checked.problems],
+                "warnings": warnings,
+                **(extra or {}),
+            }
+        )
+    else:
+        _print_problems(checked.problems)
+        for warning in warnings:
+            errors.print(f"warning: {warning}", style="yellow", markup=False)
+    if checked.problems:
+        sys.exit(Exit.NO)
+    if not as_json:
+        _summary(checked, now)
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    for problem in problems:
+        errors.print(str(problem), style="red", markup=False)
+    if problems:
+        count = len(problems)
+        errors.print(f"{count} mistake{'s' if count > 1 else ''}; nothing was changed.", markup=False)
+
+
+def _summary(checked: runtime.Checked, now: float) -> None:
+    services, settings = checked.services, checked.settings
+    assert services is not None
+    assert settings is not None
+    console.print(f"signing: {settings.signing.mode}", markup=False)
+    for credential in services.credentials.values():
+        console.print(f"  credential {credential.name}: signs until {when(credential.lasts_until(now))}", markup=False)
+    anchors = len(settings.verification.trust_anchors)
+    console.print(f"verification: {settings.verification.mode}, trust anchors from {anchors} file(s)", markup=False)
+    if checked.policy is not None:
+        policy = checked.policy
+        console.print(
+            f"policy: {len(policy.customers)} customers, {len(policy.trunks)} trunks, {len(policy.gateways)} "
+            f"gateways, {len(policy.rights)} rights to numbers",
+            markup=False,
+        )
+
+
+@click.command("check-config")
+@settings_option
+@json_option
+def check_config(settings_file: Path, as_json: bool) -> None:
+    """Check the settings file, the policy file, keys and certificates; change nothing.
+
+    Every mistake is reported as file:line:column: path: what is wrong.
+    """
+    now = time.time()
+    _report(runtime.check(settings_file, now), now, as_json=as_json)
+
+
+@click.command("apply")
+@settings_option
+@json_option
+def apply_(settings_file: Path, as_json: bool) -> None:
+    """Check everything, then put settings and policy in force in the local store.
+
+    Records decide calls at once. Settings are taken by a running Kamailio with
+    'kamcmd app_python.reload'; no worker reads the files.
+    """
+    now = time.time()
+    try:
+        checked, version = runtime.apply(settings_file, now)
+    except FileProblems as exc:
+        _report(runtime.Checked(problems=exc.problems), now, as_json=as_json)
+        return
+    except StoreError as exc:
+        fail(str(exc))
+    _report(checked, now, as_json=as_json, extra={"policy_version": version})
+    if not as_json:
+        console.print(f"in force: policy version {version}", style="bold", markup=False)
+        console.print("running switches take new settings with: kamcmd app_python.reload", markup=False)
+
+
+@click.command("schema")
+@click.argument("file", type=click.Choice(["settings", "policy"]), default="settings")
+def schema(file: str) -> None:
+    """Print the JSON Schema of the settings or the policy file, for editors to complete from."""
+    model = Settings if file == "settings" else PolicyFile
+    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

@@ -1,0 +1,92 @@
+"""How the command speaks: to people in tables, to programs in JSON, and by its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from shaken_plugin.config.settings import moment, settings_path
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    YES = 0
+    NO = 1
+    USAGE = 2
+    MISSING = 3
+
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def fail(text: str, code: Exit = Exit.MISSING) -> NoReturn:
+    """Say what is wrong, and end."""
+    errors.print(text, style="red", markup=False)
+    sys.exit(code)
+
+
+def table(*columns: str) -> Table:
+    """A table without ornament."""
+    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def when(seconds: float | None) -> str:
+    """POSIX seconds for people."""
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+class Moment(click.ParamType[float]):
+    """A time: ISO 8601, UTC unless it says otherwise, or POSIX seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType.convert`."""
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            return float(moment(value))  # type: ignore[arg-type]  # text becomes a number or raises
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+def settings_option(function: Any) -> Any:
+    """``--settings FILE``."""
+    return click.option(
+        "--settings",
+        "settings_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=settings_path,
+        show_default="$SHAKEN_SETTINGS or /etc/shaken/shaken.yaml",
+        help="The settings file.",
+    )(function)
+
+
+def json_option(function: Any) -> Any:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+def at_option(function: Any) -> Any:
+    """``--at TIME``."""
+    return click.option("--at", "at", type=Moment(), help="Pretend that it is this time; default: now.")(function)

@@ -1,0 +1,175 @@
+"""``shaken verify``: one call, verified as the switch would."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from shaken_plugin import runtime
+from shaken_plugin.certs.memory import CertificateMemory
+from shaken_plugin.cli.inputs import identity_values, is_message, read_input, read_request, read_services, read_settings
+from shaken_plugin.cli.output import Exit, at_option, console, fail, json_option, print_json, settings_option, table
+from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
+from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.telephone import DialPlan
+from shaken_plugin.core.verification import IdentityResult, Result, Verdict, VerificationRules, VerstatProfile
+from shaken_plugin.errors import VerificationFailure
+from shaken_plugin.verification import VerificationService
+
+
+@click.command()
+@click.argument("source", default="-")
+@settings_option
+@click.option(
+    "--anchors", type=click.Path(path_type=Path, exists=True), help="Trust anchors (PEM) instead of settings."
+)
+@click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="Certificate chain for every x5u.")
+@click.option("--country", default="US", show_default=True, help="Dial plan, with --anchors.")
+@click.option("--from", "caller", help="Calling number, where SOURCE is an Identity header alone.")
+@click.option("--to", "called", help="Called number, where SOURCE is an Identity header alone.")
+@at_option
+@json_option
+def verify(
+    source: str,
+    settings_file: Path,
+    anchors: Path | None,
+    certificate: Path | None,
+    country: str,
+    caller: str | None,
+    called: str | None,
+    at: float | None,
+    as_json: bool,
+) -> None:
+    """Verify the Identity headers of a SIP message, or one header with --from and --to.
+
+    SOURCE is a file; '-' is standard input. Exit code 0 only if the call passes.
+    """
+    now = time.time() if at is None else at
+    data = read_input(source)
+    profile = VerstatProfile.ATIS1000082
+    if anchors is None:
+        services = read_services(settings_file, now)
+        if services.verification is None:
+            fail("verification is off in the settings; give --anchors")
+        service, plan, profile = services.verification, services.plan, services.settings.verification.verstat
+    else:
+        service, plan = None, dial_plan(country)
+    message = _call_to_verify(data, caller, called)
+    if anchors is not None or certificate is not None:
+        service = _own_service(message, plan, anchors, certificate, settings_file)
+    assert service is not None
+    verdict = service.verify(message, now)
+    if as_json:
+        print_json(_verdict_data(verdict, profile))
+    else:
+        _print_verdict(verdict, profile)
+    sys.exit(Exit.YES if verdict.result is Result.PASSED else Exit.NO)
+
+
+def _call_to_verify(data: bytes, caller: str | None, called: str | None) -> CallMessage:
+    if is_message(data):
+        return CallMessage.from_request(read_request(data))
+    if caller is None or called is None:
+        raise click.UsageError("an Identity header alone needs --from and --to")
+
+    def uri(text: str) -> str:
+        return text if ":" in text else f"tel:{text}"
+
+    return CallMessage(
+        method="INVITE",
+        request_uri=uri(called),
+        to=f"<{uri(called)}>",
+        callers={CallerHeader.FROM: (f"<{uri(caller)}>",)},
+        identity=tuple(identity_values(data)),
+    )
+
+
+def _own_service(
+    message: CallMessage, plan: DialPlan, anchors: Path | None, certificate: Path | None, settings_file: Path
+) -> VerificationService:
+    """A verifier with anchors or a certificate of the command line."""
+    try:
+        if anchors is not None:
+            roots = TrustAnchors(parse_anchor_file(anchors.read_bytes()))
+        else:
+            problems: list[str] = []
+            found = runtime.build_anchors(
+                read_settings(settings_file).verification, lambda _place, text: problems.append(text)
+            )
+            if found is None:
+                fail("\n".join(problems))
+            roots = found
+    except (VerificationFailure, ValueError) as exc:
+        fail(f"{anchors}: {exc}")
+    documents: dict[str, bytes] = {}
+    if certificate is not None:
+        for value in message.identity:
+            try:
+                info = IdentityHeader.parse(value).info
+            except VerificationFailure:
+                continue
+            if info:
+                documents[info] = certificate.read_bytes()
+    return VerificationService(VerificationRules(plan), roots, CertificateMemory(documents))
+
+
+def _result_data(result: IdentityResult) -> dict[str, Any]:
+    return {
+        "index": result.index,
+        "passed": result.passed,
+        "ignored": result.ignored,
+        "code": result.failure.code if result.failure else None,
+        "meaning": result.failure.value.meaning if result.failure else None,
+        "section": result.failure.value.section if result.failure else None,
+        "detail": result.detail,
+        "ppt": result.ppt,
+        "attest": result.attest.value if result.attest else None,
+        "orig": str(result.orig) if result.orig else None,
+        "origid": result.origid,
+        "iat": result.iat,
+        "x5u": result.x5u,
+        "spc": result.spc,
+    }
+
+
+def _verdict_data(verdict: Verdict, profile: VerstatProfile) -> dict[str, Any]:
+    failure = verdict.failure
+    return {
+        "result": verdict.result.value,
+        "verstat": verdict.verstat(profile),
+        "code": failure.code if failure else None,
+        "status": failure.value.status if failure else None,
+        "phrase": failure.value.phrase if failure else None,
+        "identities": [_result_data(result) for result in verdict.results],
+    }
+
+
+def _print_verdict(verdict: Verdict, profile: VerstatProfile) -> None:
+    style = {Result.PASSED: "bold green", Result.FAILED: "bold red", Result.NONE: "bold yellow"}[verdict.result]
+    console.print(f"{verdict.result.value}: {verdict.verstat(profile)}", style=style, markup=False)
+    if verdict.failure is not None:
+        value = verdict.failure.value
+        text = f"  {verdict.failure.code}: {value.meaning} [{value.status} {value.phrase}; {value.section}]"
+        console.print(text, markup=False)
+    rows = table("#", "ppt", "outcome", "attest", "orig", "signer", "detail")
+    for result in verdict.results:
+        outcome = "passed" if result.passed else "ignored" if result.ignored else "failed"
+        code = f" {result.failure.code}" if result.failure else ""
+        rows.add_row(
+            str(result.index + 1),
+            result.ppt or "",
+            outcome + code,
+            result.attest.value if result.attest else "",
+            str(result.orig or ""),
+            result.spc or "",
+            Text(result.detail),
+        )
+    if verdict.results:
+        console.print(rows)

@@ -1,0 +1,272 @@
+"""Servers for tests and the demonstration: own instances, free loopback ports, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from shaken_plugin.errors import ShakenError
+
+START_TIMEOUT: Final = 20.0
+"""Seconds a server has until it answers; on a loaded machine importing alone takes several."""
+
+STOP_TIMEOUT: Final = 10.0
+"""Seconds a server has to end after SIGTERM before SIGKILL."""
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class LabError(ShakenError):
+    """Something the lab needs is missing, or did not work; the text says what to do."""
+
+
+def share(*parts: str) -> Path:
+    """A file that ships with the package: switch scripts, SIPp scenarios."""
+    return Path(__file__).resolve().parents[1].joinpath("share", *parts)
+
+
+PACKAGES: Final = {"kamailio": "kamailio kamailio-python3-modules", "sipp": "sip-tester", "kamcmd": "kamailio"}
+"""Debian packages that bring a program."""
+
+
+def find_program(name: str) -> str:
+    """The path of a program.
+
+    Raises:
+        LabError: it is not installed; says which command installs it.
+    """
+    for folder in (None, "/usr/sbin:/usr/local/sbin"):
+        if path := shutil.which(name, path=folder):
+            return path
+    raise LabError(f"{name} is not installed; install it with: apt-get install {PACKAGES.get(name, name)}")
+
+
+def free_port() -> int:
+    """A port that is free for UDP and TCP on loopback just now."""
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            udp.bind((LOOPBACK, 0))
+            port = int(udp.getsockname()[1])
+            try:
+                tcp.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise LabError("no free port on loopback")
+
+
+class Server:
+    """A process in the foreground with its output in a file, ended when the context ends."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.folder = folder
+        self.log_path = folder / f"{name}.log"
+        self._command = list(command)
+        self._environment = {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The main process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def running(self) -> bool:
+        """Whether the main process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether the server answers; asked until it does."""
+        return True
+
+    def wait_until_ready(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            LabError: it ended, or did not answer in `START_TIMEOUT`; with the end of its log.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if not self.running():
+                raise LabError(f"{self.name} ended at once; its log says:\n{self.log_tail()}")
+            if self.is_ready():
+                return
+            time.sleep(0.05)
+        raise LabError(f"{self.name} does not answer after {START_TIMEOUT:.0f} s; its log says:\n{self.log_tail()}")
+
+    def log_text(self) -> str:
+        """Everything the process wrote so far."""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """End the process and all it started, politely first."""
+        process = self._process
+        if process is None:
+            return
+        for number, wait in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # children that outlived their parent
+        process.wait()
+
+
+def answers_sip(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something answers a SIP OPTIONS on a UDP port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((LOOPBACK, 0))
+        client.settimeout(0.2)
+        own = client.getsockname()[1]
+        request = (
+            f"OPTIONS sip:{host}:{port} SIP/2.0\r\nVia: SIP/2.0/UDP {LOOPBACK}:{own};branch=z9hG4bKready{own}\r\n"
+            f"Max-Forwards: 5\r\nFrom: <sip:ready@{LOOPBACK}>;tag=r\r\nTo: <sip:{host}:{port}>\r\n"
+            f"Call-ID: ready-{own}@{LOOPBACK}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        )
+        try:
+            client.sendto(request.encode(), (host, port))
+            return client.recv(4096).startswith(b"SIP/2.0 ")
+        except OSError:
+            return False
+
+
+class KamailioServer(Server):
+    """A Kamailio with one of the shipped example configurations.
+
+    Args:
+        name: for its folder and log.
+        folder: scratch folder of its own.
+        settings: the plugin's settings file.
+        kemi: routing in Python instead of the native language.
+        config: a configuration of one's own with the same defines.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        settings: Path,
+        *,
+        inside_peer: str,
+        outside_peer: str,
+        outside_peer_2: str | None = None,
+        kemi: bool = False,
+        workers: int = 2,
+        config: Path | None = None,
+        defines: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        listen: str = LOOPBACK,
+    ) -> None:
+        self.inside_port, self.outside_port = free_port(), free_port()
+        self.listen = listen
+        self.control = folder / "ctl"
+        script = config or share("kamailio", "kamailio-kemi.cfg" if kemi else "kamailio-native.cfg")
+        values = {
+            "INSIDE_LISTEN": f"udp:{listen}:{self.inside_port}",
+            "INSIDE_PORT": str(self.inside_port),
+            "OUTSIDE_LISTEN": f"udp:{listen}:{self.outside_port}",
+            "INSIDE_PEER": f'"{inside_peer}"',
+            "OUTSIDE_PEER": f'"{outside_peer}"',
+            "OUTSIDE_PEER_2": f'"{outside_peer_2 or outside_peer}"',
+            "SHAKEN_SCRIPT": f'"{share("kamailio", "shaken.py")}"',
+            "KEMI_SCRIPT": f'"{share("kamailio", "kemi_routing.py")}"',
+            "CTL_SOCKET": f'"unix:{self.control}"',
+            "WORKERS": str(workers),
+            **(defines or {}),
+        }
+        command = [find_program("kamailio"), "-f", str(script), "-DD", "-E", "-m", "64", "-M", "16"]
+        command += ["-w", str(folder), "-Y", str(folder), "-P", str(folder / "pid")]
+        for define, value in values.items():
+            command += ["-A", f"{define}={value}"]
+        super().__init__(
+            name,
+            command,
+            folder,
+            {
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith("site-packages")),
+                "SHAKEN_SETTINGS": str(settings),
+                "INSIDE_PORT": str(self.inside_port),
+                "INSIDE_PEER": inside_peer,
+                "OUTSIDE_PEER": outside_peer,
+                "OUTSIDE_PEER_2": outside_peer_2 or outside_peer,
+                **(environment or {}),
+            },
+        )
+
+    def is_ready(self) -> bool:
+        """See `Server.is_ready`."""
+        return answers_sip(self.inside_port, self.listen)
+
+    def rpc(self, *command: str) -> str:
+        """The answer to a command on Kamailio's control socket.
+
+        Raises:
+            LabError: it is refused.
+        """
+        done = subprocess.run(
+            [find_program("kamcmd"), "-s", f"unix:{self.control}", *command],
+            capture_output=True,
+            text=True,
+            timeout=STOP_TIMEOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise LabError(f"kamcmd {' '.join(command)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def counters(self) -> dict[str, int]:
+        """The plugin's counters."""
+        counts: dict[str, int] = {}
+        name = ""
+        for line in self.rpc("htable.dump", "shaken").splitlines():
+            key, _, value = line.strip().partition(": ")
+            if key == "name":
+                name = value
+            elif key == "value":
+                counts[name] = int(value)
+        return counts
