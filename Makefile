@@ -1,0 +1,53 @@
+# shaken-plugin. Two commands do everything on a fresh Debian 12 or 13:
+#
+#   make demo    play calls through two real Kamailios and show what happens to each
+#   make test    check and test everything
+
+# The switches embed Debian's own libpython: the virtual environment must be made with it.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check wheel packages venv install test-debian13 clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+	@echo "make check           lint and types alone"
+	@echo "make test-debian13   the same tests in a Debian 13 tree (needs root)"
+	@echo "make clean           remove what these commands made in this folder"
+
+demo: install
+	@$(BIN)/shaken lab demo
+
+test: install check
+	@$(BIN)/python -m pytest
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy src tests
+
+# Debian packages. Without root it says what is missing and how to get it; what can run, runs.
+packages:
+	@tools/packages
+
+# Built anew each time, so that demo and tests run what a user would install.
+install: packages $(VENV)/.made
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+
+wheel: install
+
+$(VENV)/.made: pyproject.toml
+	@echo "Making $(VENV) with $(PYTHON) …"
+	@$(PYTHON) -m venv $(VENV) || { echo "No virtual environment: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet hatchling
+	@$(BIN)/python tools/requirements.py | xargs -d '\n' $(BIN)/python -m pip install --quiet
+	@touch $@
+
+test-debian13:
+	@tools/test-debian13
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch
