@@ -98,9 +98,10 @@ class Credential:
     def lasts_until(self, now: float) -> float:
         """When signing with this credential will stop, pairs in waiting counted; POSIX seconds."""
         end = now
-        for pair in sorted(self.pairs, key=lambda pair: pair.live_from):
-            if max(pair.live_from, pair.certificate.not_before) <= end:
-                end = max(end, pair.certificate.not_after)
+        spans = [(max(pair.live_from, pair.certificate.not_before), pair.certificate.not_after) for pair in self.pairs]
+        for begin, until in sorted(spans):
+            if begin <= end:
+                end = max(end, until)
         return end
 
 
@@ -178,7 +179,7 @@ class AuthenticationService:
 
     def __init__(self, rules: SigningRules, store: PolicyStore, credentials: Mapping[str, Credential]) -> None:
         self._rules = rules
-        self._store = store
+        self.store = store
         self._credentials = credentials
         self._own_urls = frozenset(pair.x5u for credential in credentials.values() for pair in credential.pairs)
 
@@ -193,54 +194,46 @@ class AuthenticationService:
         if not message.is_initial_invite:
             return Signing(SkipReason.NOT_INITIAL_INVITE)
         rules = self._rules
-        emergency = is_emergency(message.request_uri, message.to, message.priority, rules.plan)
-        drop = self._existing(message)
-        if drop is None:
-            return Signing(SkipReason.ALREADY_SIGNED, emergency=emergency)
-        dest = message.called(rules.plan)
-        if dest is None:
-            return Signing(SkipReason.CALLED_MISSING, emergency=emergency)
-        decided = self.decide(message, dest, emergency=emergency, now=now)
-        if isinstance(decided, Signing):
-            return decided
-        caller, decision = decided
-        base = Signing(decision=decision, emergency=emergency, orig=caller.party, dest=dest, drop=drop)
-        if decision.level.attest is None:
-            refuse = decision.level is Level.REFUSE
-            skip = SkipReason.POLICY_REFUSED if refuse else SkipReason.POLICY_UNSIGNED
-            return replace(base, skip=skip, refuse=refuse)
-        return self._signed(base, caller, decision, message, now, random_origid)
-
-    def decide(
-        self, message: CallMessage, dest: Party, *, emergency: bool, now: float
-    ) -> tuple[Caller, Decision] | Signing:
-        """The caller and the decision, or the outcome where it does not come to one."""
-        rules = self._rules
         caller = self._caller(message)
-        if caller is None:
-            return Signing(SkipReason.CALLER_MISSING, emergency=emergency, dest=dest)
-        if is_anonymous(caller.party):
-            return Signing(SkipReason.CALLER_ANONYMOUS, emergency=emergency, orig=caller.party, dest=dest)
-        number = caller.party.digits if isinstance(caller.party, TelephoneNumber) else None
+        base = Signing(
+            emergency=is_emergency(message.request_uri, message.to, message.priority, rules.plan),
+            orig=caller.party if caller else None,
+            dest=message.called(rules.plan),
+        )
+        number = base.orig.digits if isinstance(base.orig, TelephoneNumber) else None
         try:
-            facts = self._store.facts(message.source, message.user, number)
+            facts = self.store.facts(message.source, message.user, number)
         except StoreUnavailable as exc:
-            return Signing(
-                SkipReason.STORE_UNAVAILABLE,
-                refuse=rules.store_down is StoreDown.REFUSE and not emergency,
-                emergency=emergency,
-                orig=caller.party,
-                dest=dest,
-                detail=str(exc),
-            )
-        call = CallFacts(caller.party, dest, emergency)
-        return caller, decide(call, facts, rules.attestation, now)
+            refuse = rules.store_down is StoreDown.REFUSE and not base.emergency
+            return replace(base, skip=SkipReason.STORE_UNAVAILABLE, refuse=refuse, detail=str(exc))
+        # Decided before anything else about the call is looked at: a header that a suspended
+        # customer adds, spoils or leaves out must not spare it the refusal.
+        decision = decide(CallFacts(base.orig, base.dest, base.emergency), facts, rules.attestation, now)
+        base = replace(base, decision=decision)
+        if decision.level is Level.REFUSE:
+            return replace(base, skip=SkipReason.POLICY_REFUSED, refuse=True)
+        drop = self._existing(message)
+        skip = None
+        if decision.level is Level.UNSIGNED:
+            skip = SkipReason.POLICY_UNSIGNED
+        elif drop is None:
+            skip = SkipReason.ALREADY_SIGNED
+        elif base.dest is None:
+            skip = SkipReason.CALLED_MISSING
+        elif base.orig is None:
+            skip = SkipReason.CALLER_MISSING
+        elif is_anonymous(base.orig):
+            skip = SkipReason.CALLER_ANONYMOUS
+        if skip is not None:
+            return replace(base, skip=skip)
+        return self._signed(replace(base, drop=drop or ()), decision, message, now, random_origid)
 
     def _signed(
-        self, base: Signing, caller: Caller, decision: Decision, message: CallMessage, now: float, random_origid: str
+        self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: str
     ) -> Signing:
         rules = self._rules
         assert decision.level.attest is not None
+        assert base.orig is not None
         assert base.dest is not None
         iat, replace_date, skip = self._date(message, decision.source, now)
         if skip is not None:
@@ -254,12 +247,12 @@ class AuthenticationService:
         if pair is None or not pair.certificate.valid_at(iat):
             return replace(base, skip=SkipReason.CREDENTIAL_NOT_VALID, credential=credential)
         # RFC 8224 §6.1 step 1: MUST NOT add Identity where it is not authoritative.
-        if not pair.certificate.authorises(caller.party):
+        if not pair.certificate.authorises(base.orig):
             return replace(base, skip=SkipReason.CREDENTIAL_SCOPE, credential=credential)
         origid = self._origid(decision.source, random_origid)
         claims = shaken_claims(
             attest=decision.level.attest,
-            orig=caller.party,
+            orig=base.orig,
             dest=base.dest,
             iat=iat,
             origid=origid,

@@ -6,7 +6,8 @@ through a gateway. The provider itself must make this decision (FCC 24-120).
 
 `RULES` is the whole rule set, in order. A call starts at A; each rule reports whether it held, on
 which record, what is missing for a better level, and may bring the level down, never up. A rule
-that settles the matter ends the list. The reports of all rules asked are the trace: the answer to
+that settles the matter ends the list. Rules that refuse come first, so that no other can spare a
+call the refusal. The reports of all rules asked are the trace: the answer to
 "why did this call get B?".
 """
 
@@ -69,13 +70,19 @@ class AttestationPolicy:
     leave_alone: tuple[str, ...] = ()
     home_country_code: str = "1"
 
+    def __post_init__(self) -> None:
+        if self.unknown_source not in WITHOUT_RECORD:
+            raise ValueError("a source we do not know gets no signature: unsigned or refuse")
+        if self.pending_customer is Level.A:
+            raise ValueError("a customer whose know-your-customer is not complete gets no A")
+
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """What the decision needs to know of the call itself."""
+    """What the decision needs to know of the call itself; None where a header names nobody."""
 
-    orig: Party
-    dest: Party
+    orig: Party | None
+    dest: Party | None
     emergency: bool = False
 
 
@@ -112,7 +119,7 @@ class _Case(NamedTuple):
 
     @property
     def customer(self) -> Customer:
-        """The customer; only rules after ``gateway`` ask, where the source is a trunk."""
+        """The customer; only asked where the source is a trunk."""
         assert isinstance(self.facts.source, Trunk)
         return self.facts.source.customer
 
@@ -166,6 +173,8 @@ def _gateway(case: _Case) -> _Finding:
 
 
 def _customer_active(case: _Case) -> _Finding:
+    if isinstance(case.facts.source, Gateway):
+        return _Finding(True, "a gateway has no customer")
     customer = case.customer
     record = f"customer {customer.id}"
     if customer.state in {CustomerState.SUSPENDED, CustomerState.TERMINATED}:
@@ -176,6 +185,8 @@ def _customer_active(case: _Case) -> _Finding:
 
 
 def _customer_verified(case: _Case) -> _Finding:
+    if isinstance(case.facts.source, Gateway):
+        return _Finding(True, "a gateway has no customer")
     customer = case.customer
     record = f"customer {customer.id}"
     if customer.state is CustomerState.PENDING:
@@ -226,10 +237,9 @@ def _right(case: _Case) -> _Finding:
     for right in mine:
         if right.basis in _GIVES_A and _in_force(right, case.now):
             return _Finding(True, f"{case.customer.name} may use the number: {BASIS_TEXT[right.basis]}", right.label)
-    for right in mine:
-        if lack := _lack(right, case.now):
-            finding, missing = lack
-            return _Finding(False, finding, right.label, Level.B, missing)
+    if mine:
+        finding, missing = _lack(mine[0], case.now)
+        return _Finding(False, finding, mine[0].label, Level.B, missing)
     wanted = f"a record that {case.customer.id} may use {case.call.orig}"
     if case.facts.rights:
         # The other customer is not named: the trace may reach this customer's support desk.
@@ -243,16 +253,15 @@ def _in_force(right: NumberRight, now: float) -> bool:
     )
 
 
-def _lack(right: NumberRight, now: float) -> tuple[str, str] | None:
-    """Why a right of the customer does not give A, and what would."""
+def _lack(right: NumberRight, now: float) -> tuple[str, str]:
+    """Why a right that does not give A does not, and what would."""
     what = BASIS_TEXT[right.basis]
     if right.basis not in _GIVES_A:
         return f"the right rests on {what} alone", "a letter of authorisation, or another documented right"
     if right.valid_until is not None and now >= right.valid_until:
         return f"the right ({what}) ended on {_day(right.valid_until)}", f"a renewal of {right.document or what}"
-    if right.valid_from is not None and now < right.valid_from:
-        return f"the right ({what}) begins on {_day(right.valid_from)}", f"a call after {_day(right.valid_from)}"
-    return None
+    assert right.valid_from is not None  # else it would be in force
+    return f"the right ({what}) begins on {_day(right.valid_from)}", f"a call after {_day(right.valid_from)}"
 
 
 def _day(moment: float) -> str:
@@ -268,11 +277,11 @@ class Rule(NamedTuple):
 
 
 RULES: Final = (
-    Rule("destination", "Are calls to this destination signed?", _destination),
     Rule("source", "Did the call come over a trunk or gateway we know?", _source),
-    Rule("gateway", "Did it enter at a gateway? Then C.", _gateway),
     Rule("customer_active", "Is the customer neither suspended nor terminated?", _customer_active),
     Rule("customer_verified", "Is know-your-customer complete?", _customer_verified),
+    Rule("destination", "Are calls to this destination signed?", _destination),
+    Rule("gateway", "Did it enter at a gateway? Then C.", _gateway),
     Rule("ceiling", "May this customer's calls get A?", _ceiling),
     Rule("number", "Is the caller ID a telephone number?", _number),
     Rule("right", "Has the customer a documented right to it that holds now? Else B.", _right),

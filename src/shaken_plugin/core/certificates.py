@@ -40,7 +40,7 @@ def parse_chain(document: bytes) -> tuple[x509.Certificate, ...]:
     if len(document) > MAX_DOCUMENT_LENGTH:
         raise _malformed(f"a document of {len(document)} octets, at most {MAX_DOCUMENT_LENGTH}")
     try:
-        if document[:1] == b"\x30":
+        if document[:2] == b"\x30\x82":  # a SEQUENCE of 256 to 65,535 octets; "0" alone may begin a comment
             chain = [x509.load_der_x509_certificate(document)]
         else:
             chain = x509.load_pem_x509_certificates(document)
@@ -93,11 +93,8 @@ def tnauthlist_of(certificate: x509.Certificate) -> TnAuthList:
         raise VerificationFailure(FailureCode.CERTIFICATE_NO_TNAUTHLIST, "no TNAuthList") from None
     except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise _malformed(f"an extension cannot be parsed: {exc}") from exc
-    value = extension.value
     try:
-        if not isinstance(value, x509.UnrecognizedExtension):  # a later library may know the type
-            raise TnAuthListError("unexpected type")
-        return TnAuthList.from_der(value.value)
+        return TnAuthList.from_der(extension.value.public_bytes())
     except TnAuthListError as exc:
         raise VerificationFailure(FailureCode.CERTIFICATE_NO_TNAUTHLIST, f"TNAuthList: {exc}") from exc
 
@@ -218,6 +215,7 @@ class TrustAnchors:
             constraints = _extension(certificate, x509.BasicConstraints)
             if constraints is None or not constraints.ca:
                 raise _malformed(f"{certificate.subject.rfc4514_string()} is not a CA certificate")
+        self._anchors = tuple(certificates)
         self._store = verification.Store(list(certificates))
         self.count = len(certificates)
 
@@ -243,7 +241,7 @@ class TrustAnchors:
         try:
             path = verifier.verify(chain[0], list(chain[1:])).chain
         except (verification.VerificationError, ValueError, TypeError, x509.UnsupportedGeneralNameType) as exc:
-            raise _why_untrusted(chain, now, exc) from exc
+            raise _why_untrusted(chain, self._anchors, now, exc) from exc
         return TrustedPath(
             signer,
             max(certificate.not_valid_before_utc.timestamp() for certificate in path),
@@ -251,16 +249,25 @@ class TrustAnchors:
         )
 
 
-def _why_untrusted(chain: Sequence[x509.Certificate], now: float, exc: Exception) -> VerificationFailure:
-    """The library says only that no path was found; an expired issuer is named here."""
-    for certificate in chain[1:]:
+def _why_untrusted(
+    chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: float, exc: Exception
+) -> VerificationFailure:
+    """The library says only that no path was found; an expired issuer or anchor is named here."""
+    try:
+        top = chain[-1].issuer
+        name = top.rfc4514_string()
+    except (ValueError, TypeError):  # a name is parsed only when it is asked for
+        top, name = None, "a name that cannot be read"
+    above = [("an issuer", certificate) for certificate in chain[1:]]
+    above += [("the trust anchor", anchor) for anchor in anchors if anchor.subject == top]
+    for which, certificate in above:
         if now > (end := certificate.not_valid_after_utc.timestamp()):
-            return VerificationFailure(FailureCode.CERTIFICATE_EXPIRED, f"an issuer: {_until(end)}")
+            return VerificationFailure(FailureCode.CERTIFICATE_EXPIRED, f"{which}: {_until(end)}")
         if now < (start := certificate.not_valid_before_utc.timestamp()):
-            return VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID, f"an issuer: {_from(start)}")
+            return VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID, f"{which}: {_from(start)}")
     why = str(exc).partition("(encountered")[0].strip()
     if "exhausted" in why:
-        why = f"no trust anchor above {chain[-1].issuer.rfc4514_string()}"
+        why = f"no trust anchor above {name}"
     return VerificationFailure(FailureCode.CERTIFICATE_UNTRUSTED, why)
 
 

@@ -29,6 +29,11 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _LIST_SPECIAL = re.compile(r'[",<>\\]')
 _BAD_DISPLAY = re.compile(r'[:;@">]')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# *( SEMI generic-param ): quoted strings are whole, and no second address follows. No possessive
+# groups here: Python before 3.11.5 takes half an alternative that failed (gh-106052).
+_HEADER_PARAMS = re.compile(r'(?:[ \t]*;(?:[^"<>,]|"(?:[^"\\]|\\.)*")*)?', re.DOTALL)
+_PARAM = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+', re.DOTALL)
+_NOT_USER = re.compile(r"[^ -~]|%(?![0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.!~*'()-]")
@@ -47,7 +52,8 @@ def split_list(value: str) -> list[str]:
     Source: RFC 3261 §7.3.1. Empty elements are dropped. Nothing is validated.
     """
     if "," not in value:
-        return [value] if value.strip() else []
+        value = value.strip()
+        return [value] if value else []
     parts: list[str] = []
     start = 0
     quoted = bracketed = False
@@ -108,9 +114,12 @@ class NameAddr:
         if opening < 0:
             if after_display:
                 raise SipSyntaxError("display name without an address in <>")
-            # RFC 3261 §20.10: without angle brackets everything after ";" belongs to the header.
-            uri, semicolon, params = text.partition(";")
-            return cls("", uri.rstrip(), semicolon + params)
+            # RFC 3261 §20.10: without angle brackets everything after ";" belongs to the header,
+            # and a URI with a comma MUST have them.
+            uri = text.partition(";")[0]
+            if _LIST_SPECIAL.search(uri):
+                raise SipSyntaxError("an address without <> that needs them")
+            return cls("", uri.rstrip(), _header_params(text, len(uri)))
         between = text[after_display:opening]
         if between.strip() if after_display else _BAD_DISPLAY.search(between):
             raise SipSyntaxError("text between the display name and <")
@@ -118,7 +127,7 @@ class NameAddr:
         if closing < 0:
             raise SipSyntaxError("address without its closing >")
         uri = text[opening + 1 : closing].strip()
-        return cls(text[: opening + 1], uri, text[closing:])
+        return cls(text[: opening + 1], uri, ">" + _header_params(text, closing + 1))
 
     def with_uri(self, uri: str) -> str:
         """The header value with another URI, always in angle brackets."""
@@ -129,14 +138,27 @@ class NameAddr:
         return _params(self.suffix.lstrip(">")).get(name)
 
 
+def _header_params(text: str, start: int) -> str:
+    params = _HEADER_PARAMS.fullmatch(text, start)
+    if params is None:
+        raise SipSyntaxError("no header parameters after the address")
+    return params.group()
+
+
 def _params(text: str) -> dict[str, str]:
     """``;a=1;b`` as a mapping with lower-case names; the first of a repeated name wins."""
     params: dict[str, str] = {}
-    for item in text.split(";"):
+    for item in _PARAM.findall(text) if '"' in text else text.split(";"):
         name, _, value = item.partition("=")
-        if name.strip():
-            params.setdefault(name.strip().lower(), value.strip())
+        if name := name.strip(" \t"):
+            params.setdefault(name.lower(), value.strip(" \t"))
     return params
+
+
+def _user(text: str) -> str:
+    if _NOT_USER.search(text):
+        raise SipSyntaxError("a character in the user part that is not printable ASCII, or a lone %")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +189,15 @@ class Uri:
             raise SipSyntaxError("not a URI")
         if scheme == "tel":
             number, _, tel_params = rest.partition(";")
-            return cls(scheme, number, _params(tel_params), "", {})
+            return cls(scheme, _user(number), _params(tel_params), "", {})
         if scheme == "urn":
-            return cls(scheme, rest, {}, "", {})
+            return cls(scheme, _user(rest), {}, "", {})
         if scheme not in {"sip", "sips"}:
             raise SipSyntaxError("a URI scheme other than sip, sips, tel, urn")
-        rest = rest.partition("?")[0]
-        userinfo, at, hostpart = rest.rpartition("@")
-        if "@" in userinfo:
+        # RFC 3261 §25.1: the user part may hold "?", so headers are looked for behind it.
+        userinfo, at, hostpart = rest.partition("@") if "@" in rest else ("", "", rest)
+        hostpart = hostpart.partition("?")[0]
+        if "@" in hostpart:
             raise SipSyntaxError("more than one @ in a SIP URI")
         hostport, _, uri_params = hostpart.partition(";")
         host = _HOST.fullmatch(hostport)
@@ -182,7 +205,7 @@ class Uri:
             raise SipSyntaxError("not a SIP URI")
         # RFC 3261 §25.1: userinfo = ( user / telephone-subscriber ) [ ":" password ] "@"
         user, _, user_params = userinfo.partition(":")[0].partition(";")
-        return cls(scheme, user, _params(user_params), host.group(1).lower(), _params(uri_params))
+        return cls(scheme, _user(user), _params(user_params), host.group(1).lower(), _params(uri_params))
 
     def decoded_user(self) -> str:
         """``user`` with its percent-escapes decoded (RFC 3261 §19.1.2).

@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass
 
 from shaken_plugin.core.sip import Uri
-from shaken_plugin.errors import NumberError
+from shaken_plugin.errors import NumberError, SipSyntaxError
 
 _TN = re.compile(r"[0-9*#]{1,32}")
 _E164 = re.compile(r"[0-9]{1,15}")
@@ -49,7 +49,8 @@ class TelephoneNumber:
     def masked(self) -> str:
         """The number for logs: the line digits hidden, ``1215*****12``."""
         digits = self.digits
-        return digits if len(digits) <= 4 else digits[:4] + "*" * max(0, len(digits) - 6) + digits[4:][-2:]
+        shown = 4 if len(digits) > 6 else 1
+        return digits if len(digits) <= 4 else digits[:shown] + "*" * (len(digits) - shown - 2) + digits[-2:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class DialPlan:
             return TelephoneNumber(number[1:])
         if self.service_numbers.fullmatch(number):
             return TelephoneNumber(number)
-        if context is not None and context.startswith("+"):
+        if number and context is not None and context.startswith("+"):
             return self.canonical(context + number)
         if _E164.fullmatch(number) is None:
             return TelephoneNumber(number)
@@ -143,12 +144,13 @@ def canonical_party(uri: Uri, plan: DialPlan) -> Party:
     if uri.scheme == "tel":
         return plan.canonical(uri.decoded_user(), uri.user_params.get("phone-context"))
     if uri.scheme in {"sip", "sips"} and uri.user:
-        user = uri.decoded_user()
-        if uri.params.get("user", "").lower() == "phone":
-            return plan.canonical(user, uri.user_params.get("phone-context"))
-        if plan.numeric_users and user[0] in "+0123456789(*#":
-            try:
+        is_phone = uri.params.get("user", "").lower() == "phone"
+        try:
+            user = uri.decoded_user()
+            if is_phone or (plan.numeric_users and user[0] in "+0123456789(*#"):
                 return plan.canonical(user, uri.user_params.get("phone-context"))
-            except NumberError:
-                pass  # a user name that only begins like a number
+        except (NumberError, SipSyntaxError):
+            if is_phone:
+                raise
+            # A user name that only begins like a number, or has other escapes than a number's.
     return UriIdentity(uri.canonical())

@@ -114,9 +114,10 @@ def _range(data: bytes) -> TnRange:
     if [tag for tag, _ in fields[:2]] != [_IA5STRING, _INTEGER]:
         raise TnAuthListError("a range is not start and count")
     start, count = fields[0][1], fields[1][1]
-    if not 1 <= len(count) <= 8:
-        raise TnAuthListError("a range's count is not an integer of 1 to 8 octets")
-    return TnRange(_text(start, _NUMBER), int.from_bytes(count, "big", signed=True))
+    value = int.from_bytes(count, "big", signed=True)
+    if len(count) != value.bit_length() // 8 + 1:
+        raise TnAuthListError("a range's count is not a positive integer in DER")
+    return TnRange(_text(start, _NUMBER), value)
 
 
 def _text(data: bytes, pattern: re.Pattern[str]) -> str:

@@ -13,6 +13,7 @@ with a `FailureCode`. One valid Identity is enough for the call (RFC 8224 §6.2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,7 +35,7 @@ from shaken_plugin.core.passport import (
     read_orig,
 )
 from shaken_plugin.core.sip import parse_date
-from shaken_plugin.core.telephone import DialPlan, Party
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
 from shaken_plugin.errors import FailureCode, SipSyntaxError, VerificationFailure, Verstat
 
 MAX_IDENTITIES: Final = 10
@@ -162,8 +163,12 @@ class _Examination:
 # --- The checks -------------------------------------------------------------------------------
 
 
+_NOT_TEXT = re.compile("[\udc80-\udcff]")
+"""What surrogate escapes make of bytes that are not UTF-8."""
+
+
 def _grammar(case: _Examination) -> None:
-    if any("\udc80" <= char <= "\udcff" for char in case.value):
+    if _NOT_TEXT.search(case.value):
         raise VerificationFailure(FailureCode.IDENTITY_UNREADABLE)
     case.header = IdentityHeader.parse(case.value)
 
@@ -207,11 +212,10 @@ def _jose_header(case: _Examination) -> None:
     if case.header.alg is not None and case.header.alg != jose["alg"]:
         # RFC 8224 §4: "the 'alg' parameter … MUST match the value of the 'alg'" of the token.
         raise VerificationFailure(FailureCode.ALG_MISMATCH)
-    if not isinstance(jose["ppt"], str) or jose["ppt"] not in PASSPORT_TYPES:
+    ppt = jose["ppt"]
+    if not isinstance(ppt, str) or ppt not in PASSPORT_TYPES or case.header.ppt not in {None, ppt}:
         raise VerificationFailure(FailureCode.PPT_MISMATCH)
-    if case.header.ppt is not None and case.header.ppt != jose["ppt"]:
-        raise VerificationFailure(FailureCode.PPT_MISMATCH)
-    case.type = PASSPORT_TYPES[jose["ppt"]]
+    case.type = PASSPORT_TYPES[ppt]
 
 
 def _claims(case: _Examination) -> None:
@@ -254,7 +258,10 @@ def _orig(case: _Examination) -> None:
     plan = case.rules.plan
     header = CallerHeader.ASSERTED if case.message.callers.get(CallerHeader.ASSERTED) else CallerHeader.FROM
     parties = {caller.party for caller in case.message.callers_in(header, plan)}
-    if case.orig in parties:
+    # Several values may name a number and a URI of the same caller (RFC 3325 §9.1). Two numbers
+    # are none: which one a telephone shows is luck, so every number must be the signed one.
+    numbers = {party for party in parties if isinstance(party, TelephoneNumber)}
+    if case.orig in parties and numbers <= {case.orig}:
         return
     if parties and all(map(is_anonymous, parties)):
         # Withheld, not forged: there is nothing in the message to compare with.
@@ -273,6 +280,10 @@ def _dest(case: _Examination) -> None:
 def _signed_in_validity(case: _Examination) -> None:
     # RFC 8224 §6.2 step 4: the Date "falls within the validity period of the credential".
     assert case.path is not None
+    if case.now > case.path.not_after:
+        raise VerificationFailure(FailureCode.CERTIFICATE_EXPIRED)
+    if case.now < case.path.not_before:
+        raise VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID)
     for moment in (case.iat, case.read.get("date", case.iat)):
         if not case.path.signer.valid_at(moment):
             raise VerificationFailure(FailureCode.CERTIFICATE_NOT_VALID_AT_SIGNING)

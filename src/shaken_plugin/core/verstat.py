@@ -9,21 +9,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
+from shaken_plugin.core.call import MAX_ASSERTED
 from shaken_plugin.core.sip import NameAddr, Uri, split_list
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
 
-VERSTAT_PATTERN = r"(;|%3[Bb])[ \t]*[Vv][Ee][Rr][Ss][Tt][Aa][Tt]([ \t]*(=|%3[Dd])[-A-Za-z0-9.!%*_+`'~]*)?"
-"""verstat with its value, escaped or not, in any case; an extended regular expression that both
-Python and the switches' own substitution understand."""
+# White space as it stands in a folded header. The characters themselves and no escapes: inside a
+# POSIX bracket expression a backslash is a backslash.
+_GAP = "[ \t\r\n]*"
+_SEPARATOR = f"(;|%3[Bb]){_GAP}"
+# Every letter in both cases, and escaped: "v" is %76, "V" is %56.
+_NAME = "".join(f"([{char}{char.upper()}]|%[{ord(char) >> 4:x}{ord(char.upper()) >> 4:x}]{ord(char) & 15:x})"
+                for char in "verstat") + "[-A-Za-z0-9.!*_+`'~]*"  # fmt: skip
+_VALUE = f"{_GAP}(=|%3[Dd]){_GAP}[-A-Za-z0-9.!%*_+`'~]*"
+_PARAM = f"{_NAME}({_VALUE})?"
 
-_VERSTAT = re.compile(VERSTAT_PATTERN + r"(?![A-Za-z0-9_-])")
+VERSTAT_PATTERN: Final = f"({_SEPARATOR})+{_PARAM}"
+"""verstat with its value, escaped or not, in any case; an extended regular expression that both
+Python and the switches' own substitution understand.
+
+It takes every separator before the name and every name that begins so: what is left on both sides
+of a match can then never make another verstat, and one pass is enough."""
+
+# Matches every run of separators, so that a run without a verstat is looked at only once.
+_RUN = re.compile(f"(?:{_SEPARATOR})+(?P<verstat>{_PARAM})?")
 
 
 def strip_verstat(value: str) -> str:
     """A header value without any verstat parameter. A trust domain believes only its own."""
-    return _VERSTAT.sub("", value)
+    return _RUN.sub(lambda match: "" if match["verstat"] else match.group(), value)
 
 
 def with_verstat(uri: str, verstat: str) -> str | None:
@@ -45,6 +61,24 @@ def _party(value: NameAddr, plan: DialPlan) -> Party | None:
         return None
 
 
+def _readable(value: str) -> str:
+    """A value that can be sent again: one whose display name is not UTF-8 goes without it.
+
+    Empty where nothing is left, because the URI itself is not text.
+    """
+    try:
+        value.encode()
+        return value
+    except UnicodeEncodeError:
+        pass
+    try:
+        address = NameAddr.parse(value)
+    except SipSyntaxError:
+        return ""
+    rest = f"<{address.uri}{address.suffix}"  # with the parameters: From needs its tag
+    return rest if rest.isascii() else ""
+
+
 def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, plan: DialPlan) -> list[str]:
     """P-Asserted-Identity values with verstat, one a line.
 
@@ -55,10 +89,11 @@ def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, pl
         plan: to recognise ``verified`` among the values.
 
     Returns:
-        Every value, stripped of foreign verstat; the ones that name ``verified`` are marked,
+        The first `MAX_ASSERTED` values, stripped of foreign verstat; the ones that name ``verified`` are marked,
         or, where none does, the first telephone number.
     """
-    values = [strip_verstat(value) for line in lines for value in split_list(line)]
+    received = [value for line in lines for value in split_list(line)][:MAX_ASSERTED]
+    values = [readable for value in received if (readable := _readable(strip_verstat(value)))]
     parsed: list[NameAddr | None] = []
     for value in values:
         try:
@@ -84,7 +119,7 @@ def _marked(address: NameAddr | None, value: str, verstat: str) -> str:
 def mark_from(from_value: str, verstat: str, plan: DialPlan) -> str | None:
     """The From value with verstat instead of a foreign one, None where it names no number."""
     try:
-        address = NameAddr.parse(strip_verstat(from_value))
+        address = NameAddr.parse(_readable(strip_verstat(from_value)))
     except SipSyntaxError:
         return None
     if not isinstance(_party(address, plan), TelephoneNumber):

@@ -8,7 +8,7 @@ in any spelling. That a name leads to such an address can only be seen by whoeve
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from shaken_plugin.errors import FailureCode, VerificationFailure
@@ -18,6 +18,10 @@ MAX_LENGTH: Final = 1_024
 
 PORTS: Final = frozenset({"", "443", "8443"})
 """ATIS-1000080: port absent, 443 or 8443."""
+
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+"""All that IANA has assigned for global use (RFC 4291 §2.4). Outside lie forms with an IPv4 address
+inside, which a translator may lead anywhere: ``::127.0.0.1``, ``64:ff9b::7f00:1`` (RFC 6052)."""
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<rest>[?#].*)?", re.DOTALL
@@ -74,7 +78,8 @@ def _check_host(host: str) -> None:
         return
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    if not address.is_global or address.is_multicast:
+    outside = isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST
+    if outside or not address.is_global or address.is_multicast:
         raise _refused("its host is not a public address")
 
 
