@@ -38,7 +38,8 @@ def prefixes_of_range(first: str, last: str) -> Iterator[str]:
     low, high, length = int(first), int(last), len(first)
     while low <= high:
         size = 1
-        while low % (size * 10) == 0 and low + size * 10 - 1 <= high:
+        # at least one digit: "" would be a prefix of numbers of every length
+        while size * 10 < 10**length and low % (size * 10) == 0 and low + size * 10 - 1 <= high:
             size *= 10
         yield str(low // size).zfill(length - len(str(size)) + 1)
         low += size
@@ -60,6 +61,8 @@ def number_keys(number: str, prefix_lengths: Iterable[int]) -> list[str]:
         number: the canonical number.
         prefix_lengths: the lengths of prefixes in use, so that no other is asked for.
     """
+    if not number.isdecimal():
+        return []  # 1215555120# is no number of the range that begins with 1215555120
     size = len(number)
     return [f"{size}:{number[:length]}" for length in prefix_lengths if length <= size]
 
