@@ -43,7 +43,7 @@ from shaken_plugin.config.settings import (
 )
 from shaken_plugin.config.yamlfile import Path as DocumentPath
 from shaken_plugin.config.yamlfile import render
-from shaken_plugin.core.attestation import AttestationPolicy
+from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.verification import VerificationRules
@@ -97,14 +97,13 @@ class Checked:
 # --- Settings into services -------------------------------------------------------------------
 
 
-def build(settings: Settings, now: float, report: Report, store: PolicyStore | None = None) -> Services:
+def build(settings: Settings, now: float, report: Report) -> Services:
     """The services for settings whose form is right.
 
     Args:
         settings: as read.
         now: POSIX seconds.
         report: told of everything that cannot be used; then the services must not be used.
-        store: instead of the one in the settings, for tools.
     """
     plan = settings_plan(settings)
     warnings: list[str] = []
@@ -113,9 +112,7 @@ def build(settings: Settings, now: float, report: Report, store: PolicyStore | N
     if settings.signing.mode != "off":
         credentials = build_credentials(settings, now, report, warnings)
         if credentials:
-            authentication = AuthenticationService(
-                _signing_rules(settings, plan), store or _local_store(settings), credentials
-            )
+            authentication = AuthenticationService(_signing_rules(settings, plan), _local_store(settings), credentials)
     if settings.verification.mode != "off":
         anchors = build_anchors(settings.verification, report)
         if anchors is not None:
@@ -141,8 +138,8 @@ def attestation_policy(settings: Settings, plan: DialPlan) -> AttestationPolicy:
     """The operator's choices about attestation."""
     signing = settings.signing
     return AttestationPolicy(
-        unknown_source=signing.unknown_source,
-        pending_customer=signing.pending_customer,
+        unknown_source=Level(signing.unknown_source),
+        pending_customer=Level(signing.pending_customer),
         sign_international=signing.sign_international,
         leave_alone=tuple(signing.leave_alone),
         home_country_code=plan.country_code,
@@ -251,7 +248,8 @@ def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
         only_if_changed: pass over a policy file that is in force as it stands; parsing 10,000
             numbers of YAML takes seconds.
     """
-    checked = Checked()
+    # Digests before the files are read: one that is saved meanwhile counts as changed.
+    checked = Checked(digests=digests(path))
     try:
         settings, document = parse_settings(path)
     except FileProblems as exc:
@@ -264,11 +262,13 @@ def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
             checked.settings, checked.services = settings, services
     checked.problems += document.problems
     policy_path = policy_file(document)
-    checked.digests = digests(path, policy_path)
+    checked.digests |= digests(policy_path)
     if only_if_changed and checked.settings is not None:
         checked.in_force = _in_force(checked.settings) == checked.digests
     if policy_path is not None and not checked.in_force:
         names = None if sections is None else frozenset(entry.name for entry in sections.signing.credentials)
+        if settings is None and not names:
+            names = None  # the credentials are among the mistakes: no telling which names are right
         try:
             checked.policy, policy_document = parse_policy(policy_path, names)
             checked.problems += policy_document.problems

@@ -11,7 +11,7 @@ import click
 from shaken_plugin import runtime
 from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, when
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.settings import Settings, read_text
 from shaken_plugin.errors import FileProblems, Problem, StoreError
 
 
@@ -63,6 +63,14 @@ def _summary(checked: runtime.Checked, now: float) -> None:
         )
 
 
+def _must_be_readable(settings_file: Path) -> None:
+    """End the command where there is nothing to check: that is no mistake in the file."""
+    try:
+        read_text(settings_file)
+    except FileProblems as exc:
+        fail(str(exc))
+
+
 @click.command("check-config")
 @settings_option
 @json_option
@@ -71,6 +79,7 @@ def check_config(settings_file: Path, as_json: bool) -> None:
 
     Every mistake is reported as file:line:column: path: what is wrong.
     """
+    _must_be_readable(settings_file)
     now = time.time()
     _report(runtime.check(settings_file, now), now, as_json=as_json)
 
@@ -84,6 +93,7 @@ def apply_(settings_file: Path, as_json: bool) -> None:
     Records decide calls at once. Settings are taken by a running Kamailio with
     'kamcmd app_python.reload'; no worker reads the files.
     """
+    _must_be_readable(settings_file)
     now = time.time()
     try:
         checked, version = runtime.apply(settings_file, now)

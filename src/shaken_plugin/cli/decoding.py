@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from shaken_plugin.cli.inputs import identity_values, read_input
-from shaken_plugin.cli.output import Exit, console, json_option, print_json, when
+from shaken_plugin.cli.output import Exit, console, json_option, print_json, visible, when
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.errors import VerificationFailure
@@ -60,7 +60,7 @@ def _decoded_text(parts: dict[str, Any]) -> Group:
     def section(title: str, values: dict[str, Any] | None) -> None:
         for name, value in (values or {}).items():
             note = f"  ({when(value)})" if name == "iat" and isinstance(value, int) and value < 1e11 else ""
-            lines.append(Text(f"  {title:<10} {name:<7} {value}{note}"))
+            lines.append(visible(f"  {title:<10} {name:<7} {value}{note}"))
 
     section("parameter", {name: value for name, value in parts.get("parameters", {}).items() if value is not None})
     section("header", parts["header"])
@@ -68,5 +68,7 @@ def _decoded_text(parts: dict[str, Any]) -> Group:
     if parts["signature_octets"] is not None:
         lines.append(Text(f"  signature  {parts['signature_octets']} octets, {parts['form']} form"))
     if parts["problem"]:
-        lines.append(Text(f"  problem    {parts['problem']['code']}: {parts['problem']['detail']}", style="red"))
+        problem = visible(f"  problem    {parts['problem']['code']}: {parts['problem']['detail']}")
+        problem.stylize("red")
+        lines.append(problem)
     return Group(*lines)

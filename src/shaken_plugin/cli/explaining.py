@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -12,13 +12,23 @@ from rich.text import Text
 
 from shaken_plugin import runtime
 from shaken_plugin.cli.inputs import read_party, read_settings
-from shaken_plugin.cli.output import Exit, at_option, console, fail, json_option, print_json, settings_option, table
+from shaken_plugin.cli.output import (
+    EXISTING_FILE,
+    Exit,
+    at_option,
+    console,
+    fail,
+    json_option,
+    print_json,
+    settings_option,
+    table,
+)
 from shaken_plugin.config.policyfile import parse_policy
 from shaken_plugin.config.settings import Settings
-from shaken_plugin.core.attestation import CallFacts, Decision, Level, decide
-from shaken_plugin.core.call import is_emergency
+from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step, decide
+from shaken_plugin.core.call import is_anonymous, is_emergency
 from shaken_plugin.core.telephone import TelephoneNumber
-from shaken_plugin.errors import FileProblems, StoreUnavailable
+from shaken_plugin.errors import FileProblems, SkipReason, StoreUnavailable
 from shaken_plugin.ports import PolicyStore
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.stores.sqlite import SqliteStore
@@ -35,7 +45,9 @@ class _WhatIf:
 @click.command()
 @settings_option
 @click.option(
-    "--policy", type=click.Path(path_type=Path, exists=True), help="A policy file instead of the one in force."
+    "--policy",
+    type=EXISTING_FILE,
+    help="A policy file instead of the one in force.",
 )
 @click.option("--from", "caller", required=True, help="Calling number or URI.")
 @click.option("--to", "called", required=True, help="Called number or URI.")
@@ -95,7 +107,12 @@ def _decide(settings: Settings, store: PolicyStore, call: _WhatIf, now: float) -
     request_uri = f"tel:{dest.digits}" if isinstance(dest, TelephoneNumber) else dest.uri
     emergency = is_emergency(request_uri, "", "", plan)
     facts = store.facts(call.source, call.user, number)
-    return decide(CallFacts(orig, dest, emergency), facts, runtime.attestation_policy(settings, plan), now)
+    decision = decide(CallFacts(orig, dest, emergency), facts, runtime.attestation_policy(settings, plan), now)
+    if decision.level.attest is not None and is_anonymous(orig):
+        # Not a matter of records, so no rule: the switch does not sign it all the same.
+        step = Step("anonymous", False, None, SkipReason.CALLER_ANONYMOUS.value, "a caller ID that is not withheld")
+        decision = replace(decision, level=Level.UNSIGNED, trace=(*decision.trace, step))
+    return decision
 
 
 def print_decision(decision: Decision) -> None:

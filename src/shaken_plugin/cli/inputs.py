@@ -48,7 +48,10 @@ def identity_values(data: bytes) -> list[str]:
     text = data.decode("utf-8", "surrogateescape").strip()
     text = re.sub(r"\r?\n[ \t]+", " ", text)
     values = [re.sub(r"^(?:identity|y)[ \t]*:[ \t]*", "", line, flags=re.IGNORECASE) for line in text.splitlines()]
-    return [value for value in values if value.strip()]
+    values = [value for value in values if value.strip()]
+    if not values:
+        fail("there is no Identity header in it", Exit.NO)
+    return values
 
 
 def read_party(text: str, plan: DialPlan) -> Party:

@@ -11,6 +11,8 @@ import click
 
 from shaken_plugin.certs.directory import file_name
 from shaken_plugin.cli.output import Exit, console, fail, json_option, print_json
+from shaken_plugin.core.certificates import SigningCertificate
+from shaken_plugin.errors import VerificationFailure
 from shaken_plugin.lab.pki import Authority, Defect, KeyKind
 from shaken_plugin.lab.provider import CERTIFICATE_HOST
 from shaken_plugin.lab.servers import LabError
@@ -79,8 +81,12 @@ def pki(
             lifetime=timedelta(days=days),
             defect=Defect(defect) if defect else None,
         )
+        if not defect:
+            SigningCertificate.load(issued.certificate)
     except ValueError as exc:
         fail(str(exc), Exit.NO)
+    except VerificationFailure as exc:
+        fail(f"such a certificate could not sign: {exc.detail}", Exit.NO)
     name = name or spc or (numbers or [ranges[0][0]])[0]
     url = x5u or f"https://{CERTIFICATE_HOST}/{name}.pem"
     files = {

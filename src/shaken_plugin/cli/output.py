@@ -7,11 +7,12 @@ import sys
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shaken_plugin.config.settings import moment, settings_path
 
@@ -30,8 +31,14 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON document on standard output; what a terminal might act on is escaped."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    click.echo("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
+
+
+def visible(text: object) -> Text:
+    """What stands in a call, for people: neither markup nor anything a terminal might act on."""
+    return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)))
 
 
 def fail(text: str, code: Exit = Exit.MISSING) -> NoReturn:
@@ -53,7 +60,11 @@ def when(seconds: float | None) -> str:
     return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-class Moment(click.ParamType[float]):
+_YEAR_10000: Final = 253_402_300_800.0
+"""POSIX seconds at which the calendars of Python and X.509 end."""
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """A time: ISO 8601, UTC unless it says otherwise, or POSIX seconds."""
 
     name = "time"
@@ -61,13 +72,19 @@ class Moment(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """See `click.ParamType.convert`."""
         try:
-            return float(value)
+            seconds = float(value)
         except ValueError:
-            pass
-        try:
-            return float(moment(value))  # type: ignore[arg-type]  # text becomes a number or raises
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
+            try:
+                seconds = float(moment(value))  # type: ignore[arg-type]  # text becomes a number or raises
+            except ValueError as exc:
+                self.fail(str(exc), param, ctx)
+        if not 0 <= seconds < _YEAR_10000:
+            self.fail("not a time between the years 1970 and 9999", param, ctx)
+        return seconds
+
+
+EXISTING_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+"""Type of an option that names a file to read."""
 
 
 def settings_option(function: Any) -> Any:

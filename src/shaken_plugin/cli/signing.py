@@ -14,12 +14,21 @@ from shaken_plugin.authentication import Signing, SigningPair, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.cli.explaining import print_decision
 from shaken_plugin.cli.inputs import read_input, read_party, read_request, read_services
-from shaken_plugin.cli.output import Exit, at_option, errors, fail, json_option, print_json, settings_option
+from shaken_plugin.cli.output import (
+    EXISTING_FILE,
+    Exit,
+    at_option,
+    errors,
+    fail,
+    json_option,
+    print_json,
+    settings_option,
+)
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.passport import Attest, shaken_claims
 from shaken_plugin.core.telephone import DialPlan
-from shaken_plugin.errors import CredentialError
+from shaken_plugin.errors import CredentialError, SkipReason
 
 
 @click.command()
@@ -33,8 +42,8 @@ from shaken_plugin.errors import CredentialError
 @click.option("--origid", help="origid (a UUID), with --attest; default: a random one.")
 @click.option("--iat", type=int, help="iat in POSIX seconds, with --attest; default: the time.")
 @click.option("--credential", help="Name of the credential in the settings, with --attest; default: the first.")
-@click.option("--key", type=click.Path(path_type=Path, exists=True), help="Private key instead of a credential.")
-@click.option("--chain", type=click.Path(path_type=Path, exists=True), help="Its certificate chain.")
+@click.option("--key", type=EXISTING_FILE, help="Private key instead of a credential.")
+@click.option("--chain", type=EXISTING_FILE, help="Its certificate chain.")
 @click.option("--x5u", help="URL of the chain.")
 @at_option
 @json_option
@@ -58,6 +67,8 @@ def sign(source: str | None, settings_file: Path, at: float | None, as_json: boo
     message = CallMessage.from_request(request, source=options["address"], user=options["user"])
     signing = services.authentication.sign(message, now, str(uuid.uuid4()))
     _print_signing(signing, as_json=as_json)
+    if signing.skip is SkipReason.STORE_UNAVAILABLE:
+        sys.exit(Exit.MISSING)
     sys.exit(Exit.YES if signing.identity else Exit.NO)
 
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.text import Text
 
 from shaken_plugin import runtime
+from shaken_plugin.certs.directory import CertificateDirectory
 from shaken_plugin.certs.memory import CertificateMemory
-from shaken_plugin.cli.inputs import identity_values, is_message, read_input, read_request, read_services, read_settings
-from shaken_plugin.cli.output import Exit, at_option, console, fail, json_option, print_json, settings_option, table
+from shaken_plugin.cli.inputs import identity_values, is_message, read_input, read_request, read_settings
+from shaken_plugin.cli.output import (
+    EXISTING_FILE,
+    Exit,
+    at_option,
+    console,
+    fail,
+    json_option,
+    print_json,
+    settings_option,
+    table,
+    visible,
+)
 from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.yamlfile import render
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.identity import IdentityHeader
@@ -28,9 +43,15 @@ from shaken_plugin.verification import VerificationService
 @click.argument("source", default="-")
 @settings_option
 @click.option(
-    "--anchors", type=click.Path(path_type=Path, exists=True), help="Trust anchors (PEM) instead of settings."
+    "--anchors",
+    type=EXISTING_FILE,
+    help="Trust anchors (PEM) instead of settings.",
 )
-@click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="Certificate chain for every x5u.")
+@click.option(
+    "--certificate",
+    type=EXISTING_FILE,
+    help="Certificate chain for every x5u.",
+)
 @click.option("--country", default="US", show_default=True, help="Dial plan, with --anchors.")
 @click.option("--from", "caller", help="Calling number, where SOURCE is an Identity header alone.")
 @click.option("--to", "called", help="Called number, where SOURCE is an Identity header alone.")
@@ -52,19 +73,15 @@ def verify(
     SOURCE is a file; '-' is standard input. Exit code 0 only if the call passes.
     """
     now = time.time() if at is None else at
-    data = read_input(source)
-    profile = VerstatProfile.ATIS1000082
+    message = _call_to_verify(read_input(source), caller, called)
+    documents = None if certificate is None else _for_every_x5u(message, certificate.read_bytes())
     if anchors is None:
-        services = read_services(settings_file, now)
-        if services.verification is None:
-            fail("verification is off in the settings; give --anchors")
-        service, plan, profile = services.verification, services.plan, services.settings.verification.verstat
+        settings = read_settings(settings_file)
+        service, profile = _configured(settings, documents), settings.verification.verstat
     else:
-        service, plan = None, dial_plan(country)
-    message = _call_to_verify(data, caller, called)
-    if anchors is not None or certificate is not None:
-        service = _own_service(message, plan, anchors, certificate, settings_file)
-    assert service is not None
+        roots = _anchors_of(anchors)
+        service = VerificationService(VerificationRules(_plan(country)), roots, CertificateMemory(documents or {}))
+        profile = VerstatProfile.ATIS1000082
     verdict = service.verify(message, now)
     if as_json:
         print_json(_verdict_data(verdict, profile))
@@ -91,33 +108,42 @@ def _call_to_verify(data: bytes, caller: str | None, called: str | None) -> Call
     )
 
 
-def _own_service(
-    message: CallMessage, plan: DialPlan, anchors: Path | None, certificate: Path | None, settings_file: Path
-) -> VerificationService:
-    """A verifier with anchors or a certificate of the command line."""
+def _configured(settings: Settings, documents: Mapping[str, bytes] | None) -> VerificationService:
+    """The verifier that settings describe; it needs none of the private keys."""
+    chosen = settings.verification
+    if chosen.mode == "off":
+        fail("verification is off in the settings; give --anchors")
+    problems: list[str] = []
+    roots = runtime.build_anchors(chosen, lambda place, text: problems.append(f"{render(place)}: {text}"))
+    if roots is None:
+        fail("\n".join(problems))
+    rules = VerificationRules(runtime.settings_plan(settings), chosen.freshness, frozenset(chosen.lab_hosts))
+    folder = CertificateDirectory(Path(chosen.certificates))
+    return VerificationService(rules, roots, folder if documents is None else CertificateMemory(documents))
+
+
+def _anchors_of(file: Path) -> TrustAnchors:
     try:
-        if anchors is not None:
-            roots = TrustAnchors(parse_anchor_file(anchors.read_bytes()))
-        else:
-            problems: list[str] = []
-            found = runtime.build_anchors(
-                read_settings(settings_file).verification, lambda _place, text: problems.append(text)
-            )
-            if found is None:
-                fail("\n".join(problems))
-            roots = found
+        return TrustAnchors(parse_anchor_file(file.read_bytes()))
     except (VerificationFailure, ValueError) as exc:
-        fail(f"{anchors}: {exc}")
+        fail(f"{file}: {exc}")
+
+
+def _plan(country: str) -> DialPlan:
+    try:
+        return dial_plan(country)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--country") from exc
+
+
+def _for_every_x5u(message: CallMessage, chain: bytes) -> dict[str, bytes]:
+    """The chain as the document of every URL that the call names."""
     documents: dict[str, bytes] = {}
-    if certificate is not None:
-        for value in message.identity:
-            try:
-                info = IdentityHeader.parse(value).info
-            except VerificationFailure:
-                continue
-            if info:
-                documents[info] = certificate.read_bytes()
-    return VerificationService(VerificationRules(plan), roots, CertificateMemory(documents))
+    for value in message.identity:
+        with suppress(VerificationFailure):
+            if info := IdentityHeader.parse(value).info:
+                documents[info] = chain
+    return documents
 
 
 def _result_data(result: IdentityResult) -> dict[str, Any]:
@@ -162,14 +188,15 @@ def _print_verdict(verdict: Verdict, profile: VerstatProfile) -> None:
     for result in verdict.results:
         outcome = "passed" if result.passed else "ignored" if result.ignored else "failed"
         code = f" {result.failure.code}" if result.failure else ""
-        rows.add_row(
-            str(result.index + 1),
+        cells = (
+            result.index + 1,
             result.ppt or "",
             outcome + code,
             result.attest.value if result.attest else "",
-            str(result.orig or ""),
+            result.orig or "",
             result.spc or "",
-            Text(result.detail),
+            result.detail,
         )
+        rows.add_row(*map(visible, cells))
     if verdict.results:
         console.print(rows)

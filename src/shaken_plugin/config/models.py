@@ -120,19 +120,19 @@ def _names(model: type[BaseModel], path: Path) -> list[str]:
     """The setting names that are known at a path."""
     current: Any = model
     for step in path:
-        current = _section_in(current)
+        current = section_in(current)
         if isinstance(step, str) and current is not None and step in current.model_fields:
             current = current.model_fields[step].annotation
-    section = _section_in(current)
+    section = section_in(current)
     return [] if section is None else list(section.model_fields)
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     """The model inside ``list[Model]``, ``Model | None`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if typing.get_origin(annotation) in {list, tuple, typing.Union, types.UnionType, Annotated}:
         for argument in typing.get_args(annotation):
-            if (found := _section_in(argument)) is not None:
+            if (found := section_in(argument)) is not None:
                 return found
     return None

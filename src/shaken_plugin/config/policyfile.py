@@ -29,6 +29,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -46,22 +47,32 @@ TOLL_FREE = re.compile(r"18(?:00|33|44|55|66|77|88)[2-9][0-9]{6}")
 
 _Entry = TypeVar("_Entry", bound=Section)
 
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SECONDS_OF_DAY = 86_400
 
 
 def _last_moment(value: object) -> object:
     parsed = moment(value)
-    if isinstance(value, str) and _DAY.fullmatch(value) and isinstance(parsed, float):
+    if isinstance(value, str) and isinstance(parsed, float) and _is_day(value):
         return parsed + _SECONDS_OF_DAY
     return parsed
 
 
+def _is_day(value: str) -> bool:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _network(value: str) -> str:
     try:
-        ipaddress.ip_network(value)
+        network = ipaddress.ip_network(value)
     except ValueError as exc:
         raise ValueError(f"not an IP address or network: {exc}") from None
+    if isinstance(network, ipaddress.IPv6Network) and (mapped := network.network_address.ipv4_mapped) is not None:
+        # Calls from there are known by their IPv4 address, in either spelling.
+        raise ValueError(f"write it as {mapped}{f'/{network.prefixlen - 96}' if network.prefixlen < 128 else ''}")
     return value
 
 
@@ -172,6 +183,9 @@ def parse_policy(path: Path, credentials: frozenset[str] | None = None) -> tuple
         FileProblems: the file cannot be read.
     """
     document = yamlfile.parse(read_text(path), str(path))
+    if document.data is None and not document.problems:
+        # More likely a full disk than a wish: with no records every call would go on unsigned.
+        document.problem((), "the file has no records in it")
     file = validate(PolicyFile, document)
     builder = _Builder(document, credentials)
     for index, customer in _entries(None if file is None else file.customers, "customers", CustomerEntry, document):
@@ -217,6 +231,11 @@ def _mappings(document: yamlfile.Document, name: str) -> Iterator[tuple[int, dic
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         if isinstance(entry, dict):
             yield index, entry
+
+
+def _toll_free(first: str, last: str) -> bool:
+    """Whether a range is toll-free from end to end: between 800 and 833 lie other area codes."""
+    return all(map(TOLL_FREE.fullmatch, (first, last))) and first[:4] == last[:4]
 
 
 class _Builder:
@@ -282,7 +301,7 @@ class _Builder:
             self._problem((*path, "valid_until"), "ends before valid_from")
         for place, text in enumerate(entry.numbers):
             first, _, last = text.replace("+", "").partition("..")
-            if entry.basis is Basis.RESPORG and not (TOLL_FREE.fullmatch(first) and TOLL_FREE.fullmatch(last or first)):
+            if entry.basis is Basis.RESPORG and not _toll_free(first, last or first):
                 self._problem((*path, "numbers", place), "a RespOrg answers for toll-free numbers only")
             self._rights.append(
                 NumberRight(
@@ -311,5 +330,5 @@ class _Builder:
 
     def _credential(self, path: yamlfile.Path, name: str | None) -> None:
         if name is not None and self._credentials is not None and name not in self._credentials:
-            known = ", ".join(sorted(self._credentials))
-            self._problem((*path, "credential"), f"the settings have no credential {name}, only {known}")
+            known = ", ".join(sorted(self._credentials)) or "none at all"
+            self._problem((*path, "credential"), f"the settings have no credential {name} (known: {known})")

@@ -18,10 +18,9 @@ from shaken_plugin.authentication import ExistingIdentity, OrigidScope, StaleDat
 from shaken_plugin.config import yamlfile
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.config.models import Matching, Name, Section, Switch, validate
-from shaken_plugin.core.attestation import Level
 from shaken_plugin.core.call import CallerHeader
 from shaken_plugin.core.verification import VerstatProfile
-from shaken_plugin.errors import FileProblems, Problem
+from shaken_plugin.errors import FailureCode, FileProblems, Problem
 
 DEFAULT_PATH: Final = "/etc/shaken/shaken.yaml"
 PATH_VARIABLE: Final = "SHAKEN_SETTINGS"
@@ -58,7 +57,12 @@ def _uuid(value: str) -> str:
 
 Country = Annotated[str, AfterValidator(_country)]
 Reference = Annotated[
-    str, Matching(r"(file|env):.+", "a key or certificate is given by reference: file:PATH or env:NAME")
+    str,
+    # Not "-----": who writes the key itself behind "file:" shall not read it in an error.
+    Matching(
+        r"(file:(?!.*-----).+|env:[A-Za-z_][A-Za-z0-9_]*)",
+        "a key or certificate is given by reference: file:PATH or env:NAME",
+    ),
 ]
 Digits = Annotated[
     str,
@@ -74,6 +78,18 @@ UuidText = Annotated[str, AfterValidator(_uuid)]
 Seconds = Annotated[int, Field(ge=1, le=3600)]
 Moment = Annotated[float, BeforeValidator(moment), WithJsonSchema({"type": ["string", "number"]})]
 Mode = Literal["active", "observe", "off"]
+
+STIR_STATUSES: Final = tuple(sorted({code.value.status for code in FailureCode}))
+"""Statuses by which a verification service may answer a call (RFC 8224 §6.2.2)."""
+
+
+def _stir_status(value: int) -> int:
+    if value not in STIR_STATUSES:
+        raise ValueError(f"not one of {', '.join(map(str, STIR_STATUSES))}")
+    return value
+
+
+StirStatus = Annotated[int, AfterValidator(_stir_status), Field(json_schema_extra={"enum": list(STIR_STATUSES)})]
 
 
 class StoreSettings(Section):
@@ -134,9 +150,9 @@ class SigningSettings(Section):
     """A Date outside the freshness window: leave (do not sign), or replace (customers' calls)."""
     freshness: Seconds = 60
     """Seconds by which a Date may differ from our clock (RFC 8224 recommends 60)."""
-    unknown_source: Literal[Level.UNSIGNED, Level.REFUSE] = Level.UNSIGNED
+    unknown_source: Literal["unsigned", "refuse"] = "unsigned"
     """A call that comes over no known trunk or gateway: unsigned or refuse. Never C."""
-    pending_customer: Literal[Level.B, Level.C, Level.UNSIGNED, Level.REFUSE] = Level.UNSIGNED
+    pending_customer: Literal["B", "C", "unsigned", "refuse"] = "unsigned"
     """The best a customer gets whose know-your-customer is not complete."""
     sign_international: Switch = True
     """Whether calls to other country codes are signed."""
@@ -151,8 +167,8 @@ class SigningSettings(Section):
     mky: Switch = True
     """Sign the media keys of SDP with a=fingerprint (RFC 8224 §4.1); off where a media relay
     behind the signer changes them."""
-    refuse_status: Annotated[int, Field(ge=400, le=699)] = 403
-    """Status of the answer to a refused call. 603 means blocked by analytics: do not use it."""
+    refuse_status: Annotated[int, Field(ge=400, le=599)] = 403
+    """Status of the answer to a refused call, 400 to 599; 603 is for blocking by analytics alone."""
     refuse_phrase: Phrase = "Caller ID Not Authorised"
     """Reason phrase of that answer."""
 
@@ -190,7 +206,7 @@ class VerificationSettings(Section):
     """Add a P-Asserted-Identity with verstat to calls that have none (inside a trusted domain)."""
     mark_from: Switch = False
     """Put verstat into From, too."""
-    reject: list[Literal[403, 428, 436, 437, 438]] = []
+    reject: list[StirStatus] = []
     """Verification failures that are answered instead of passed on. 428 demands an Identity."""
     reason: Switch = True
     """Report failures to the sender in a Reason header (RFC 9410)."""
@@ -281,7 +297,7 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
 def _absolute_references(data: Any, folder: Path) -> None:
     places = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in list(places):
-        if isinstance(value, str) and value.startswith("file:"):
+        if isinstance(value, str) and value.startswith("file:") and value != "file:":
             data[key] = f"file:{folder / value.removeprefix('file:')}"
         else:
             _absolute_references(value, folder)

@@ -23,6 +23,13 @@ MAX_DEPTH: Final = 20
 Path = tuple[str | int, ...]
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_PLAIN = (None, "")
+"""Styles of a scalar without quotes: of the Python parser, and of the C parser."""
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("bool", "float", "int", "merge", "null", "seq", "map", "str", "timestamp", "value")
+)
+"""Tags that YAML gives values itself; they change nothing here."""
 # The C parser is many times faster; both are the same grammar.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -63,13 +70,16 @@ def parse(text: str, file: str) -> Document:
         document.problems.append(Problem(file, 1, 1, "", f"longer than {MAX_LENGTH} characters"))
         return document
     try:
+        if (deep := _too_deep(text)) is not None:
+            document.problems.append(Problem(file, *deep, "", f"nested deeper than {MAX_DEPTH}"))
+            return document
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         document.problems.append(Problem(file, line, column, "", f"not YAML: {exc.problem}"))
         return document
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+    except (yaml.YAMLError, ValueError) as exc:
         document.problems.append(Problem(file, 1, 1, "", f"not YAML: {type(exc).__name__}: {exc}"))
         return document
     if node is not None:
@@ -77,18 +87,35 @@ def parse(text: str, file: str) -> Document:
     return document
 
 
+def _too_deep(text: str) -> tuple[int, int] | None:
+    """Line and column at which nesting becomes too deep.
+
+    Asked before the tree is made: making it recurses, in the C parser until the stack is used up.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                assert event.start_mark is not None
+                return event.start_mark.line + 1, event.start_mark.column + 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
+
+
 def _value(node: yaml.Node, path: Path, document: Document, seen: set[int]) -> Any:
     mark = node.start_mark
     document.places[path] = (mark.line + 1, mark.column + 1)
+    if node.tag not in _TAGS:
+        document.problem(path, "YAML tags (!name) are not supported")
+        return None
     if id(node) in seen:
         document.problem(path, "YAML aliases (*name) are not supported; write the value out")
         return None
     seen.add(id(node))
-    if len(path) > MAX_DEPTH:
-        document.problem(path, f"nested deeper than {MAX_DEPTH}")
-        return None
     if isinstance(node, yaml.ScalarNode):
-        return None if node.style is None and node.value in _NULLS else node.value
+        return None if node.style in _PLAIN and node.value in _NULLS else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), document, seen) for index, item in enumerate(node.value)]
     assert isinstance(node, yaml.MappingNode)

@@ -144,7 +144,7 @@ def call(
     )
     errors_file = folder / f"{label}.err"
     errors = errors_file.read_text("utf-8", "replace") if errors_file.exists() else ""
-    if done.returncode not in {0, 1}:
+    if done.returncode not in {0, 1} or not (folder / f"{label}.csv").exists():
         raise LabError(f"SIPp ended with {done.returncode}: {errors or done.stdout[-2000:]}")
     return Run(read_counts(folder / f"{label}.csv"), read_trace(folder / f"{label}.msg"), errors)
 

@@ -1,0 +1,279 @@
+"""The composition root: files into force, and services out of what is in force."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from shaken_plugin import runtime
+from shaken_plugin.errors import FileProblems, StoreError, StoreUnavailable
+from shaken_plugin.lab.provider import Provider, dump
+from shaken_plugin.stores import sqlite
+from tests.conftest import NOW
+from tests.services.builders import RANDOM_ORIGID, call, claims_of
+from tests.stores.descriptors import open_files
+
+SOURCE = "127.0.0.2"
+"""Address of the lab's contact centre."""
+
+
+def _store(provider: Provider) -> Path:
+    return provider.folder / "policy.db"
+
+
+def _level(services: runtime.Services, source: str = SOURCE) -> str:
+    assert services.authentication is not None
+    signing = services.authentication.sign(call(source=source), NOW, RANDOM_ORIGID)
+    assert signing.decision is not None
+    return signing.decision.level.value
+
+
+def _rename_trunk(provider: Provider, address: str) -> None:
+    """Change the policy so that the contact centre calls from another address."""
+    policy = yaml.safe_load((provider.folder / "policy.yaml").read_text())
+    policy["customers"][0]["trunks"][0]["addresses"] = [address]
+    dump(provider.folder / "policy.yaml", policy)
+
+
+# --- Start --------------------------------------------------------------------------------------
+
+
+def test_the_first_start_puts_settings_and_policy_in_force(provider: Provider) -> None:
+    services = runtime.start(provider.settings, NOW)
+    header = sqlite.read_header(_store(provider))
+    assert header.policy_version == 1
+    assert set(header.digests) == {str(provider.settings), str(provider.folder / "policy.yaml")}
+    assert services.warnings == ()
+    assert _level(services) == "A"
+
+
+def test_a_second_start_with_the_same_files_parses_no_policy_and_writes_nothing(provider: Provider) -> None:
+    runtime.start(provider.settings, NOW)
+    checked = runtime.check(provider.settings, NOW, only_if_changed=True)
+    assert (checked.in_force, checked.policy, checked.problems) == (True, None, [])
+    services = runtime.start(provider.settings, NOW)
+    assert sqlite.read_header(_store(provider)).policy_version == 1
+    assert _level(services) == "A"
+
+
+def test_a_full_check_parses_the_policy_even_if_it_is_in_force(provider: Provider) -> None:
+    runtime.start(provider.settings, NOW)
+    checked = runtime.check(provider.settings, NOW)
+    assert checked.policy is not None
+    assert not checked.in_force
+
+
+@pytest.mark.parametrize("which", ["policy", "settings"])
+def test_a_changed_file_is_put_in_force_at_the_next_start(
+    provider: Provider, change: Callable[..., None], which: str
+) -> None:
+    runtime.start(provider.settings, NOW)
+    if which == "policy":
+        _rename_trunk(provider, "127.0.0.77")
+    else:
+        change(signing={"unknown_source": "refuse"})
+    services = runtime.start(provider.settings, NOW)
+    assert sqlite.read_header(_store(provider)).policy_version == 2
+    assert _level(services, "127.0.0.77") == ("A" if which == "policy" else "refuse")
+
+
+def test_start_puts_in_force_again_what_another_file_replaced(provider: Provider, tmp_path: Path) -> None:
+    runtime.start(provider.settings, NOW)
+    moved = tmp_path / "moved.yaml"
+    moved.write_text(provider.settings.read_text().replace("file:", f"file:{provider.folder}/"))
+    with pytest.raises(FileProblems):
+        runtime.start(moved, NOW)  # its policy.yaml is not there
+    assert sqlite.read_header(_store(provider)).policy_version == 1
+
+
+@pytest.mark.parametrize("which", ["policy", "settings", "both"])
+def test_mistakes_refuse_everything_are_told_all_at_once_and_what_was_in_force_stays(
+    provider: Provider, change: Callable[..., None], which: str
+) -> None:
+    runtime.start(provider.settings, NOW)
+    before = sqlite.read_header(_store(provider))
+    if which != "policy":
+        change(signing={"freshness": "soon"}, verification={"verstat": "lax"})
+    if which != "settings":
+        _rename_trunk(provider, "not an address")
+    for put in (runtime.start, runtime.apply):
+        with pytest.raises(FileProblems) as refused:
+            put(provider.settings, NOW)
+        found = {(Path(problem.file).name, problem.path) for problem in refused.value.problems}
+        expected = set()
+        if which != "policy":
+            expected |= {("shaken.yaml", "signing.freshness"), ("shaken.yaml", "verification.verstat")}
+        if which != "settings":
+            expected |= {("policy.yaml", "customers[0].trunks[0].addresses[0]")}
+        assert found == expected
+    assert sqlite.read_header(_store(provider)) == before
+
+
+def test_a_mistake_in_signing_does_not_make_the_policys_credentials_unknown(
+    provider: Provider, change: Callable[..., None]
+) -> None:
+    policy = yaml.safe_load((provider.folder / "policy.yaml").read_text())
+    policy["customers"][0]["credential"] = "main"
+    dump(provider.folder / "policy.yaml", policy)
+    change(signing={"freshness": "soon"})
+    problems = runtime.check(provider.settings, NOW).problems
+    assert [problem.path for problem in problems] == ["signing.freshness"]
+
+
+def test_an_unknown_credential_in_the_policy_is_found_with_the_names_that_are_known(provider: Provider) -> None:
+    policy = yaml.safe_load((provider.folder / "policy.yaml").read_text())
+    policy["gateways"][0]["credential"] = "mian"
+    dump(provider.folder / "policy.yaml", policy)
+    (problem,) = runtime.check(provider.settings, NOW).problems
+    assert (problem.path, "main" in problem.message) == ("gateways[0].credential", True)
+
+
+@pytest.mark.parametrize("place", ["folder that is missing", "no rights", "newer release", "a folder"])
+def test_a_store_that_cannot_be_written_is_a_warning_and_not_an_error(
+    provider: Provider, change: Callable[..., None], place: str
+) -> None:
+    if place == "folder that is missing":
+        change(store={"path": "missing/policy.db"})
+    elif place == "a folder":
+        _store(provider).mkdir()
+    elif place == "newer release":
+        sqlite.replace_policy(_store(provider), None, None, {})
+        with closing(sqlite3.connect(_store(provider))) as other:
+            other.execute("PRAGMA user_version = 99")
+    else:
+        change(store={"path": "/proc/policy.db"})
+    services = runtime.start(provider.settings, NOW)
+    assert services.authentication is not None
+    assert services.verification is not None
+    (warning,) = services.warnings
+    assert warning.startswith("policy not put in force: ")
+
+
+def test_a_damaged_store_is_a_warning_too(provider: Provider) -> None:
+    runtime.start(provider.settings, NOW)
+    with closing(sqlite3.connect(_store(provider), isolation_level=None)) as other:
+        other.execute("DELETE FROM meta")
+    (warning,) = runtime.start(provider.settings, NOW).warnings
+    assert "damaged" in warning
+
+
+def test_a_missing_settings_file_is_a_problem_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileProblems, match=r"none\.yaml:1:1: cannot be read: No such file"):
+        runtime.start(tmp_path / "none.yaml", NOW)
+
+
+def test_a_missing_policy_file_is_a_problem_with_its_name(provider: Provider) -> None:
+    (provider.folder / "policy.yaml").unlink()
+    with pytest.raises(FileProblems, match=r"policy\.yaml:1:1: cannot be read: No such file"):
+        runtime.start(provider.settings, NOW)
+
+
+def test_without_a_policy_file_the_records_in_force_stay(provider: Provider, change: Callable[..., None]) -> None:
+    runtime.start(provider.settings, NOW)
+    (provider.folder / "policy.yaml").unlink()
+    change(policy=None)
+    services = runtime.start(provider.settings, NOW)
+    assert sqlite.read_header(_store(provider)).policy_version == 2
+    assert _level(services) == "A"
+    assert runtime.check(provider.settings, NOW, only_if_changed=True).in_force
+
+
+def test_start_leaves_no_connection_open_that_would_cross_a_fork(provider: Provider) -> None:
+    runtime.start(provider.settings, NOW)
+    runtime.start(provider.settings, NOW)
+    assert open_files(_store(provider)) == []
+
+
+# --- Apply and reload ---------------------------------------------------------------------------
+
+
+def test_apply_always_writes_and_says_the_version(provider: Provider) -> None:
+    assert runtime.apply(provider.settings, NOW)[1] == 1
+    checked, version = runtime.apply(provider.settings, NOW)
+    assert version == 2
+    assert checked.policy is not None
+    assert len(checked.policy.customers) == 3
+
+
+def test_apply_to_a_store_that_cannot_be_written_is_an_error(provider: Provider, change: Callable[..., None]) -> None:
+    change(store={"path": "missing/policy.db"})
+    with pytest.raises(StoreError, match="cannot be created"):
+        runtime.apply(provider.settings, NOW)
+
+
+def test_records_decide_at_once_and_settings_at_the_reload(provider: Provider, change: Callable[..., None]) -> None:
+    services = runtime.start(provider.settings, NOW)
+    assert _level(services, "127.0.0.77") == "unsigned"
+    change(signing={"unknown_source": "refuse"})
+    _rename_trunk(provider, "127.0.0.77")
+    runtime.apply(provider.settings, NOW)
+    assert (_level(services, "127.0.0.77"), _level(services)) == ("A", "unsigned")
+    reloaded, version = runtime.reload(_store(provider), NOW)
+    assert (version, _level(reloaded)) == (2, "refuse")
+
+
+def test_reload_reads_no_yaml(provider: Provider) -> None:
+    started = runtime.start(provider.settings, NOW)
+    provider.settings.unlink()
+    (provider.folder / "policy.yaml").unlink()
+    services, version = runtime.reload(_store(provider), NOW)
+    assert version == 1
+    assert services.settings == started.settings
+    assert _level(services) == "A"
+    before, after = (each.authentication for each in (started, services))
+    assert before is not None
+    assert after is not None
+    message = call(source=SOURCE)
+    assert claims_of(after.sign(message, NOW, RANDOM_ORIGID).identity) == claims_of(
+        before.sign(message, NOW, RANDOM_ORIGID).identity
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("signing.key", "signing.credentials[0].pairs[0].key"),
+        ("chain.pem", "signing.credentials[0].pairs[0].chain"),
+        ("anchors.pem", "verification.trust_anchors[0]"),
+    ],
+)
+def test_reload_with_a_file_that_vanished_refuses_and_names_it(provider: Provider, name: str, path: str) -> None:
+    runtime.start(provider.settings, NOW)
+    (provider.folder / name).unlink()
+    with pytest.raises(FileProblems) as refused:
+        runtime.reload(_store(provider), NOW)
+    (problem,) = refused.value.problems
+    assert problem.path == path
+    assert str(provider.folder / name) in problem.message
+
+
+def test_reload_of_a_store_without_settings_names_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "policy.db"
+    with pytest.raises(StoreUnavailable):
+        runtime.reload(path, NOW)
+    sqlite.replace_policy(path, None, None, {})
+    with pytest.raises(StoreError, match="run 'shaken apply'"):
+        runtime.reload(path, NOW)
+
+
+def test_reload_of_another_releases_settings_names_the_command_and_quotes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "policy.db"
+    sqlite.replace_policy(path, None, {"signing": {"mode": "off"}, "verification": {"mode": "quantum"}}, {})
+    with pytest.raises(StoreError, match="not those of this release; run 'shaken apply'") as refused:
+        runtime.reload(path, NOW)
+    assert "quantum" not in str(refused.value.__cause__)
+
+
+def test_what_is_kept_in_the_store_has_references_and_no_secrets(provider: Provider) -> None:
+    runtime.start(provider.settings, NOW)
+    kept = json.dumps(sqlite.read_header(_store(provider)).settings)
+    assert f"file:{provider.folder}/signing.key" in kept
+    secret = provider.credential.key.decode().splitlines()[1]
+    assert secret not in kept
+    assert secret.encode() not in _store(provider).read_bytes()
