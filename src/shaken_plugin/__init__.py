@@ -8,6 +8,7 @@ of its own unless the policy says so.
 Layers, each importing only from those above it in this list:
 
 ``errors``         exceptions, and the failure codes with their SIP answers
+``bounded``        a mapping that forgets its least recently used entry
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
 ``ports``          what the services need from outside, as Protocols
 ``authentication`` the authentication service of RFC 8224 section 6.1
@@ -16,7 +17,8 @@ Layers, each importing only from those above it in this list:
 ``config``         settings and policy files, checked and with positions
 ``runtime``        settings put together into services, once per process
 ``switch``         what the switch adapters share: guard, modes, actions
-``adapters``, ``cli``, ``lab``  glue for the switches, the ``shaken`` command, the test lab
+``adapters``, ``cli``, ``lab``, ``setup``  glue for the switches, the ``shaken`` command, the test
+                   lab, installation
 """
 
 __version__ = "0.1.0"

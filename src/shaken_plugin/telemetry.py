@@ -26,9 +26,37 @@ def clean(text: str) -> str:
 
 
 def event(name: str, fields: Mapping[str, Any]) -> str:
-    """One structured log line: ``shaken {"event":…}``, without what is None or empty."""
-    present = {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
-    return clean("shaken " + json.dumps({"event": name} | present, separators=(",", ":")))
+    """One structured log line: ``shaken {"event":…}``, without what is None or empty.
+
+    Always valid JSON: where the line would be longer than `MAX_LINE`, texts and lists are cut.
+    """
+    present = {"event": name} | {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
+    line = _structured(present)
+    for longest in _CUTS:
+        if len(line) <= MAX_LINE:
+            break
+        line = _structured({key: _cut(value, longest) for key, value in present.items()})
+    return line
+
+
+_CUTS: Final = (300, 150, 75, 35, 15)
+"""Longest texts of an event, as written in JSON; the first with which the line fits is taken. The
+last makes 25 fields fit."""
+
+
+def _structured(fields: Mapping[str, Any]) -> str:
+    return "shaken " + json.dumps(fields, separators=(",", ":"))  # escapes all but printable ASCII
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, list | tuple):
+        return [_cut(item, longest) for item in value[: longest // 4]]
+    if not isinstance(value, str) or len(json.dumps(value)) <= longest + 2:
+        return value
+    kept = value[:longest]
+    while len(json.dumps(kept)) > longest + 1:
+        kept = kept[: len(kept) * 3 // 4]
+    return f"{kept}~"
 
 
 class MemoryObserver:
@@ -70,6 +98,6 @@ class Throttle:
 
     def warn(self, key: str, text: str, now: float, severity: Severity = Severity.WARNING) -> None:
         """Log a warning unless the same key was logged a short time ago."""
-        if now - self._last.get(key, float("-inf")) >= REPEAT_AFTER:
+        if abs(now - self._last.get(key, float("-inf"))) >= REPEAT_AFTER:  # also after a clock was put back
             self._last[key] = now
             self._observer.log(severity, clean(text))

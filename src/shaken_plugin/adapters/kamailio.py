@@ -72,7 +72,7 @@ class KamailioObserver:
     def find_counters(self) -> None:
         """Count from now on, if the configuration defines the htable."""
         htable = getattr(self._ksr, "htable", None)
-        self.counting = htable is not None and htable.sht_inc(COUNTERS, "processes") > 0
+        self.counting = htable is not None and htable.sht_inc(COUNTERS, "loads") > 0
 
 
 class _Process:
@@ -109,6 +109,8 @@ def load(ksr: Any, path: Path | None = None) -> Switch:
     except ShakenError as exc:
         for line in str(exc).splitlines():
             observer.log(Severity.ERROR, f"shaken: reload refused, the old settings stay: {line}")
+    except Exception as exc:  # a worker must survive whatever a reload finds
+        switch.fault("reload", exc)
     else:
         observer.log(Severity.INFO, f"shaken: settings reloaded, policy version {version}")
     return switch
@@ -140,16 +142,19 @@ class Kamailio:
     Args:
         ksr: the switch's ``KSR`` module.
         path: the settings file, by default from ``SHAKEN_SETTINGS``.
+        switch: instead of this process's own, for tests.
     """
 
-    def __init__(self, ksr: Any, path: Path | None = None) -> None:
+    def __init__(self, ksr: Any, path: Path | None = None, switch: Switch | None = None) -> None:
         self._ksr = ksr
-        self.switch = load(ksr, path)
+        self.switch = switch or load(ksr, path)
 
     def child_init(self, _rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
-        assert _Process.observer is not None
-        _Process.observer.find_counters()
+        if _Process.observer is not None:
+            _Process.observer.find_counters()
+        # Kamailio may have changed to another user since mod_init.
+        self.switch.check_store()
         return GO_ON
 
     # --- For the routing script ---------------------------------------------------------------
@@ -269,6 +274,9 @@ class Kamailio:
 
     def _finish(self, root: str, outcome: Outcome) -> int:
         self._publish(root, outcome.variables)
+        for action in outcome.actions:
+            if isinstance(action, AddHeader):
+                action.value.encode()  # fail before the first change, not between two
         for action in outcome.actions:
             self._execute(action)
         if outcome.reject is None:

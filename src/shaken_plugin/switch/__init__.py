@@ -1,0 +1,12 @@
+"""What the switch adapters share: modes, the guard, and the closed set of actions.
+
+An adapter reads a call into a `CallMessage`, asks `Switch.sign` or `Switch.verify`, and executes
+what it gets: variables to publish, actions on the message, or an answer. Whatever goes wrong
+becomes a logged, counted, named outcome, and the call goes on in the declared mode. In observe
+mode there are variables only: nothing changes on the wire.
+"""
+
+from shaken_plugin.switch.actions import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, attach
+from shaken_plugin.switch.guard import Switch
+
+__all__ = ["Action", "AddHeader", "Outcome", "Reject", "RemoveHeader", "StripVerstat", "Switch", "attach"]

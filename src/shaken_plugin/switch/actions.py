@@ -1,0 +1,138 @@
+"""What an adapter may be asked to do: a closed set of actions, variables, or an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from shaken_plugin.authentication import Signing
+from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.records import Trunk
+from shaken_plugin.core.verification import Result, Verdict
+from shaken_plugin.core.verstat import strip_verstat
+from shaken_plugin.telemetry import clean
+
+
+@dataclass(frozen=True, slots=True)
+class AddHeader:
+    """Append one header."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveHeader:
+    """Remove a header: its ``index``-th, counted from 0 as received, or all of that name."""
+
+    name: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StripVerstat:
+    """Take verstat parameters out of a header, in place."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer the call instead of passing it on."""
+
+    status: int
+    phrase: str
+    reasons: tuple[str, ...] = ()
+    """Values of Reason header fields, one each."""
+
+
+Action = AddHeader | RemoveHeader | StripVerstat
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is to be done about one call.
+
+    ``variables`` are for the operator's script, texts without line breaks.
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
+    reject: Reject | None = None
+
+
+def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
+    """The actions that put a signature on an outgoing request, from `Switch.sign`'s variables.
+
+    From variables and not from memory, because a failover branch may be sent by another process
+    than the one that signed.
+    """
+    identity = variables.get("identity")
+    if not identity:
+        return ()
+    # From the back, so that the indices stay right while headers go.
+    drop = sorted((int(index) for index in variables.get("drop", "").split(",") if index), reverse=True)
+    actions: list[Action] = [RemoveHeader("Identity", index) for index in drop]
+    if date := variables.get("date"):
+        if variables.get("replace_date"):
+            actions.append(RemoveHeader("Date"))
+        actions.append(AddHeader("Date", date))
+    actions.append(AddHeader("Identity", identity))
+    return tuple(actions)
+
+
+def signing_variables(signing: Signing, now: float, *, active: bool) -> dict[str, str]:
+    """What the operator's script learns of a signing, and what `attach` needs unless it only observes."""
+    variables: dict[str, str] = {}
+    decision = signing.decision
+    if decision is not None:
+        variables["level"] = decision.level.value
+        if isinstance(decision.source, Trunk):
+            variables["customer"] = decision.source.customer.id
+    if signing.skip is not None:
+        variables["skip"] = signing.skip.code
+    if signing.origid is not None:
+        variables["origid"] = signing.origid
+    if signing.identity is None or not active:
+        return variables
+    variables["identity"] = signing.identity
+    variables["ppi"] = ".." + signing.identity.partition(";")[0].rpartition(".")[2]
+    variables["signed_at"] = f"{now:.3f}"
+    if signing.date is not None:
+        variables["date"] = signing.date
+    if signing.replace_date:
+        variables["replace_date"] = "1"
+    if signing.drop:
+        variables["drop"] = ",".join(map(str, signing.drop))
+    return variables
+
+
+def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
+    """What the operator's script learns of a verification."""
+    variables = {"verstat": verstat, "result": verdict.result.value}
+    if verdict.failure is not None:
+        variables["code"] = verdict.failure.code
+        if verdict.result is Result.FAILED or verdict.failure.value.status == 428:
+            variables["status"] = str(verdict.failure.value.status)
+    if (decisive := verdict.decisive) is not None:
+        known = {
+            "attest": decisive.attest.value if decisive.attest else None,
+            "origid": decisive.origid,
+            "spc": decisive.spc,
+            "orig": clean(str(decisive.orig)) if decisive.orig else None,  # a uri claim is any text
+        }
+        variables |= {name: value for name, value in known.items() if value is not None}
+    return variables
+
+
+STRIP_EVERYWHERE: Final = tuple(StripVerstat(header.value) for header in CallerHeader)
+
+
+def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
+    """Actions that take foreign verstat out of every caller header that has any."""
+    return tuple(
+        StripVerstat(header.value)
+        for header, lines in message.callers.items()
+        if header is not without and any(strip_verstat(line) != line for line in lines)
+    )

@@ -1,0 +1,231 @@
+"""The services of one process behind a guard: nothing here raises, whatever stands in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from shaken_plugin.core.call import CallerHeader, CallMessage, is_emergency
+from shaken_plugin.core.reason import about_ours, reasons, split_reasons
+from shaken_plugin.core.verification import Verdict
+from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from
+from shaken_plugin.errors import FailureCode, SkipReason, StoreUnavailable
+from shaken_plugin.ports import Observer
+from shaken_plugin.runtime import Services
+from shaken_plugin.switch.actions import (
+    STRIP_EVERYWHERE,
+    Action,
+    AddHeader,
+    Outcome,
+    Reject,
+    RemoveHeader,
+    StripVerstat,
+    signing_variables,
+    strip_foreign,
+    verdict_variables,
+)
+from shaken_plugin.switch.reports import Reporter
+from shaken_plugin.telemetry import event
+
+_OUR_FAULT: Final = Reject(500, "Server Internal Error")
+"""The answer where we and not the caller are to blame, and the declared mode is to refuse."""
+
+
+class Switch:
+    """The services of one process behind a guard.
+
+    Args:
+        services: from `runtime`; may be exchanged at any time (``switch.services = …``).
+        observer: the switch's log and counters.
+        clock: POSIX seconds, ``time.time`` in a switch.
+        new_uuid: a fresh random UUID as text.
+    """
+
+    def __init__(
+        self, services: Services, observer: Observer, clock: Callable[[], float], new_uuid: Callable[[], str]
+    ) -> None:
+        self.services = services
+        self._reports = Reporter(observer)
+        self._clock = clock
+        self._new_uuid = new_uuid
+
+    # --- Signing ------------------------------------------------------------------------------
+
+    def sign(self, read: Callable[[], CallMessage]) -> Outcome:
+        """Decide and sign one outgoing call.
+
+        Args:
+            read: reads the call; what it raises is a fault like any other.
+
+        Returns:
+            Variables ``level``, ``skip``, ``customer``, ``origid``, and for `attach`
+            ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``, ``signed_at``; an answer
+            where the call is refused.
+        """
+        settings = self.services.settings
+        service = self.services.authentication
+        if service is None:
+            return Outcome({"skip": SkipReason.SIGNING_OFF.code})
+        message: CallMessage | None = None
+        try:
+            now = self._clock()
+            message = read()
+            signing = service.sign(message, now, self._new_uuid())
+            self._reports.signing(message, signing, settings, now)
+            active = settings.signing.mode == "active"
+            reject = None
+            if signing.refuse and active:
+                reject = Reject(settings.signing.refuse_status, settings.signing.refuse_phrase)
+                if signing.skip is SkipReason.STORE_UNAVAILABLE:
+                    reject = _OUR_FAULT
+            return Outcome(signing_variables(signing, now, active=active), (), reject)
+        except BaseException as exc:  # nothing of ours may drop a call
+            return self._fault("sign", exc, message)
+
+    def needs_new_signature(self, variables: Mapping[str, str]) -> bool:
+        """Whether a signature made earlier is too old for a branch that leaves now."""
+        try:
+            age = self._clock() - float(variables.get("signed_at", ""))
+        except ValueError:
+            return False
+        return age > self.services.settings.signing.resign_after
+
+    # --- Verifying ----------------------------------------------------------------------------
+
+    def verify(self, read: Callable[[], CallMessage]) -> Outcome:
+        """Verify one incoming call.
+
+        Args:
+            read: reads the call; what it raises is a fault like any other.
+
+        Returns:
+            Variables ``verstat``, ``result``, ``code``, ``attest``, ``origid``, ``spc``, ``orig``,
+            ``status``, ``reason``; the actions that mark the call; an answer where the policy
+            rejects it. For a request inside a dialog only foreign verstat is taken out.
+        """
+        service = self.services.verification
+        if service is None:
+            return Outcome({"code": "verification_off"})
+        settings = self.services.settings.verification
+        active = settings.mode == "active"
+        message: CallMessage | None = None
+        try:
+            now = self._clock()
+            message = read()
+            if not message.is_initial_invite:
+                return Outcome({}, strip_foreign(message) if active else ())
+            verdict = service.verify(message, now)
+            emergency = is_emergency(message.request_uri, message.to, message.priority, self.services.plan)
+            verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
+            reject = None if emergency or not active else self._rejection(verdict)
+            self._reports.verification(
+                message, verdict, verstat, self.services.settings, emergency=emergency, rejected=reject is not None
+            )
+            variables = verdict_variables(verdict, verstat)
+            if active and settings.reason and (values := reasons(verdict)):
+                variables["reason"] = ", ".join(values)
+            if not active or reject is not None:
+                return Outcome(variables, (), reject)
+            return Outcome(variables, self._mark(message, verdict, verstat))
+        except BaseException as exc:  # nothing of ours may drop a call
+            return self._fault("verify", exc, message)
+
+    def _rejection(self, verdict: Verdict) -> Reject | None:
+        failure = verdict.failure
+        if failure is None or failure is FailureCode.CALLER_ANONYMOUS:
+            return None
+        if failure.value.status not in self.services.settings.verification.reject:
+            return None
+        values = reasons(verdict) if self.services.settings.verification.reason else []
+        return Reject(failure.value.status, failure.value.phrase, tuple(values))
+
+    def _mark(self, message: CallMessage, verdict: Verdict, verstat: str) -> tuple[Action, ...]:
+        """Foreign verstat out, ours in."""
+        settings = self.services.settings.verification
+        plan = self.services.plan
+        verified = verdict.decisive.orig if verdict.decisive else None
+        actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
+        lines = message.callers.get(CallerHeader.ASSERTED, ())
+        from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
+        if lines:
+            actions.append(RemoveHeader(CallerHeader.ASSERTED.value))
+            values = mark_asserted(lines, verified, verstat, plan)
+            actions += [AddHeader(CallerHeader.ASSERTED.value, value) for value in values]
+        elif settings.add_asserted and (value := asserted_from(from_line, verstat, plan)):
+            actions.append(AddHeader(CallerHeader.ASSERTED.value, value))
+        if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
+            # Instead of stripping in place: the same header cannot be edited twice.
+            actions = [action for action in actions if action != StripVerstat(CallerHeader.FROM.value)]
+            actions += [RemoveHeader(CallerHeader.FROM.value), AddHeader(CallerHeader.FROM.value, marked)]
+        return tuple(actions)
+
+    # --- Replies ------------------------------------------------------------------------------
+
+    def reply_reasons(self, lines: Iterable[str], ours: str | None, add: str | None) -> list[str] | None:
+        """The Reason values a reply should carry on its way to the caller.
+
+        Args:
+            lines: its Reason header lines.
+            ours: the PASSporT we added to the request, in compact form; None if we added none.
+            add: values to report about the PASSporTs that came to us (variable ``reason``).
+
+        Returns:
+            The values, or None to leave the reply as it is.
+        """
+        try:
+            values = list(split_reasons(lines))
+            kept = [value for value in values if not about_ours(value, ours)]
+            if len(kept) < len(values):
+                told = [value for value in values if value not in kept]
+                self.warn("reported_by_verifier", event("reported_by_verifier", {"reasons": told}))
+            if add:
+                kept.append(add)
+            return None if kept == values else kept
+        except BaseException as exc:
+            self._fault("reply", exc, None)
+            return None
+
+    def check_store(self) -> None:
+        """Say so if this process cannot read the policy: rights differ from user to user."""
+        if self.services.authentication is None:
+            return
+        try:
+            self.services.authentication.store.facts(None, None, None)
+        except StoreUnavailable as exc:
+            self.warn("store_unavailable", f"shaken: the policy cannot be read here: {exc}")
+        except BaseException as exc:
+            self._fault("check_store", exc, None)
+
+    # --- The guard ----------------------------------------------------------------------------
+
+    def warn(self, name: str, text: str) -> None:
+        """Count something that an operator should mend, and say it once a minute."""
+        self._reports.warn(name, text, self._clock())
+
+    def fault(self, where: str, exc: BaseException) -> None:
+        """Log and count a fault in an adapter; the call goes on."""
+        self._fault(where, exc, None)
+
+    def _fault(self, where: str, exc: BaseException, message: CallMessage | None) -> Outcome:
+        """A fault of our own: logged without a word of the message, counted, and survived.
+
+        What strangers wrote as verstat goes even then: who makes us stumble must not profit.
+        """
+        actions = STRIP_EVERYWHERE if where == "verify" and not self._observes(where) else ()
+        try:
+            self._reports.fault(where, exc, self._clock())
+            variables = {"skip": SkipReason.INTERNAL_ERROR.code, "code": SkipReason.INTERNAL_ERROR.code}
+            if self.services.settings.on_fault != "refuse" or message is None or where not in {"sign", "verify"}:
+                # Without a message there is no telling whether it is an emergency call.
+                return Outcome(variables, actions)
+            if not message.is_initial_invite or self._observes(where):
+                return Outcome(variables, actions)
+            if is_emergency(message.request_uri, message.to, message.priority, self.services.plan):
+                return Outcome(variables, actions)
+            return Outcome(variables, (), _OUR_FAULT)
+        except BaseException:
+            return Outcome({}, actions)
+
+    def _observes(self, where: str) -> bool:
+        settings = self.services.settings
+        return (settings.signing if where == "sign" else settings.verification).mode == "observe"

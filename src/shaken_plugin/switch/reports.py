@@ -1,0 +1,190 @@
+"""What a call leaves behind in the switch's log and counters; telephone numbers masked."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Final
+
+from shaken_plugin.authentication import Credential, Signing
+from shaken_plugin.config.settings import Settings
+from shaken_plugin.core.attestation import Decision, Level
+from shaken_plugin.core.call import CallMessage
+from shaken_plugin.core.records import Trunk
+from shaken_plugin.core.telephone import Party, TelephoneNumber
+from shaken_plugin.core.verification import Verdict
+from shaken_plugin.errors import SkipReason
+from shaken_plugin.ports import Observer, Severity
+from shaken_plugin.telemetry import Throttle, event
+
+_DAY = 86_400.0
+EXPIRY_SHARE: Final = 1 / 3
+"""Share of a certificate's life that is left when warnings begin, as ACME clients renew; 46 % of
+real certificates live seven days or less, so a fixed number of days will not do."""
+EXPIRY_MOST: Final = 30 * _DAY
+"""Seconds before the end at which even a certificate of several years is warned about."""
+
+
+class Reporter:
+    """Logs and counts outcomes.
+
+    Args:
+        observer: the switch's log and counters.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._throttle = Throttle(observer)
+
+    def warn(self, name: str, text: str, now: float) -> None:
+        """Count something that an operator should mend, and say it once a minute."""
+        self._observer.count(name)
+        self._throttle.warn(name, text, now)
+
+    def fault(self, where: str, exc: BaseException, now: float) -> None:
+        """Count a fault of our own; log its type and place, and not a word of the message."""
+        self._observer.count(f"fault_{where}")
+        frames = traceback.extract_tb(exc.__traceback__)[-3:]
+        place = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames))
+        self._throttle.warn(
+            f"fault {where} {type(exc).__name__} {place}",
+            event("fault", {"where": where, "type": type(exc).__name__, "at": place}),
+            now,
+            Severity.ERROR,
+        )
+
+    def signing(self, message: CallMessage, signing: Signing, settings: Settings, now: float) -> None:
+        """One line, counters, and a warning where a credential comes to its end."""
+        decision = signing.decision
+        if signing.skip is SkipReason.NOT_INITIAL_INVITE:
+            return
+        if signing.skip is None:
+            assert decision is not None
+            self._observer.count(f"signed_{decision.level.value.lower()}")
+        else:
+            self._observer.count(f"unsigned_{signing.skip.code}")
+        if signing.refuse:
+            self._observer.count("refused")
+        if signing.emergency:
+            self._observer.count("emergency")
+        if signing.credential is not None:
+            self._warn_of_expiry(signing.credential, now)
+        wants_trace = settings.log.trace or (decision is not None and decision.level is not Level.A)
+        severity = Severity.INFO
+        if signing.skip in {SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED}:
+            severity = Severity.WARNING
+        self._observer.log(
+            severity,
+            event(
+                "sign",
+                {
+                    "call_id": message.call_id,
+                    "level": decision.level.value if decision else None,
+                    "skip": signing.skip.code if signing.skip else None,
+                    "refused": signing.refuse or None,
+                    "observe": settings.signing.mode == "observe" or None,
+                    "emergency": signing.emergency or None,
+                    "orig": _number(signing.orig, settings),
+                    "dest": _number(signing.dest, settings),
+                    "credential": signing.credential.name if signing.credential else None,
+                    "iat": signing.iat,
+                    "origid": signing.origid,
+                    "policy": decision.policy_version if decision else None,
+                    "detail": signing.detail,
+                    "source": _source_name(decision),
+                    "trace": _trace(decision, settings) if decision and wants_trace else None,
+                    "missing": [_masked(text, settings) for text in decision.missing] if decision else None,
+                },
+            ),
+        )
+
+    def _warn_of_expiry(self, credential: Credential, now: float) -> None:
+        end = credential.lasts_until(now)
+        current = credential.current(now)
+        life = current.certificate.not_after - current.certificate.not_before if current else 0.0
+        if end - now < min(life * EXPIRY_SHARE, EXPIRY_MOST):
+            self._observer.count("credential_expiring")
+            left = end - now
+            self._throttle.warn(
+                f"expiry {credential.name}",
+                f"credential {credential.name}: no certificate is valid beyond {left / 3600:.1f} hours from now; "
+                "add the next pair to the settings and run 'shaken apply'",
+                now,
+            )
+
+    def verification(
+        self,
+        message: CallMessage,
+        verdict: Verdict,
+        verstat: str,
+        settings: Settings,
+        *,
+        emergency: bool,
+        rejected: bool,
+    ) -> None:
+        """One line, and counters."""
+        decisive = verdict.decisive
+        code = verdict.failure.code if verdict.failure else None
+        self._observer.count(f"verified_{verdict.result.value}")
+        for result in verdict.results:
+            if result.failure is not None:
+                self._observer.count(f"failure_{result.failure.code}")
+        if rejected:
+            self._observer.count("rejected")
+        if emergency:
+            self._observer.count("emergency")
+        self._observer.log(
+            Severity.INFO,
+            event(
+                "verify",
+                {
+                    "call_id": message.call_id,
+                    "result": verdict.result.value,
+                    "code": code,
+                    "detail": _masked(decisive.detail, settings) if decisive else None,
+                    "verstat": verstat,
+                    "rejected": rejected or None,
+                    "observe": settings.verification.mode == "observe" or None,
+                    "emergency": emergency or None,
+                    "attest": decisive.attest.value if decisive and decisive.attest else None,
+                    "orig": _number(decisive.orig, settings) if decisive else None,
+                    "origid": decisive.origid if decisive else None,
+                    "iat": decisive.iat if decisive else None,
+                    "x5u": decisive.x5u if decisive else None,
+                    "spc": decisive.spc if decisive else None,
+                    "identities": len(verdict.results) or None,
+                    "unreadable": list(message.unreadable),
+                },
+            ),
+        )
+
+
+def _trace(decision: Decision, settings: Settings) -> list[str]:
+    return [
+        _masked(f"{'+' if step.held else '-'} {step.rule}: {step.finding}", settings)
+        + (f" [{_masked(step.record, settings)}]" if step.record else "")
+        for step in decision.trace
+    ]
+
+
+def _number(party: Party | None, settings: Settings) -> str | None:
+    if party is None:
+        return None
+    return str(party) if settings.log.full_numbers else party.masked
+
+
+_LONG_NUMBER = re.compile(r"[0-9]{7,}")
+
+
+def _masked(text: str, settings: Settings) -> str:
+    """A text of ours with the numbers in it masked."""
+    if settings.log.full_numbers:
+        return text
+    return _LONG_NUMBER.sub(lambda match: TelephoneNumber(match.group()[:32]).masked, text)
+
+
+def _source_name(decision: Decision | None) -> str | None:
+    source = decision.source if decision else None
+    if source is None:
+        return None
+    return f"{source.customer.id}/{source.id}" if isinstance(source, Trunk) else source.id

@@ -1,0 +1,597 @@
+"""The Kamailio adapter on the shipped stand-in for KSR: what it reads, adds, removes and answers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shaken_plugin import runtime
+from shaken_plugin.adapters import kamailio as adapter
+from shaken_plugin.adapters.fake_kamailio import FakeKsr
+from shaken_plugin.adapters.kamailio import ANSWERED, GO_ON, SIGNING, VERIFYING, Kamailio, KamailioObserver
+from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.passport import Passport
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.lab.provider import Provider
+from shaken_plugin.switch import Switch
+from tests.conftest import NOW
+
+CUSTOMER, GATEWAY, STRANGER, PENDING, BANNED = (f"127.0.0.{last}" for last in (2, 3, 4, 5, 6))
+OWN = "+12155551212"
+CALLED = "+12025550143"
+
+
+def invite(*extra: bytes, number: str = OWN, to: str = f"<sip:{CALLED}@b.example>", ruri: str | None = None) -> bytes:
+    lines = [
+        f"INVITE {ruri or f'sip:{CALLED}@b.example'} SIP/2.0".encode(),
+        b"Via: SIP/2.0/UDP 127.0.0.2;branch=z9hG4bK1",
+        f'From: "J" <sip:{number}@a.example>;tag=1'.encode(),
+        f"To: {to}".encode(),
+        b"Call-ID: call-1",
+        b"CSeq: 1 INVITE",
+        *extra,
+        b"Content-Length: 0",
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def reply(status: int, *extra: bytes) -> bytes:
+    return b"\r\n".join([f"SIP/2.0 {status} X".encode(), b"Call-ID: call-1", b"CSeq: 1 INVITE", *extra]) + b"\r\n\r\n"
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A provider in a folder, and adapters on it."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.folder, self.authority, self.clock = folder, authority, Clock()
+        self.provider = Provider.make(folder, authority, NOW)
+        self.provider.publish(self.provider.x5u, self.provider.credential.chain)
+        self.configure()
+
+    def configure(self, **sections: dict[str, object] | str) -> None:
+        self.provider = Provider.make(self.folder, self.authority, NOW, **sections)  # type: ignore[arg-type]
+        self.provider.publish(self.provider.x5u, self.provider.credential.chain)
+        checked, _ = runtime.apply(self.provider.settings, NOW)
+        assert checked.services is not None
+        self.services = checked.services
+
+    def kamailio(self, message: bytes, source: str = CUSTOMER) -> tuple[Kamailio, FakeKsr]:
+        ksr = FakeKsr(message, source)
+        numbers = itertools.count()
+        observer = KamailioObserver(ksr)
+        observer.find_counters()
+        switch = Switch(self.services, observer, self.clock, lambda: f"00000000-0000-4000-8000-{next(numbers):012}")
+        return Kamailio(ksr, switch=switch), ksr
+
+    def signed(self, message: bytes, source: str = CUSTOMER) -> FakeKsr:
+        """The message after the request route and the first branch."""
+        kamailio, ksr = self.kamailio(message, source)
+        assert kamailio.shaken_sign() == GO_ON
+        ksr.begin_branch(0)
+        kamailio.shaken_branch()
+        return ksr
+
+    def identity_of(self, number: str = OWN) -> str:
+        return self.signed(invite(number=number)).sent_values("identity")[0]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, authority: Authority) -> Bench:
+    return Bench(tmp_path, authority)
+
+
+def claims(value: str) -> dict[str, object]:
+    return dict(Passport.parse(IdentityHeader.parse(value).digest).claims)
+
+
+# --- Signing ----------------------------------------------------------------------------------
+
+
+def test_signs_in_the_branch_and_not_before(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.sent_values("identity") == []
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    (value,) = ksr.sent_values("identity")
+    assert claims(value)["attest"] == "A"
+    assert ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:06:40 GMT"]
+    assert ksr.xavps[SIGNING, "level"] == "A"
+    assert ksr.xavps[SIGNING, "customer"] == "acme"
+
+
+def test_iat_is_a_fresh_date_and_no_second_date_is_added(bench: Bench) -> None:
+    ksr = bench.signed(invite(b"Date: Wed, 18 Nov 2026 11:06:31 GMT"))
+    assert claims(ksr.sent_values("identity")[0])["iat"] == int(NOW) - 9
+    assert ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:06:31 GMT"]
+
+
+def test_a_stale_date_is_not_signed_and_the_reason_is_named(bench: Bench) -> None:
+    ksr = bench.signed(invite(b"Date: Wed, 18 Nov 2026 11:05:31 GMT"))
+    assert ksr.sent_values("identity") == []
+    assert ksr.xavps[SIGNING, "skip"] == "date_stale"
+    assert ksr.counters["unsigned_date_stale"] == 1
+
+
+def test_a_stale_date_is_replaced_by_setting_on_a_customers_call_only(bench: Bench) -> None:
+    bench.configure(signing={"stale_date": "replace"})
+    stale = b"Date: Wed, 18 Nov 2026 11:05:31 GMT"
+    ksr = bench.signed(invite(stale))
+    assert ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:06:40 GMT"]
+    assert len(ksr.sent_values("identity")) == 1
+    assert bench.signed(invite(stale), GATEWAY).sent_values("identity") == []
+
+
+def test_every_branch_carries_exactly_one_of_ours(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    for index in range(3):
+        ksr.begin_branch(index)
+        kamailio.shaken_branch()
+        assert len(ksr.sent_values("identity")) == 1
+        ksr.end_branch()
+
+
+def test_a_failover_within_30_seconds_repeats_the_token_and_after_them_signs_anew(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+
+    def branch(index: int) -> str:
+        ksr.begin_branch(index)
+        kamailio.shaken_branch()
+        ksr.end_branch()
+        values = [line[10:] for line in map(bytes.decode, ksr.lumps.appended)]
+        assert values == []  # nothing stays on the request
+        return ksr.xavps[SIGNING, "identity"]
+
+    first = branch(0)
+    bench.clock.now += 30
+    assert kamailio.shaken_sign() == GO_ON  # a failure route that calls it again changes nothing
+    assert branch(1) == first
+    bench.clock.now += 1
+    second = branch(2)
+    assert second != first
+    assert claims(second)["iat"] == int(NOW) + 31
+    ksr.begin_branch(3)
+    kamailio.shaken_branch()
+    assert ksr.sent_values("identity") == [second]
+    assert ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:07:11 GMT"]
+
+
+def test_a_failover_whose_customer_was_suspended_meanwhile_goes_unsigned(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    policy = (bench.folder / "policy.yaml").read_text()
+    (bench.folder / "policy.yaml").write_text(policy.replace("state: verified", "state: suspended"))
+    runtime.apply(bench.provider.settings, NOW)
+    bench.clock.now += 31
+    ksr.begin_branch(1)
+    assert kamailio.shaken_branch() == GO_ON
+    assert ksr.sent_values("identity") == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept", "ours"), [("skip", True, False), ("add", True, True), ("replace_ours", True, False)]
+)
+def test_a_foreign_identity_is_kept_in_every_mode(bench: Bench, mode: str, kept: bool, ours: bool) -> None:
+    bench.configure(signing={"existing_identity": mode})
+    foreign = "e30.e30.AAAA;info=<https://other.example.com/x.pem>"
+    values = bench.signed(invite(f"Identity: {foreign}".encode())).sent_values("identity")
+    assert (foreign in values) is kept
+    assert len(values) == 1 + ours
+
+
+def test_replace_ours_takes_out_ours_alone_compact_names_included(bench: Bench) -> None:
+    bench.configure(signing={"existing_identity": "replace_ours"})
+    foreign = "e30.e30.AAAA;info=<https://other.example.com/x.pem>"
+    old = f"e30.e30.AAAA;info=<{bench.provider.x5u}>"
+    message = invite(f"y: {old}".encode(), f"Identity: {foreign}".encode(), f"identity: {old}".encode())
+    values = bench.signed(message).sent_values("identity")
+    assert foreign in values
+    assert old not in values
+    assert len(values) == 2
+
+
+def test_an_unknown_source_is_unsigned_by_default_and_refused_by_setting(bench: Bench) -> None:
+    assert bench.signed(invite(), STRANGER).sent_values("identity") == []
+    bench.configure(signing={"unknown_source": "refuse"})
+    kamailio, ksr = bench.kamailio(invite(), STRANGER)
+    assert kamailio.shaken_sign() == ANSWERED
+    assert ksr.reply == (403, "Caller ID Not Authorised")
+
+
+def test_a_declared_gateway_gets_c(bench: Bench) -> None:
+    ksr = bench.signed(invite(), GATEWAY)
+    assert claims(ksr.sent_values("identity")[0])["attest"] == "C"
+
+
+def test_the_authenticated_user_decides_and_a_null_one_does_not(tmp_path: Path, authority: Authority) -> None:
+    bench = Bench(tmp_path, authority)
+    bench.configure(
+        policy={
+            "customers": [
+                {"id": "u", "name": "U", "state": "verified", "trunks": [{"id": "t", "users": ["alice"]}]},
+            ]
+        }
+    )
+    for user, level in (("alice", "B"), ("<null>", "unsigned"), ("", "unsigned"), (None, "unsigned")):
+        kamailio, ksr = bench.kamailio(invite(), STRANGER)
+        kamailio.shaken_sign(None, user)
+        assert ksr.xavps[SIGNING, "level"] == level
+
+
+def test_a_reinvite_is_left_alone(bench: Bench) -> None:
+    ksr = bench.signed(invite(to=f"<sip:{CALLED}@b.example>;tag=2"))
+    assert ksr.sent_values("identity") == []
+    assert ksr.xavps[SIGNING, "skip"] == "not_initial_invite"
+
+
+def test_observe_mode_decides_and_logs_and_changes_nothing(bench: Bench) -> None:
+    bench.configure(signing={"mode": "observe", "unknown_source": "refuse"}, verification={"mode": "observe"})
+    message = invite(b"P-Asserted-Identity: <sip:+12155551212;verstat=TN-Validation-Passed@a.example>")
+    for source in (CUSTOMER, STRANGER, BANNED):
+        kamailio, ksr = bench.kamailio(message, source)
+        before = ksr.sent()
+        assert kamailio.shaken_sign() == GO_ON
+        ksr.begin_branch(0)
+        assert kamailio.shaken_branch() == GO_ON
+        assert kamailio.shaken_verify() == GO_ON
+        assert ksr.sent() == before
+        assert ksr.reply is None
+        assert ksr.xavps[SIGNING, "level"] in {"A", "refuse"}
+        assert ksr.xavps[VERIFYING, "verstat"] == "No-TN-Validation"
+        assert any("sign" in text for _, text in ksr.logged)
+
+
+# --- Emergency calls --------------------------------------------------------------------------
+
+EMERGENCY = [
+    {"ruri": "sip:911@b.example", "to": "<sip:911@b.example>"},
+    {"ruri": "sip:933@b.example", "to": "<sip:933@b.example;user=phone>"},
+    {"ruri": "tel:112", "to": "<tel:112>"},
+    {"ruri": "sip:+1911@b.example", "to": "<sip:+1911@b.example>"},
+    {"ruri": "urn:service:sos", "to": "<urn:service:sos>"},
+    {"ruri": "urn:service:sos.police", "to": "<sip:psap@b.example>"},
+    {"ruri": "sip:psap@b.example", "to": "<urn:service:SOS.fire>"},
+]
+
+
+@pytest.mark.parametrize("where", [*EMERGENCY, {"psap": True}])
+@pytest.mark.parametrize("source", [STRANGER, PENDING, BANNED])
+def test_no_refusal_there_is_touches_an_emergency_call(bench: Bench, where: dict[str, str], source: str) -> None:
+    bench.configure(
+        signing={"unknown_source": "refuse", "pending_customer": "refuse"},
+        verification={"reject": [403, 428, 436, 437, 438]},
+        store={"path": "policy.db", "when_unavailable": "refuse"},
+        on_fault="refuse",
+    )
+    extra = b"Priority: psap-callback" if where.get("psap") else b"X-Nothing: x"
+    parts = {name: value for name, value in where.items() if name != "psap"}
+    message = invite(extra, b"Identity: broken", **parts)
+    control = invite(b"Identity: broken")
+
+    def outcomes(text: bytes) -> Iterator[tuple[int, tuple[int, str] | None]]:
+        for name in ("shaken_sign", "shaken_verify"):
+            kamailio, ksr = bench.kamailio(
+                text.replace(b"Identity: broken\r\n", b"") if "sign" in name else text, source
+            )
+            yield getattr(kamailio, name)(), ksr.reply
+
+    assert list(outcomes(message)) == [(GO_ON, None)] * 2
+    assert [code for code, _ in outcomes(control)] == [ANSWERED] * 2
+
+
+def test_a_store_that_is_gone_refuses_others_but_not_emergency_calls(bench: Bench) -> None:
+    bench.configure(store={"path": "policy.db", "when_unavailable": "refuse"})
+    (bench.folder / "policy.db").unlink()
+    kamailio, ksr = bench.kamailio(invite())
+    assert kamailio.shaken_sign() == ANSWERED
+    kamailio, ksr = bench.kamailio(invite(ruri="sip:911@b.example", to="<sip:911@b.example>"))
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.reply is None
+
+
+# --- Verifying --------------------------------------------------------------------------------
+
+
+def verified(bench: Bench, message: bytes, source: str = "203.0.113.9") -> tuple[FakeKsr, int]:
+    kamailio, ksr = bench.kamailio(message, source)
+    return ksr, kamailio.shaken_verify()
+
+
+def test_a_good_call_is_marked_on_its_asserted_identity(bench: Bench) -> None:
+    identity = bench.identity_of()
+    ksr, code = verified(
+        bench,
+        invite(f"Identity: {identity}".encode(), b'P-Asserted-Identity: "J" <sip:+12155551212@a.example>'),
+    )
+    assert code == GO_ON
+    assert ksr.sent_values("p-asserted-identity") == ['"J" <sip:+12155551212;verstat=TN-Validation-Passed@a.example>']
+    assert ksr.sent_values("identity") == [identity]
+    assert ksr.xavps[VERIFYING, "attest"] == "A"
+    assert ksr.xavps[VERIFYING, "spc"] == "709J"
+    assert ksr.counters["verified_passed"] == 1
+
+
+def test_a_call_without_asserted_identity_gets_one_and_from_stays(bench: Bench) -> None:
+    ksr, _ = verified(bench, invite(f"y: {bench.identity_of()}".encode()))
+    assert ksr.sent_values("p-asserted-identity") == ["<sip:+12155551212;verstat=TN-Validation-Passed@a.example>"]
+    assert ksr.sent_values("from") == ['"J" <sip:+12155551212@a.example>;tag=1']
+
+
+def test_from_is_marked_by_setting(bench: Bench) -> None:
+    bench.configure(verification={"mark_from": "true", "add_asserted": "false"})
+    ksr, _ = verified(bench, invite(f"Identity: {bench.identity_of()}".encode()))
+    assert ksr.sent_values("p-asserted-identity") == []
+    assert ksr.sent_values("from") == ['"J" <sip:+12155551212;verstat=TN-Validation-Passed@a.example>;tag=1']
+
+
+def test_verstat_from_outside_never_gets_in(bench: Bench) -> None:
+    forged = "sip:+12155551212;verstat=TN-Validation-Passed@a.example"
+    ksr, _ = verified(
+        bench,
+        invite(
+            f"P-Asserted-Identity: <{forged}>, <tel:+12155551212;VERSTAT=TN-Validation-Passed-A>".encode(),
+            f"P-Preferred-Identity: <{forged}>".encode(),
+            f"Remote-Party-ID: <{forged}>;party=calling".encode(),
+            number="+12155551212;verstat=TN-Validation-Passed",
+        ),
+    )
+    assert ksr.sent_values("p-asserted-identity") == [
+        "<sip:+12155551212;verstat=No-TN-Validation@a.example>",
+        "<tel:+12155551212>",
+    ]
+    for name in ("from", "p-preferred-identity", "remote-party-id"):
+        (value,) = ksr.sent_values(name)
+        assert "verstat" not in value
+
+
+def test_inside_a_dialog_foreign_verstat_is_stripped_and_nothing_else_done(bench: Bench) -> None:
+    message = invite(
+        b"P-Asserted-Identity: <sip:+12155551212;verstat=TN-Validation-Passed@a.example>",
+        to=f"<sip:{CALLED}@b.example>;tag=9",
+    )
+    ksr, code = verified(bench, message)
+    assert code == GO_ON
+    assert ksr.sent_values("p-asserted-identity") == ["<sip:+12155551212@a.example>"]
+    assert (VERIFYING, "result") not in ksr.xavps
+
+
+def test_a_failure_goes_on_by_default_with_its_reason_in_later_replies(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite(b"Identity: nonsense"))
+    assert kamailio.shaken_verify() == GO_ON
+    assert ksr.xavps[VERIFYING, "code"] == "token_malformed"
+    assert ksr.xavps[VERIFYING, "status"] == "438"
+    ksr.receive(reply(183))
+    kamailio.shaken_reply()
+    assert ksr.sent_values("reason") == ['STIR;cause=438;text="Invalid Identity Header"']
+    ksr.receive(reply(486, b"Reason: Q.850;cause=17"))
+    kamailio.shaken_reply()
+    assert ksr.sent_values("reason") == ["Q.850;cause=17", 'STIR;cause=438;text="Invalid Identity Header"']
+
+
+def test_a_failure_is_answered_where_the_policy_says_so(bench: Bench) -> None:
+    bench.configure(verification={"reject": [438]})
+    ksr, code = verified(bench, invite(b"Identity: nonsense"))
+    assert code == ANSWERED
+    assert ksr.reply == (438, "Invalid Identity Header")
+    assert ksr.reply_headers == ['Reason: STIR;cause=438;text="Invalid Identity Header"']
+    bench.configure(verification={"reject": [428]})
+    ksr, code = verified(bench, invite())
+    assert ksr.reply == (428, "Use Identity Header")
+
+
+def test_verifying_twice_marks_once(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite(f"Identity: {bench.identity_of()}".encode()))
+    kamailio.shaken_verify()
+    kamailio.shaken_verify()
+    assert len(ksr.sent_values("p-asserted-identity")) == 1
+    assert ksr.counters["verified_passed"] == 1
+
+
+# --- Replies to calls that we signed -----------------------------------------------------------
+
+
+def test_stir_reasons_about_our_passport_do_not_reach_the_caller(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    ours = ksr.xavps[SIGNING, "ppi"]
+    foreign = 'STIR;cause=436;text="Bad Identity Info";ppi="..AAAA"'
+    lines = [
+        f'Reason: SIP;cause=480, STIR;cause=438;text="x";ppi="{ours}", {foreign}'.encode(),
+        b'reason: stir ;cause=437 ;text="a, b"',
+    ]
+    ksr.receive(reply(480, *lines))
+    assert kamailio.shaken_reply() == GO_ON
+    assert ksr.sent_values("reason") == ["SIP;cause=480", foreign]
+    assert ksr.counters["reported_by_verifier"] == 1
+
+
+def test_replies_to_calls_that_are_not_ours_are_untouched(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite(), STRANGER)
+    kamailio.shaken_sign()
+    ksr.receive(reply(480, b'Reason: STIR;cause=438;text="x"'))
+    before = ksr.sent()
+    assert kamailio.shaken_reply() == GO_ON
+    assert ksr.sent() == before
+
+
+def test_a_branch_that_missed_the_branch_route_is_found_out(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    ksr.receive(reply(180))
+    kamailio.shaken_reply()
+    assert "branch_without_identity" not in ksr.counters
+    ksr.branch_index = 1  # a failover whose failure route did not arm the branch route
+    ksr.receive(reply(180))
+    kamailio.shaken_reply()
+    assert ksr.counters["branch_without_identity"] == 1
+    assert any(level == "warn" and "t_on_branch" in text for level, text in ksr.logged)
+
+
+# --- Hostile input and the guard ---------------------------------------------------------------
+
+
+def test_bytes_that_are_not_utf8_in_a_display_name_do_not_stop_signing(bench: Bench) -> None:
+    message = invite().replace(b'"J"', b'"Jos\xe9"')
+    ksr = bench.signed(message)
+    assert claims(ksr.sent_values("identity")[0])["orig"] == {"tn": "12155551212"}
+
+
+def test_an_identity_that_is_not_utf8_has_its_own_name(bench: Bench) -> None:
+    ksr, code = verified(bench, invite(b"Identity: \xff\xfe"))
+    assert code == GO_ON
+    assert ksr.xavps[VERIFYING, "code"] == "identity_unreadable"
+
+
+def test_a_display_name_that_is_not_utf8_is_marked_all_the_same_without_a_fault(bench: Bench) -> None:
+    message = invite(
+        f"Identity: {bench.identity_of()}".encode(), b'P-Asserted-Identity: "Jos\xe9" <sip:+12155551212@a.example>'
+    )
+    ksr, code = verified(bench, message)
+    assert code == GO_ON
+    assert ksr.sent_values("p-asserted-identity") == ["<sip:+12155551212;verstat=TN-Validation-Passed@a.example>"]
+    assert "fault_verify" not in ksr.counters
+
+
+@pytest.mark.parametrize(
+    "mangled",
+    [
+        pytest.param(lambda text: text.replace(b"From: ", b"X-From: "), id="no From"),
+        pytest.param(lambda text: text.replace(b"\r\nTo: ", b"\r\nX-To: "), id="no To"),
+        pytest.param(lambda text: text.replace(b"Call-ID", b"X-Call"), id="no Call-ID"),
+        pytest.param(lambda text: text.replace(b'"J"', b'"' + b"J" * 60_000 + b'"'), id="huge From"),
+        pytest.param(lambda text: text.replace(b'"J" <', b'"J <'), id="open quote"),
+        pytest.param(lambda text: text.replace(b"INVITE sip:", b"INVITE \xff:"), id="R-URI not UTF-8"),
+        pytest.param(lambda text: text.replace(b"call-1", b"call-\xff\x00"), id="Call-ID not UTF-8"),
+        pytest.param(lambda text: text.replace(b"CSeq", b"Date: \xff\r\nCSeq"), id="Date not UTF-8"),
+        pytest.param(
+            lambda text: text.replace(b"CSeq", b"Identity: " * 1 + b"a" * 60_000 + b"\r\nCSeq"), id="huge Identity"
+        ),
+        pytest.param(lambda text: text.replace(b"CSeq", b"Identity: x\r\n" * 500 + b"CSeq"), id="500 Identity headers"),
+        pytest.param(lambda text: text + b"a=fingerprint:\xff", id="body not UTF-8"),
+    ],
+)
+def test_hostile_messages_go_on_without_a_fault(bench: Bench, mangled: object) -> None:
+    assert callable(mangled)
+    for name in ("shaken_sign", "shaken_verify"):
+        kamailio, ksr = bench.kamailio(mangled(invite()))
+        assert getattr(kamailio, name)() == GO_ON
+        assert not [key for key in ksr.counters if key.startswith("fault")]
+        assert all(text.endswith("\n") and text[:-1].isprintable() for _, text in ksr.logged)
+
+
+class Broken:
+    """Whatever is asked of it fails."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self._exception = exception
+
+    def __getattr__(self, _name: str) -> object:
+        raise self._exception
+
+
+@pytest.mark.parametrize("part", ["hdr", "pv", "pvx", "textops", "tm"])
+@pytest.mark.parametrize("exception", [SystemError("bad"), UnicodeDecodeError("utf-8", b"", 0, 1, ""), SystemExit(1)])
+def test_a_switch_function_that_fails_never_stops_the_call(bench: Bench, part: str, exception: BaseException) -> None:
+    identity = bench.identity_of()
+    for name in ("shaken_sign", "shaken_branch", "shaken_verify", "shaken_reply"):
+        kamailio, ksr = bench.kamailio(invite(f"Identity: {identity}".encode()))
+        ksr.xavps[SIGNING, "identity"], ksr.xavps[SIGNING, "ppi"] = "x", "..y"
+        setattr(ksr, part, Broken(exception))
+        assert getattr(kamailio, name)() == GO_ON
+
+
+def test_a_fault_is_logged_by_place_and_without_a_word_of_the_message(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    ksr.hdr = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]
+    kamailio.shaken_sign()
+    (line,) = [text for level, text in ksr.logged if level == "err"]
+    assert re.search(r'"type":"ValueError","at":"[a-z_]+\.py:\d+', line)
+    assert "secret" not in line
+    assert "1215" not in line
+    assert ksr.counters["fault_sign"] == 1
+
+
+def test_numbers_are_masked_in_the_log_unless_asked(bench: Bench) -> None:
+    bench.configure(log={"trace": "true"})
+    ksr = bench.signed(invite())
+    assert not [text for _, text in ksr.logged if "12155551212" in text]
+    assert [text for _, text in ksr.logged if "1215*****12" in text]
+
+
+# --- Loading and reloading ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has loaded nothing yet."""
+    monkeypatch.setattr(adapter._Process, "switch", None)
+    monkeypatch.setattr(adapter._Process, "observer", None)
+
+
+@pytest.mark.usefixtures("process")
+def test_a_wrong_setting_stops_the_start_with_every_mistake_in_the_log(bench: Bench) -> None:
+    text = bench.provider.settings.read_text()
+    bench.provider.settings.write_text(text.replace("signing:", "signing:\n  freshnes: 1\n  mky: perhaps"))
+    ksr = FakeKsr(invite())
+    with pytest.raises(RuntimeError, match="refused, see the 2 lines above"):
+        Kamailio(ksr, bench.provider.settings)
+    errors = [line for level, line in ksr.logged if level == "err"]
+    assert any("signing.freshnes: unknown setting (did you mean freshness?)" in line for line in errors)
+    assert any("signing.mky: neither true nor false" in line for line in errors)
+
+
+@pytest.mark.usefixtures("process")
+def test_the_start_says_what_is_on(bench: Bench) -> None:
+    ksr = FakeKsr(invite())
+    kamailio = Kamailio(ksr, bench.provider.settings)
+    kamailio.child_init(1)
+    (line,) = [text for level, text in ksr.logged if level == "info" and "shaken-plugin" in text]
+    assert "signing active with main" in line
+    assert "verification active" in line
+    assert ksr.counters["loads"] == 1
+
+
+@pytest.mark.usefixtures("process")
+def test_a_reload_takes_what_was_applied_and_keeps_the_old_where_it_is_unusable(bench: Bench) -> None:
+    Kamailio(FakeKsr(invite()), bench.provider.settings)
+    bench.configure(signing={"quote_ppt": "false"})
+    for name in ("shaken.yaml", "policy.yaml"):
+        (bench.folder / name).unlink()  # no YAML is read at a reload
+    ksr = FakeKsr(invite())
+    kamailio = Kamailio(ksr, bench.provider.settings)
+    assert kamailio.switch.services.settings.signing.quote_ppt is False
+    assert [text for level, text in ksr.logged if level == "err"] == []
+
+    (bench.folder / "signing.key").unlink()
+    ksr = FakeKsr(invite())
+    again = Kamailio(ksr, bench.provider.settings)
+    assert again.switch.services is kamailio.switch.services
+
+
+@pytest.mark.usefixtures("process")
+def test_a_process_that_cannot_read_the_policy_says_so_when_it_starts(bench: Bench) -> None:
+    ksr = FakeKsr(invite())
+    kamailio = Kamailio(ksr, bench.provider.settings)
+    (bench.folder / "policy.db").unlink()
+    kamailio.child_init(1)
+    assert any("the policy cannot be read here" in text for level, text in ksr.logged if level == "warn")

@@ -1,0 +1,235 @@
+"""The layers of the package: imports point upwards in the table of its docstring, and only there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import shaken_plugin
+
+ROOT = Path(shaken_plugin.__file__).parent
+PACKAGE = "shaken_plugin"
+
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors"}),
+    frozenset({"bounded"}),
+    frozenset({"core"}),
+    frozenset({"ports"}),
+    frozenset({"authentication"}),
+    frozenset({"verification"}),
+    frozenset({"stores", "certs", "telemetry"}),
+    frozenset({"config"}),
+    frozenset({"runtime"}),
+    frozenset({"switch"}),
+    frozenset({"adapters", "cli", "lab", "setup"}),
+)
+"""From the top: each layer imports from those before it, and from itself within one package."""
+
+BESIDE = {("cli", "lab"), ("cli", "setup"), ("setup", "lab")}
+"""Imports within the last layer that are meant."""
+
+THIRD_PARTY = {
+    "core": {"cryptography"},
+    "certs": {"cryptography"},
+    "config": {"pydantic", "pydantic_core", "phonenumbers", "yaml"},
+    "runtime": {"cryptography", "pydantic"},
+    "cli": {"click", "rich"},
+    "lab": {"cryptography", "rich", "yaml"},
+}
+"""Libraries that a layer may use; one that is not named uses none."""
+
+CORE_STDLIB = {
+    "__future__", "base64", "binascii", "calendar", "collections", "dataclasses", "datetime", "enum", "ipaddress",
+    "json", "re", "typing",
+}  # fmt: skip
+"""All that the core needs of the standard library: nothing that reads, waits, draws or writes."""
+
+PURE = {"errors", "core", "ports", "authentication", "verification"}
+IMPURE_MODULES = {
+    "asyncio", "http", "io", "logging", "os", "pathlib", "random", "secrets", "select", "signal", "socket", "sqlite3",
+    "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "compile", "__import__", "globals"}
+IMPURE_ATTRIBUTES = {"now", "utcnow", "today", "uuid1", "uuid4", "urandom", "getenv", "environ", "import_module"}
+
+NETWORK = {"asyncio", "http", "requests", "httpx", "redis", "select", "selectors", "socket", "ssl", "subprocess"}
+"""What a SIP process must not have: it downloads nothing and starts nothing."""
+
+
+class Module(NamedTuple):
+    """One source file and what it imports."""
+
+    name: str
+    tree: ast.Module
+    imports: frozenset[str]
+
+    @property
+    def layer(self) -> str:
+        """The first part of its name below the package; empty for the package itself."""
+        return self.name.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Everything imported, anywhere in a file; ``from a import b`` is ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _modules() -> dict[str, Module]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        if "share" in parts:
+            continue  # scripts for the switches, no part of the package
+        name = ".".join(parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text("utf-8"), str(path))
+        found[name] = Module(name, tree, frozenset(_imports(tree)))
+    return found
+
+
+MODULES = _modules()
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+each_module = pytest.mark.parametrize("module", MODULES.values(), ids=list(MODULES))
+
+
+def _layer_of(imported: str) -> str | None:
+    """The layer that an import leads to; None for another library or the package's own constants."""
+    head, _, rest = imported.partition(".")
+    name = rest.partition(".")[0]
+    return name if head == PACKAGE and name and not name.startswith("__") else None
+
+
+def test_the_walk_finds_the_package() -> None:
+    assert len(MODULES) > 40
+    assert {"shaken_plugin", "shaken_plugin.core.passport", "shaken_plugin.cli"} <= MODULES.keys()
+
+
+@each_module
+def test_every_module_is_in_a_layer(module: Module) -> None:
+    assert module.layer in RANK or module.name == PACKAGE
+
+
+def test_every_layer_has_a_module() -> None:
+    assert {module.layer for module in MODULES.values()} - {""} == set(RANK)
+
+
+def test_the_table_is_that_of_the_docstring() -> None:
+    assert shaken_plugin.__doc__ is not None
+    table = shaken_plugin.__doc__.partition("in this list:")[2].strip()
+    rows = [re.match(r"(?:``\w+``(?:, )?)+", line) for line in table.splitlines()]
+    documented = [set(re.findall(r"\w+", row.group())) for row in rows if row]
+    assert documented == [set(layer) for layer in LAYERS]
+
+
+@each_module
+def test_imports_point_upwards_only(module: Module) -> None:
+    for imported in module.imports:
+        layer = _layer_of(imported)
+        if layer is None or layer == module.layer or (module.layer, layer) in BESIDE:
+            continue
+        assert module.layer, f"the package itself imports {imported}"
+        assert layer in RANK, f"{module.name} imports {imported}, which is in no layer"
+        assert RANK[layer] < RANK[module.layer], f"{module.name} imports {imported} from below or beside"
+
+
+@each_module
+def test_a_layer_uses_no_library_that_is_not_meant_for_it(module: Module) -> None:
+    libraries = {imported.partition(".")[0] for imported in module.imports} - sys.stdlib_module_names - {PACKAGE}
+    assert libraries <= THIRD_PARTY.get(module.layer, set())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES.values() if module.layer == "core"])
+def test_the_core_imports_errors_itself_and_little_else(module: Module) -> None:
+    ours = {_layer_of(imported) for imported in module.imports} - {None}
+    assert ours <= {"core", "errors"}
+    standard = {imported.partition(".")[0] for imported in module.imports} & sys.stdlib_module_names
+    assert standard <= CORE_STDLIB
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES.values() if module.layer in PURE])
+def test_pure_layers_read_no_clock_draw_nothing_and_write_nothing(module: Module) -> None:
+    assert not {imported.partition(".")[0] for imported in module.imports} & IMPURE_MODULES
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in IMPURE_CALLS, f"line {node.lineno}"
+        if isinstance(node, ast.Attribute):
+            # `now` is also the name of what time is passed in as; only a call asks the clock.
+            called = node.attr not in {"now", "today"} or _is_class(node.value)
+            assert not (called and node.attr in IMPURE_ATTRIBUTES), f"line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fromtimestamp":
+            assert len(node.args) + len(node.keywords) == 2, f"line {node.lineno}: the machine's own time zone"
+
+
+def _is_class(value: ast.expr) -> bool:
+    """Whether an expression names ``datetime``, ``date`` or the like, as in ``datetime.now``."""
+    name = value.attr if isinstance(value, ast.Attribute) else value.id if isinstance(value, ast.Name) else ""
+    return name in {"datetime", "date"}
+
+
+# --- What a switch process loads ----------------------------------------------------------------
+
+
+def _loaded_by(*layers: str) -> set[str]:
+    """The modules that those layers import, directly or not."""
+    waiting = [name for name, module in MODULES.items() if module.layer in layers]
+    loaded: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in loaded:
+            continue
+        loaded.add(name)
+        for imported in MODULES[name].imports:
+            # "from a.b import c": a, a.b, and a.b.c where it is a module.
+            parts = imported.split(".")
+            waiting += [one for end in range(1, len(parts) + 1) if (one := ".".join(parts[:end])) in MODULES]
+    return loaded
+
+
+IN_A_SWITCH = sorted(_loaded_by("adapters", "switch"))
+
+
+def test_a_switch_process_loads_the_services() -> None:
+    assert {"shaken_plugin.runtime", "shaken_plugin.stores.sqlite", "shaken_plugin.core.jws"} <= set(IN_A_SWITCH)
+
+
+@pytest.mark.parametrize("name", IN_A_SWITCH)
+def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
+    assert MODULES[name].layer not in {"cli", "lab", "setup"}
+    libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
+    assert not libraries & ({"click", "rich"} | NETWORK)
+    assert "urllib.request" not in MODULES[name].imports
+
+
+def test_loading_the_adapter_loads_no_command_line_library() -> None:
+    program = "import sys, shaken_plugin.adapters.kamailio; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": f"{ROOT.parent}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    loaded = set(done.stdout.split())
+    assert "shaken_plugin.switch" in loaded
+    assert not {name for name in loaded if name.partition(".")[0] in {"click", "rich", "requests", "redis"}}
+    assert not {name for name in loaded if name.startswith(("shaken_plugin.cli", "shaken_plugin.lab"))}
+
+
+@each_module
+def test_modules_are_imported_by_statements_alone(module: Module) -> None:
+    calls = [node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    names = {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}
+    assert not names & {"import_module", "__import__"}
