@@ -1,0 +1,79 @@
+"""The lines people add to their routing, as setup prints them.
+
+Setup does not add them: only people know which calls come from inside. A test holds these texts
+against the complete examples that ship.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shaken_plugin.setup.machine import PRODUCT, Machine
+
+NATIVE: Final = """\
+loadmodule "app_python3.so"
+modparam("app_python3", "load", "/opt/shaken/kamailio/shaken.py")
+modparam("htable", "htable", "shaken=>size=8;initval=0;")   # counters; where htable.so is loaded
+
+request_route {
+    # calls from customers and gateways, before t_relay():
+    python_exec("shaken_sign");
+    # calls from other carriers, before t_relay():
+    python_exec("shaken_verify");
+}
+# before every t_relay(), also in failure routes:  t_on_branch("BRANCH"); t_on_reply("REPLY");
+branch_route[BRANCH] {
+    python_exec("shaken_branch");
+}
+onreply_route[REPLY] {
+    python_exec("shaken_reply");
+}
+"""
+
+KEMI: Final = """\
+from shaken_plugin.adapters.kamailio import ANSWERED, Kamailio
+
+def mod_init():
+    return Routing(KSR)
+
+class Routing(Kamailio):
+    def ksr_request_route(self, msg):
+        # calls from customers and gateways, before t_relay():
+        if self.shaken_sign(msg) == ANSWERED:
+            return 1
+        # calls from other carriers, before t_relay():
+        if self.shaken_verify(msg) == ANSWERED:
+            return 1
+        # before every t_relay(), also after a failure:
+        KSR.tm.t_on_branch("branch")
+        KSR.tm.t_on_reply("reply")
+
+    def branch(self, msg):
+        return self.shaken_branch(msg)
+
+    def reply(self, msg):
+        return self.shaken_reply(msg)
+"""
+
+_MARK: Final = "shaken -->"
+"""Ends the lines of the FreeSWITCH example that people copy: ``<!-- shaken -->``."""
+
+
+def routing_lines(machine: Machine, switches: tuple[str, ...]) -> dict[str, str]:
+    """The lines for each switch that is there, by what they are for.
+
+    Args:
+        machine: has the examples in place.
+        switches: ``kamailio``, ``freeswitch``.
+    """
+    lines: dict[str, str] = {}
+    if "kamailio" in switches:
+        lines[f"a native kamailio.cfg (a complete one: {PRODUCT}/kamailio/kamailio-native.cfg)"] = NATIVE
+        lines[f"routing in Python, KEMI (a complete one: {PRODUCT}/kamailio/kemi_routing.py)"] = KEMI
+    if "freeswitch" in switches:
+        for example in sorted(machine.at(f"{PRODUCT}/freeswitch").glob("*.xml")):
+            marked = [line for line in example.read_text("utf-8").splitlines() if line.rstrip().endswith(_MARK)]
+            if marked:
+                text = "\n".join(line.rpartition("<!--")[0].strip() for line in marked)
+                lines[f"the FreeSWITCH dialplan (a complete one: {PRODUCT}/freeswitch/{example.name})"] = text + "\n"
+    return lines
