@@ -8,19 +8,22 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check wheel packages venv install test-debian13 clean
+.PHONY: help demo test check wheel packages install test-debian12 test-debian13 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 	@echo "make check           lint and types alone"
-	@echo "make test-debian13   the same tests in a Debian 13 tree (needs root)"
+	@echo "make test-debian13   the same tests in a fresh Debian 13 tree (needs root); likewise test-debian12"
 	@echo "make clean           remove what these commands made in this folder"
 
 demo: install
 	@$(BIN)/shaken lab demo
 
 test: install check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --cov --cov-report=
+	@echo "Coverage of the core, which must be whole:"
+	@$(BIN)/coverage report --include='*/shaken_plugin/core/*' --fail-under=100
+	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of everything that is not run inside a switch, per cent: /'
 
 check: install
 	@$(BIN)/ruff check .
@@ -46,8 +49,8 @@ $(VENV)/.made: pyproject.toml
 	@$(BIN)/python tools/requirements.py | xargs -d '\n' $(BIN)/python -m pip install --quiet
 	@touch $@
 
-test-debian13:
-	@tools/test-debian13
+test-debian12 test-debian13: test-debian%:
+	@tools/test-debian $*
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch

@@ -1,0 +1,107 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from shaken_plugin.cli import main
+from shaken_plugin.config import yamlfile
+from shaken_plugin.config.models import validate
+from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.config.settings import Settings
+from shaken_plugin.lab.servers import share
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+TOP = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name != "dist"] + [ROOT / ".ci"]
+"""What is the project's own in its folder."""
+DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("kamailio/*.md"))
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    made = subprocess.run(
+        [sys.executable, "tools/reference.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    written = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    assert made.rstrip() == written.rstrip(), "run: python tools/reference.py --write"
+
+
+def test_the_examples_in_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    settings, policy = (yamlfile.parse(block, "README.md") for block in blocks)
+    assert validate(Settings, settings) is not None, settings.problems
+    assert validate(PolicyFile, policy) is not None, policy.problems
+
+
+def test_every_command_in_the_readme_exists_and_every_command_is_there() -> None:
+    assert isinstance(main, click.Group)
+    named = set(re.findall(r"`shaken ([a-z-]+)", README))
+    assert named == set(main.commands)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_lines_to_add_stand_in_the_native_example() -> None:
+    config = (ROOT / "kamailio" / "kamailio-native.cfg").read_text("utf-8")
+    for function in ("shaken_sign", "shaken_verify", "shaken_branch", "shaken_reply"):
+        assert f'python_exec("{function}")' in config
+        assert f'python_exec("{function}")' in README
+    tree = ast.parse((ROOT / "kamailio" / "kemi_routing.py").read_text("utf-8"))
+    called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {"shaken_sign", "shaken_verify", "shaken_branch", "shaken_reply"} <= called
+
+
+@pytest.mark.parametrize("scenario", sorted((ROOT / "sipp_scenarios").glob("*.xml")), ids=lambda path: path.stem)
+def test_every_scenario_says_what_it_does(scenario: Path) -> None:
+    text = scenario.read_text("utf-8")
+    comment = text[text.index("<!--") : text.index("-->")]
+    assert "Call flow" in comment
+    assert f"sipp -sf {scenario.name}" in comment
+    assert "Aim it at" in comment or "Use it" in comment
+    if scenario.name.startswith("uac"):
+        assert "Verdict" in comment
+
+
+def test_the_wheel_carries_scripts_and_scenarios() -> None:
+    """What a user gets is what stands in the repository."""
+    assert files("shaken-plugin")
+    for folder in ("kamailio", "sipp_scenarios"):
+        shipped = {path.name: path.read_bytes() for path in share(folder).iterdir() if path.is_file()}
+        source = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir() if path.is_file()}
+        assert shipped == source
+
+
+def test_the_package_speaks_of_itself_alone() -> None:
+    """No absolute path of a machine, no host of a registry."""
+    bad = re.compile(r"/(?:work|root|home/[a-z]+)/|pypi\.org|deb\.debian\.org")
+    found = []
+    for path in (path for top in TOP for path in ([top] if top.is_file() else top.rglob("*"))):
+        if not path.is_file() or path.suffix in {".json", ".pem", ".der", ".pyc"} or path == Path(__file__):
+            continue
+        text = path.read_text("utf-8", "replace")
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in bad.finditer(text)]
+    assert found == []
+
+
+def test_yaml_of_the_lab_is_what_a_person_would_write() -> None:
+    from shaken_plugin.lab.provider import sample_policy
+
+    policy = sample_policy(1_795_000_000)
+    document = yamlfile.parse(yaml.safe_dump(policy), "policy.yaml")
+    assert validate(PolicyFile, document) is not None
+    assert document.problems == []
