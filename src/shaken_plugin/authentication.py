@@ -183,13 +183,15 @@ class AuthenticationService:
         self._credentials = credentials
         self._own_urls = frozenset(pair.x5u for credential in credentials.values() for pair in credential.pairs)
 
-    def sign(self, message: CallMessage, now: float, random_origid: str) -> Signing:
+    def sign(self, message: CallMessage, now: float, random_origid: str, *, again: bool = False) -> Signing:
         """Decide a call's level and, where it gets one, sign it.
 
         Args:
             message: the call.
             now: POSIX seconds.
             random_origid: a fresh UUID, used where origids are per call.
+            again: the call was signed when it came and leaves once more, later: its Date was good
+                then, and is now replaced by the present time.
         """
         if not message.is_initial_invite:
             return Signing(SkipReason.NOT_INITIAL_INVITE)
@@ -212,7 +214,7 @@ class AuthenticationService:
         base = replace(base, decision=decision)
         if decision.level is Level.REFUSE:
             return replace(base, skip=SkipReason.POLICY_REFUSED, refuse=True)
-        drop = self._existing(message)
+        drop = self._existing(message, base)
         skip = None
         if decision.level is Level.UNSIGNED:
             skip = SkipReason.POLICY_UNSIGNED
@@ -224,9 +226,15 @@ class AuthenticationService:
             skip = SkipReason.CALLER_MISSING
         elif is_anonymous(base.orig):
             skip = SkipReason.CALLER_ANONYMOUS
+        elif caller is not None and self._is_ambiguous(message, caller):
+            skip = SkipReason.CALLER_AMBIGUOUS
         if skip is not None:
             return replace(base, skip=skip)
-        return self._signed(replace(base, drop=drop or ()), decision, message, now, random_origid)
+        iat, replace_date, skip = self._date(message, base, now, again=again)
+        if skip is not None:
+            return replace(base, skip=skip)
+        base = replace(base, drop=drop or (), replace_date=replace_date, iat=iat)
+        return self._signed(base, decision, message, now, random_origid)
 
     def _signed(
         self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: str
@@ -235,9 +243,8 @@ class AuthenticationService:
         assert decision.level.attest is not None
         assert base.orig is not None
         assert base.dest is not None
-        iat, replace_date, skip = self._date(message, decision.source, now)
-        if skip is not None:
-            return replace(base, skip=skip)
+        assert base.iat is not None
+        iat = base.iat
         credential = self._credentials.get(self._credential_name(decision.source))
         if credential is None:
             return replace(base, skip=SkipReason.NO_CREDENTIAL)
@@ -267,18 +274,16 @@ class AuthenticationService:
             identity=header.format(quote_ppt=rules.quote_ppt),
             # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
             # add one". It equals iat, so that compact-form verifiers would agree.
-            date=format_date(iat) if message.date is None or replace_date else None,
-            replace_date=replace_date,
+            date=format_date(iat) if message.date is None or base.replace_date else None,
             credential=credential,
-            iat=iat,
             origid=origid,
         )
 
-    def _existing(self, message: CallMessage) -> tuple[int, ...] | None:
+    def _existing(self, message: CallMessage, base: Signing) -> tuple[int, ...] | None:
         """Indices of Identity headers to remove, None where the call is to be left as it is."""
         if not message.identity or self._rules.existing is ExistingIdentity.ADD:
             return ()
-        if self._rules.existing is ExistingIdentity.REPLACE_OURS:
+        if self._rules.existing is ExistingIdentity.REPLACE_OURS and not base.emergency:
             ours = tuple(index for index, value in enumerate(message.identity) if self._is_ours(value))
             return ours or None
         return None
@@ -300,12 +305,17 @@ class AuthenticationService:
                 return callers[0]
         return None
 
+    def _is_ambiguous(self, message: CallMessage, caller: Caller) -> bool:
+        """Whether the caller's header names another number, too; a verifier would not know which."""
+        parties = {other.party for other in message.callers_in(caller.header, self._rules.plan)}
+        return any(isinstance(party, TelephoneNumber) and party != caller.party for party in parties)
+
     def _date(
-        self, message: CallMessage, source: Trunk | Gateway | None, now: float
+        self, message: CallMessage, base: Signing, now: float, *, again: bool
     ) -> tuple[int, bool, SkipReason | None]:
         """``iat``, whether the Date is to be replaced, and why the call cannot be signed."""
-        if message.date is None:
-            return int(now), False, None
+        if message.date is None or again:
+            return int(now), message.date is not None, None
         try:
             date = parse_date(message.date)
         except SipSyntaxError:
@@ -316,7 +326,8 @@ class AuthenticationService:
             skip = SkipReason.DATE_STALE
         # RFC 8224 §6.1 step 3: "MUST NOT" sign an outdated Date. A customer's call is ours to
         # repair; one that passed other networks is not.
-        if self._rules.stale_date is StaleDate.REPLACE and isinstance(source, Trunk):
+        source = base.decision.source if base.decision else None
+        if self._rules.stale_date is StaleDate.REPLACE and isinstance(source, Trunk) and not base.emergency:
             return int(now), True, None
         return 0, False, skip
 

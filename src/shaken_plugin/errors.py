@@ -177,6 +177,7 @@ class SkipReason(Enum):
     SIGNING_OFF = "signing is switched off in the settings"
     ALREADY_SIGNED = "the call already carries an Identity header"
     CALLER_MISSING = "no caller identity in the configured headers"
+    CALLER_AMBIGUOUS = "the header names two different numbers, and which one a telephone shows is luck"
     CALLED_MISSING = "the To header names nobody that can be signed for"
     CALLER_ANONYMOUS = "the caller is anonymous.invalid, which nobody can sign for (RFC 8224 §11)"
     DATE_STALE = "the Date header is outside the freshness window (RFC 8224 §6.1 step 3)"

@@ -267,6 +267,7 @@ EMERGENCY = [
     {"ruri": "urn:service:sos", "to": "<urn:service:sos>"},
     {"ruri": "urn:service:sos.police", "to": "<sip:psap@b.example>"},
     {"ruri": "sip:psap@b.example", "to": "<urn:service:SOS.fire>"},
+    {"ruri": "sip:911@b.example;x=a@b"},  # Kamailio has no $ru for it
 ]
 
 

@@ -98,6 +98,12 @@ EMERGENCIES: dict[str, dict[str, Any]] = {
     "sos.police": {"request_uri": "urn:service:sos.police", "to": "<urn:service:sos.police>"},
     "911 in To, rewritten in the Request-URI": {"request_uri": "sip:psap@psap.example", "to": "<sip:911@example.net>"},
     "psap-callback": {"priority": "psap-callback"},
+    "911 escaped": {"request_uri": "sip:%39%31%31@example.net", "to": "<sip:%39%31%31@example.net>"},
+    "911 with an empty port": {"request_uri": "sip:911@127.0.0.1:", "to": sip(CALLED)},
+    "911 with a parameter that is none": {"request_uri": "sip:911@127.0.0.1;x=a@b", "to": sip(CALLED)},
+    "911 with a host that is none": {"request_uri": "sip:911@bad~host", "to": sip(CALLED)},
+    "911 with a password": {"request_uri": "sip:911:secret@example.net", "to": sip(CALLED)},
+    "sos with a parameter": {"request_uri": "urn:service:sos;a=b", "to": sip(CALLED)},
 }
 """Changes of `call` that make it an emergency call (RFC 5031 §4.2, RFC 7090 §5), by name."""
 

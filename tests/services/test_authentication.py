@@ -7,6 +7,7 @@ import pytest
 from shaken_plugin.authentication import SigningPair, StoreDown
 from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.call import CallerHeader
+from shaken_plugin.core.sip import format_date
 from shaken_plugin.core.telephone import TelephoneNumber, UriIdentity
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.lab.pki import Authority
@@ -197,6 +198,28 @@ def test_last_known_goes_on_signing_for_sources_and_numbers_seen_before(ours: Si
     assert signer.sign(call(), NOW, RANDOM_ORIGID) == before
     unseen = call(callers={FROM: (sip("12155551213"),)})
     assert signer.sign(unseen, NOW, RANDOM_ORIGID).skip is SkipReason.STORE_UNAVAILABLE
+
+
+def test_a_call_signed_again_has_the_present_time_whatever_its_date_was(ours: SigningPair) -> None:
+    message = call(date=format_date(NOW - 50))
+    first = service(ours).sign(message, NOW, RANDOM_ORIGID)
+    assert (first.iat, first.replace_date, first.date) == (NOW - 50, False, None)
+    again = service(ours).sign(message, NOW + 40, RANDOM_ORIGID, again=True)
+    assert (again.iat, again.replace_date, again.date) == (NOW + 40, True, format_date(NOW + 40))
+    assert again.identity != first.identity
+    undated = service(ours).sign(call(), NOW, RANDOM_ORIGID, again=True)
+    assert (undated.iat, undated.replace_date, undated.date) == (NOW, False, format_date(NOW))
+
+
+def test_two_numbers_in_one_header_are_signed_for_by_nobody(ours: SigningPair) -> None:
+    def sign(*values: str) -> SkipReason | None:
+        return service(ours).sign(call(callers={CallerHeader.ASSERTED: values}), NOW, RANDOM_ORIGID).skip
+
+    assert sign(f"{sip(CALLER)}, <tel:+12155559999>") is SkipReason.CALLER_AMBIGUOUS
+    assert sign(sip(CALLER), "<tel:+12155559999>") is SkipReason.CALLER_AMBIGUOUS
+    # RFC 3325 §9.1: one sip: and one tel: URI of the same caller.
+    assert sign(f"{sip(CALLER)}, <tel:+{CALLER}>") is None
+    assert sign(f"<sip:alice@example.com>, <tel:+{CALLER}>") is None
 
 
 def test_a_signer_that_fails_leaves_the_call_unsigned_and_says_why(ours: SigningPair) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from shaken_plugin.authentication import Signing, SigningPair, StoreDown
+from shaken_plugin.authentication import ExistingIdentity, Signing, SigningPair, StaleDate, StoreDown
+from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.call import CallerHeader
 from shaken_plugin.core.records import CustomerState, Trunk
+from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.stores.memory import MemoryStore
@@ -28,6 +30,7 @@ from tests.services.builders import (
     FailingSigner,
     call,
     claims_of,
+    identity_of,
     pair,
     policy,
     policy_of,
@@ -149,3 +152,24 @@ def test_what_only_looks_like_an_emergency_call_is_refused_as_any_other(
 ) -> None:
     signing = service(ours).sign(call(source=SUSPENDED_ADDRESS, **changes), NOW, RANDOM_ORIGID)
     assert (signing.emergency, signing.refuse) == (False, True)
+
+
+@each_emergency
+def test_an_emergency_call_is_one_where_numbers_are_names_elsewhere(
+    ours: SigningPair, emergency: dict[str, Any]
+) -> None:
+    plan = dial_plan("US", numeric_users=False)
+    signing = service(ours, plan=plan).sign(call(source=SUSPENDED_ADDRESS, **emergency), NOW, RANDOM_ORIGID)
+    assert signing.emergency
+    assert not signing.refuse
+
+
+def test_nothing_of_an_emergency_call_is_replaced(ours: SigningPair) -> None:
+    emergency = EMERGENCIES["911"]
+    signer = service(ours, stale_date=StaleDate.REPLACE, existing=ExistingIdentity.REPLACE_OURS)
+    stale = signer.sign(call(**emergency, date=format_date(NOW - 90)), NOW, RANDOM_ORIGID)
+    assert (stale.skip, stale.replace_date, stale.date) == (SkipReason.DATE_STALE, False, None)
+    signed = signer.sign(call(**emergency, identity=(identity_of(ours),)), NOW, RANDOM_ORIGID)
+    assert (signed.skip, signed.drop) == (SkipReason.ALREADY_SIGNED, ())
+    for skipped in ({"date": format_date(NOW - 90)}, {"identity": (identity_of(ours),)}):  # any other call is
+        assert signer.sign(call(**skipped), NOW, RANDOM_ORIGID).identity

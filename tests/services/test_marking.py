@@ -10,7 +10,7 @@ import pytest
 
 from shaken_plugin.authentication import SigningPair
 from shaken_plugin.certs.credentials import load_pair
-from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.lab.pki import Authority, Issued
@@ -108,6 +108,27 @@ def test_a_call_without_asserted_identity_gets_one_from_from(make: Callable[...,
     assert make(add_asserted=False).verify(message).actions == ()
 
 
+@pytest.mark.parametrize("value", ["", "<junk>", "?"])
+def test_an_asserted_identity_that_names_nobody_is_as_good_as_none(
+    make: Callable[..., Bench], theirs: SigningPair, value: str
+) -> None:
+    callers = {FROM: (f"{sip(CALLER)};tag=1",), ASSERTED: (value,)}
+    message = call(callers=callers, identity=(identity_of(theirs),))
+    assert make().verify(message).actions == (
+        RemoveHeader(ASSERTED.value),
+        AddHeader(ASSERTED.value, marked(CALLER, PASSED)),
+    )
+
+
+def test_foreign_verstat_is_taken_out_wherever_a_party_is_named(make: Callable[..., Bench]) -> None:
+    forged, clean = f"<tel:+{CALLER};verstat={PASSED}>", f"<tel:+{CALLER}>"
+    message = call(naming={"Diversion": (clean, forged), "Reply-To": (clean,), "History-Info": (clean,) * 9})
+    actions = make().verify(message).actions
+    assert StripVerstat("Diversion") in actions
+    assert StripVerstat("Reply-To") not in actions
+    assert StripVerstat("History-Info") in actions  # so many that not all may have been read
+
+
 @pytest.mark.parametrize("value", ["<sip:anonymous@anonymous.invalid>;tag=1", "<sip:alice@example.com>", "", "<<"])
 def test_nothing_is_asserted_for_a_from_without_number(make: Callable[..., Bench], value: str) -> None:
     assert make().verify(call(callers={FROM: (value,)})).actions == ()
@@ -165,7 +186,7 @@ def test_a_fault_leaves_no_foreign_verstat_to_be_believed(make: Callable[..., Be
     def unreadable() -> NoReturn:
         raise ValueError("a bug of the adapter")
 
-    everywhere = {StripVerstat(header.value) for header in CallerHeader}
+    everywhere = {StripVerstat(name) for name in (*(header.value for header in CallerHeader), *NAMING)}
     bench = make()
     assert set(bench.switch.verify(unreadable).actions) == everywhere
     bench.switch.services.verification.verify = Raising().verify  # type: ignore[union-attr,method-assign]

@@ -21,6 +21,7 @@ from tests.services.bench import Bench
 from tests.services.builders import (
     ACME,
     CALLED,
+    CALLER,
     EMERGENCIES,
     STRANGE_ADDRESS,
     SUSPENDED_ADDRESS,
@@ -64,6 +65,7 @@ SITUATIONS: dict[SkipReason, Situation] = {
     SkipReason.SIGNING_OFF: _bench(call(), signing={"mode": "off"}),
     SkipReason.ALREADY_SIGNED: _bench(call(identity=("nonsense",))),
     SkipReason.CALLER_MISSING: _bench(call(callers={})),
+    SkipReason.CALLER_AMBIGUOUS: _bench(call(callers={CallerHeader.ASSERTED: (f"{sip(CALLER)}, <tel:+12155559999>",)})),
     SkipReason.CALLED_MISSING: _bench(call(to="")),
     SkipReason.CALLER_ANONYMOUS: _bench(call(callers={CallerHeader.FROM: ("<sip:anonymous@anonymous.invalid>",)})),
     SkipReason.DATE_STALE: _bench(call(date=format_date(NOW - 61))),

@@ -135,6 +135,9 @@ CASES: dict[str, tuple[dict[str, Any], tuple[NumberRight, ...], Level, str, bool
         {"source": GATEWAY, "leave_alone": ("1202",)}, (), Level.UNSIGNED, "destination", False, None, None),
     "A: at home": (
         {"sign_international": False}, (RIGHT,), Level.A, "right", True, OURS, None),
+    "a service number is not abroad": (
+        {"sign_international": False, "dest": TelephoneNumber("211", is_e164=False)}, (RIGHT,), Level.A,
+        "right", True, OURS, None),
     "A: another destination": (
         {"leave_alone": ("44", "1203")}, (RIGHT,), Level.A, "right", True, OURS, None),
     "A: destination that is no number": (

@@ -36,7 +36,14 @@ def test_mask_hides_the_line_digits(digits: str, masked: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "masked"), [("sip:alice@example.com", "sip:***@example.com"), ("sip:a@b@c", "sip:***@c")]
+    ("uri", "masked"),
+    [
+        ("sip:alice@example.com", "sip:***@example.com"),
+        ("sip:a@b@c", "sip:***@c"),
+        ("tel:+12155551212", "tel:***"),
+        ("sip:12155551212", "sip:***"),
+        ("urn:service:sos.police", "urn:service:sos.police"),
+    ],
 )
 def test_mask_hides_the_user(uri: str, masked: str) -> None:
     identity = UriIdentity(uri)

@@ -116,7 +116,8 @@ class FakeKsr:
         call_id = self.indices("call-id")
         values = {
             "$rm": method,
-            "$ru": uri,
+            "$ru": None if uri and b"@" in uri.partition(b"@")[2] else uri,  # one that cannot be parsed
+            "$mb": self._start + b"\r\n",
             "$rs": status,
             "$ci": self._headers[call_id[0]][1] if call_id else None,
             "$si": self.source.encode(),

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from shaken_plugin import __version__, runtime
 from shaken_plugin.config.settings import settings_path
-from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.verstat import VERSTAT_PATTERN
 from shaken_plugin.errors import FileProblems, ShakenError
 from shaken_plugin.ports import Severity
@@ -183,8 +183,12 @@ class Kamailio:
             if not state.get("identity"):
                 return GO_ON
             if self.switch.needs_new_signature(state):
-                outcome = self.switch.sign(lambda: self._read(user=self._get(SIGNING, "user") or None, body=True))
-                self._publish(SIGNING, dict.fromkeys(_STATE, "") | dict(outcome.variables))
+                outcome = self.switch.sign(
+                    lambda: self._read(user=self._get(SIGNING, "user") or None, body=True), again=True
+                )
+                fresh = dict.fromkeys(_STATE, "") | dict(outcome.variables)
+                fresh["ppi"] = ",".join(filter(None, (state["ppi"], fresh["ppi"])))  # answers may be about either
+                self._publish(SIGNING, fresh)
                 state = self._signed()
             for action in attach(state):
                 self._execute(action)
@@ -229,7 +233,7 @@ class Kamailio:
         pv = self._ksr.pv
         return CallMessage(
             method=pv.get("$rm"),
-            request_uri=self._pseudo("$ru"),
+            request_uri=self._pseudo("$ru") or self._unparsed_uri(),
             to=next(self._headers("To", unreadable), ""),
             callers={
                 header: lines for header in CallerHeader if (lines := tuple(self._headers(header.value, unreadable)))
@@ -238,11 +242,17 @@ class Kamailio:
             date=next(self._headers("Date", unreadable), None),
             identity=tuple(self._headers("Identity", unreadable)),
             priority=next(self._headers("Priority", unreadable), ""),
+            naming={name: lines for name in NAMING if (lines := tuple(self._headers(name)))},
             sdp=self._pseudo("$rb") if body else "",
             source=pv.get("$si"),
             user=user,
             unreadable=tuple(unreadable),
         )
+
+    def _unparsed_uri(self) -> str:
+        """The Request-URI where Kamailio cannot parse it; an emergency call may stand in it."""
+        words = self._pseudo("$mb").partition("\r\n")[0].split(" ")
+        return words[1] if len(words) > 1 else ""
 
     def _headers(self, name: str, unreadable: list[str] | None = None) -> Iterator[str]:
         """The values of a header, in order."""
@@ -318,7 +328,7 @@ class Kamailio:
 
     def _check_branch(self) -> None:
         """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""
-        if self._branch() not in self._get(SIGNING, "branches"):
+        if self._branch()[:-1] not in self._get(SIGNING, "branches").split(","):
             self.switch.warn(
                 "branch_without_identity",
                 "shaken: a branch left without the Identity header that was signed for it; "

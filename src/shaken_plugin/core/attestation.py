@@ -139,7 +139,8 @@ def _destination(case: _Case) -> _Finding:
         for prefix in case.policy.leave_alone:
             if dest.digits.startswith(prefix):
                 return _Finding(False, f"calls to {prefix}… are left alone", at_most=Level.UNSIGNED, settled=True)
-        if not case.policy.sign_international and not dest.digits.startswith(case.policy.home_country_code):
+        abroad = dest.is_e164 and not dest.digits.startswith(case.policy.home_country_code)
+        if abroad and not case.policy.sign_international:
             return _Finding(False, "international calls are left alone", at_most=Level.UNSIGNED, settled=True)
     return _Finding(True, "calls to this destination are signed")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list
-from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
+from shaken_plugin.core.telephone import DialPlan, Party, UriIdentity, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
 
 
@@ -20,6 +22,9 @@ class CallerHeader(Enum):
     PREFERRED = "P-Preferred-Identity"
     REMOTE_PARTY = "Remote-Party-ID"
 
+
+NAMING: Final = ("Diversion", "History-Info", "P-Served-User", "Referred-By", "Reply-To")
+"""Headers that name other parties, of which some telephones and gateways show one."""
 
 MAX_ASSERTED: Final = 8
 """Most caller identities of one header that are looked at; RFC 3325 §9.1 allows two."""
@@ -54,6 +59,8 @@ class CallMessage:
     date: str | None = None
     identity: tuple[str, ...] = ()
     priority: str = ""
+    naming: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The values of those headers of `NAMING` that are there."""
     sdp: str = ""
     source: str | None = None
     user: str | None = None
@@ -72,6 +79,7 @@ class CallMessage:
             date=request.first("date"),
             identity=request.all("identity"),
             priority=request.first("priority") or "",
+            naming={name: values for name in NAMING if (values := request.all(name.lower()))},
             sdp=request.body,
             source=source,
             user=user,
@@ -144,12 +152,19 @@ def _uris(request_uri: str, to: str) -> Iterable[str]:
         return
 
 
+_SOS = re.compile(r"\s*urn:service:sos(?![a-z0-9_-])", re.IGNORECASE)
+_DIALLED = re.compile(r"\s*(?:tel:|sips?:(?=[^@]*@))([^@;:?]*)", re.IGNORECASE)
+
+
 def _reaches_emergency(text: str, plan: DialPlan) -> bool:
-    lowered = text.lower()
-    if lowered == "urn:service:sos" or lowered.startswith("urn:service:sos."):
+    # Leniently: a URI that is otherwise broken, or a user part that the settings take for a name
+    # everywhere else (numeric_users), must not make an emergency call an ordinary one.
+    if _SOS.match(text):
         return True
-    try:
-        party = canonical_party(Uri.parse(text), plan)
-    except (SipSyntaxError, NumberError):
+    dialled = _DIALLED.match(text)
+    if dialled is None:
         return False
-    return isinstance(party, TelephoneNumber) and plan.is_emergency(party)
+    try:
+        return plan.is_emergency(plan.canonical(unquote(dialled.group(1))))
+    except NumberError:
+        return False

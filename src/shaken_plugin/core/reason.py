@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from shaken_plugin.core.sip import split_list
 from shaken_plugin.core.verification import IdentityResult, Verdict
@@ -36,7 +36,7 @@ def split_reasons(lines: Iterable[str]) -> Iterator[str]:
         yield from split_list(line)
 
 
-def about_ours(value: str, ours: str | None) -> bool:
+def about_ours(value: str, ours: Collection[str]) -> bool:
     """Whether a Reason value is of protocol STIR and speaks of our own PASSporT.
 
     RFC 9410 §7: the authentication service MUST remove such values before the response goes
@@ -44,10 +44,11 @@ def about_ours(value: str, ours: str | None) -> bool:
 
     Args:
         value: one Reason value.
-        ours: our PASSporT in compact form; None where we signed nothing.
+        ours: our PASSporTs in compact form, several where a failover was signed anew; none where
+            we signed nothing.
     """
     protocol = _PROTOCOL.match(value)
-    if ours is None or protocol is None or protocol.group(1).upper() != "STIR":
+    if not ours or protocol is None or protocol.group(1).upper() != "STIR":
         return False
     ppi = _PPI.search(value)
-    return ppi is None or ppi.group(1).rpartition(".")[2] == ours.rpartition(".")[2]
+    return ppi is None or ppi.group(1).rpartition(".")[2] in {token.rpartition(".")[2] for token in ours}

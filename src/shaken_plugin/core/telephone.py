@@ -21,7 +21,7 @@ The steps for a dialled number, in order; the first that applies ends it:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shaken_plugin.core.sip import Uri
 from shaken_plugin.errors import NumberError, SipSyntaxError
@@ -37,6 +37,8 @@ class TelephoneNumber:
     """A ``tn`` claim: ``1*("#" / "*" / DIGIT)``, no leading ``+`` (RFC 8224 §8.3)."""
 
     digits: str
+    is_e164: bool = field(default=True, compare=False)
+    """Whether the country is known; not so for service numbers and what stays as dialled."""
 
     def __post_init__(self) -> None:
         if _TN.fullmatch(self.digits) is None:
@@ -64,9 +66,12 @@ class UriIdentity:
 
     @property
     def masked(self) -> str:
-        """The URI for logs: the user part hidden."""
+        """The URI for logs: the user part hidden, and all of it where there is none to tell apart."""
         scheme, _, rest = self.uri.partition(":")
-        return f"{scheme}:***@{rest.rpartition('@')[2]}"
+        if self.uri.startswith("urn:service:"):
+            return self.uri
+        _, at, host = rest.rpartition("@")
+        return f"{scheme}:***{at}{host if at else ''}"
 
 
 Party = TelephoneNumber | UriIdentity
@@ -107,17 +112,16 @@ class DialPlan:
                 raise NumberError("+ must be followed by 1 to 15 digits")
             return TelephoneNumber(number[1:])
         if self.service_numbers.fullmatch(number):
-            return TelephoneNumber(number)
+            return TelephoneNumber(number, is_e164=False)
         if number and context is not None and context.startswith("+"):
             return self.canonical(context + number)
-        if _E164.fullmatch(number) is None:
-            return TelephoneNumber(number)
-        return TelephoneNumber(self._e164(number))
+        e164 = self._e164(number) if _E164.fullmatch(number) else None
+        return TelephoneNumber(number, is_e164=False) if e164 is None else TelephoneNumber(e164)
 
-    def _e164(self, number: str) -> str:
-        """Steps 5 to 9."""
+    def _e164(self, number: str) -> str | None:
+        """Steps 5 to 8; None for step 9."""
         if self.international_prefix and (prefix := self.international_prefix.match(number)):
-            return number[prefix.end() :] or number
+            return number[prefix.end() :] or None
         if self.national_prefix and (prefix := self.national_prefix.match(number)):
             national = number[prefix.end() :]
             if len(national) in self.national_lengths:
@@ -126,7 +130,7 @@ class DialPlan:
             return number
         if len(number) in self.national_lengths:
             return self.country_code + number
-        return number
+        return None
 
     def is_emergency(self, number: TelephoneNumber) -> bool:
         """Whether the number reaches an emergency service, also when sent as +1911."""

@@ -256,8 +256,12 @@ def _orig(case: _Examination) -> None:
     # RFC 8224 §6.2 step 2 and §6.2.4: the identity is taken from the message, never from the
     # token. ATIS-1000074: from P-Asserted-Identity where there is one, else from From.
     plan = case.rules.plan
-    header = CallerHeader.ASSERTED if case.message.callers.get(CallerHeader.ASSERTED) else CallerHeader.FROM
+    # One that names nobody is none, as for the signer.
+    header = CallerHeader.ASSERTED
     parties = {caller.party for caller in case.message.callers_in(header, plan)}
+    if not parties:
+        header = CallerHeader.FROM
+        parties = {caller.party for caller in case.message.callers_in(header, plan)}
     # Several values may name a number and a URI of the same caller (RFC 3325 §9.1). Two numbers
     # are none: which one a telephone shows is luck, so every number must be the signed one.
     numbers = {party for party in parties if isinstance(party, TelephoneNumber)}

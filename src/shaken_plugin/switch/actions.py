@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shaken_plugin.authentication import Signing
-from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.core.verstat import strip_verstat
@@ -126,13 +126,15 @@ def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
     return variables
 
 
-STRIP_EVERYWHERE: Final = tuple(StripVerstat(header.value) for header in CallerHeader)
+STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value for header in CallerHeader), *NAMING))
 
 
 def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
-    """Actions that take foreign verstat out of every caller header that has any."""
+    """Actions that take foreign verstat out of every header that may have any."""
+    lines_of = {header.value: lines for header, lines in message.callers.items() if header is not without}
     return tuple(
-        StripVerstat(header.value)
-        for header, lines in message.callers.items()
-        if header is not without and any(strip_verstat(line) != line for line in lines)
+        StripVerstat(name)
+        for name, lines in (lines_of | message.naming).items()
+        # Of very many lines not all were read.
+        if len(lines) > MAX_ASSERTED or any(strip_verstat(line) != line for line in lines)
     )

@@ -25,7 +25,6 @@ from shaken_plugin.switch.actions import (
     verdict_variables,
 )
 from shaken_plugin.switch.reports import Reporter
-from shaken_plugin.telemetry import event
 
 _OUR_FAULT: Final = Reject(500, "Server Internal Error")
 """The answer where we and not the caller are to blame, and the declared mode is to refuse."""
@@ -51,16 +50,17 @@ class Switch:
 
     # --- Signing ------------------------------------------------------------------------------
 
-    def sign(self, read: Callable[[], CallMessage]) -> Outcome:
+    def sign(self, read: Callable[[], CallMessage], *, again: bool = False) -> Outcome:
         """Decide and sign one outgoing call.
 
         Args:
             read: reads the call; what it raises is a fault like any other.
+            again: it was signed before and leaves once more (`needs_new_signature`).
 
         Returns:
             Variables ``level``, ``skip``, ``customer``, ``origid``, and for `attach`
-            ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``, ``signed_at``; an answer
-            where the call is refused.
+            ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``, ``signed_at``; actions
+            that take verstat out; an answer where the call is refused.
         """
         settings = self.services.settings
         service = self.services.authentication
@@ -70,7 +70,7 @@ class Switch:
         try:
             now = self._clock()
             message = read()
-            signing = service.sign(message, now, self._new_uuid())
+            signing = service.sign(message, now, self._new_uuid(), again=again)
             self._reports.signing(message, signing, settings, now)
             active = settings.signing.mode == "active"
             reject = None
@@ -78,7 +78,9 @@ class Switch:
                 reject = Reject(settings.signing.refuse_status, settings.signing.refuse_phrase)
                 if signing.skip is SkipReason.STORE_UNAVAILABLE:
                     reject = _OUR_FAULT
-            return Outcome(signing_variables(signing, now, active=active), (), reject)
+            # A customer's verstat is believed no more than a stranger's.
+            actions = strip_foreign(message) if active and reject is None and message.is_initial_invite else ()
+            return Outcome(signing_variables(signing, now, active=active), actions, reject)
         except BaseException as exc:  # nothing of ours may drop a call
             return self._fault("sign", exc, message)
 
@@ -147,12 +149,13 @@ class Switch:
         actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
         lines = message.callers.get(CallerHeader.ASSERTED, ())
         from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
+        values = mark_asserted(lines, verified, verstat, plan)
+        names_somebody = any(message.callers_in(CallerHeader.ASSERTED, plan))
+        if settings.add_asserted and not names_somebody and (value := asserted_from(from_line, verstat, plan)):
+            values = [value]
         if lines:
             actions.append(RemoveHeader(CallerHeader.ASSERTED.value))
-            values = mark_asserted(lines, verified, verstat, plan)
-            actions += [AddHeader(CallerHeader.ASSERTED.value, value) for value in values]
-        elif settings.add_asserted and (value := asserted_from(from_line, verstat, plan)):
-            actions.append(AddHeader(CallerHeader.ASSERTED.value, value))
+        actions += [AddHeader(CallerHeader.ASSERTED.value, value) for value in values]
         if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
             # Instead of stripping in place: the same header cannot be edited twice.
             actions = [action for action in actions if action != StripVerstat(CallerHeader.FROM.value)]
@@ -166,7 +169,8 @@ class Switch:
 
         Args:
             lines: its Reason header lines.
-            ours: the PASSporT we added to the request, in compact form; None if we added none.
+            ours: the PASSporTs we added to the request, in compact form, with commas between
+                them; None if we added none.
             add: values to report about the PASSporTs that came to us (variable ``reason``).
 
         Returns:
@@ -174,10 +178,11 @@ class Switch:
         """
         try:
             values = list(split_reasons(lines))
-            kept = [value for value in values if not about_ours(value, ours)]
+            tokens = ours.split(",") if ours else ()
+            kept = [value for value in values if not about_ours(value, tokens)]
             if len(kept) < len(values):
                 told = [value for value in values if value not in kept]
-                self.warn("reported_by_verifier", event("reported_by_verifier", {"reasons": told}))
+                self._reports.told(told, self.services.settings, self._clock())
             if add:
                 kept.append(add)
             return None if kept == values else kept

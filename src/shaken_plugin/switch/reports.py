@@ -53,6 +53,11 @@ class Reporter:
             Severity.ERROR,
         )
 
+    def told(self, reasons: list[str], settings: Settings, now: float) -> None:
+        """Count and say once a minute what a verifier reported about our PASSporT."""
+        masked = [_masked(reason, settings) for reason in reasons]
+        self.warn("reported_by_verifier", event("reported_by_verifier", {"reasons": masked}), now)
+
     def signing(self, message: CallMessage, signing: Signing, settings: Settings, now: float) -> None:
         """One line, counters, and a warning where a credential comes to its end."""
         decision = signing.decision
