@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
-from urllib.parse import unquote
 
-from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list
+from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list, unescape
 from shaken_plugin.core.telephone import DialPlan, Party, UriIdentity, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
 
@@ -165,6 +164,6 @@ def _reaches_emergency(text: str, plan: DialPlan) -> bool:
     if dialled is None:
         return False
     try:
-        return plan.is_emergency(plan.canonical(unquote(dialled.group(1))))
+        return plan.is_emergency(plan.canonical(unescape(dialled.group(1))))
     except NumberError:
         return False

@@ -39,6 +39,11 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.!~*'()-]")
 
 
+def unescape(text: str) -> str:
+    """Text with its percent-escapes decoded, whatever they hide (RFC 3261 §19.1.2)."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), text)
+
+
 def unfold(value: str) -> str:
     """One line from a folded header value (RFC 3261 §7.3.1), stripped at both ends."""
     if "\n" in value:
@@ -215,7 +220,7 @@ class Uri:
         """
         if "%" not in self.user:
             return self.user
-        decoded = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), self.user)
+        decoded = unescape(self.user)
         if not decoded.isascii() or not decoded.isprintable():
             raise SipSyntaxError("a percent-escape that is not printable ASCII")
         return decoded
