@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography import x509
 from pydantic import ValidationError
@@ -28,21 +28,24 @@ from shaken_plugin.authentication import (
     SigningRules,
     StoreDown,
 )
-from shaken_plugin.certs.credentials import load_pair
+from shaken_plugin.certs.credentials import check_x5u, expiry_warning, load_certificate, load_signer, misfits
 from shaken_plugin.certs.directory import CertificateDirectory
 from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.models import present
 from shaken_plugin.config.policyfile import parse_policy
 from shaken_plugin.config.settings import (
-    CredentialSettings,
+    PairSettings,
     Settings,
     VerificationSettings,
+    credentials_in,
+    pairs_in,
     parse_settings,
     policy_file,
     resolve,
-    sound_sections,
+    sound_settings,
 )
+from shaken_plugin.config.yamlfile import Document, render
 from shaken_plugin.config.yamlfile import Path as DocumentPath
-from shaken_plugin.config.yamlfile import render
 from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.telephone import DialPlan
@@ -51,6 +54,7 @@ from shaken_plugin.errors import (
     CredentialError,
     FileProblems,
     Problem,
+    ShakenError,
     StoreError,
     StoreUnavailable,
     VerificationFailure,
@@ -61,6 +65,8 @@ from shaken_plugin.stores.last_known import LastKnown
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.sqlite import SqliteStore
 from shaken_plugin.verification import VerificationService
+
+_Loaded = TypeVar("_Loaded")
 
 Report = Callable[[DocumentPath, str], None]
 """Takes the place in the settings and the text of something that cannot be used."""
@@ -170,68 +176,84 @@ def _signing_rules(settings: Settings, plan: DialPlan) -> SigningRules:
 
 def build_credentials(settings: Settings, now: float, report: Report, warnings: list[str]) -> dict[str, Credential]:
     """All credentials, each pair checked: key and certificate match, SPC, validity."""
-    lab_hosts = frozenset(settings.verification.lab_hosts)
-    return {
-        entry.name: Credential(
-            entry.name, tuple(_pairs(entry, ("signing", "credentials", index), lab_hosts, now, report, warnings))
-        )
-        for index, entry in enumerate(settings.signing.credentials)
-    }
-
-
-def _pairs(
-    entry: CredentialSettings,
-    path: DocumentPath,
-    lab_hosts: frozenset[str],
-    now: float,
-    report: Report,
-    warnings: list[str],
-) -> list[SigningPair]:
-    pairs: list[SigningPair] = []
-    for index, pair in enumerate(entry.pairs):
-        place = (*path, "pairs", index)
-        material: dict[str, bytes] = {}
-        for name in ("key", "chain"):
-            try:
-                material[name] = resolve(getattr(pair, name))
-            except ValueError as exc:
-                report((*place, name), str(exc))
-        if len(material) < 2:
-            continue
-        try:
-            loaded = load_pair(
-                key=material["key"],
-                chain=material["chain"],
-                x5u=pair.x5u,
-                live_from=pair.live_from,
-                spc=entry.spc,
-                lab_hosts=lab_hosts,
-            )
-        except CredentialError as exc:
-            report(place, str(exc))
+    lab_hosts = _lab_hosts(settings)
+    found: dict[str, list[SigningPair]] = {}
+    for place, entry, pair in pairs_in(settings):
+        pairs = found.setdefault(entry.name, [])
+        if (loaded := _load_pair(pair, entry.spc, place, lab_hosts, report)) is None:
             continue
         pairs.append(loaded)
         if now > loaded.certificate.not_after:
             warnings.append(f"credential {entry.name}: the certificate at {pair.x5u} has expired and signs nothing")
-    if pairs and Credential(entry.name, tuple(pairs)).current(now) is None:
-        warnings.append(f"credential {entry.name}: no certificate is live and valid now; calls will go unsigned")
-    return pairs
+    credentials = {name: Credential(name, tuple(pairs)) for name, pairs in found.items()}
+    warnings += [text for credential in credentials.values() if (text := expiry_warning(credential, now))]
+    return credentials
+
+
+def _lab_hosts(settings: Settings) -> frozenset[str] | None:
+    """The hosts that may have any URL, None where mistakes leave them unknown."""
+    hosts = settings.verification.lab_hosts if settings.verification else []
+    return None if hosts is None or None in hosts else frozenset(hosts)
+
+
+def _load_pair(
+    pair: PairSettings, spc: str | None, place: DocumentPath, lab_hosts: frozenset[str] | None, report: Report
+) -> SigningPair | None:
+    """A pair, or None with everything reported that is wrong with it."""
+    signer = _load(pair.key, (*place, "key"), load_signer, report)
+    certificate = _load(pair.chain, (*place, "chain"), load_certificate, report)
+    sound = True
+    if pair.x5u is not None and lab_hosts is not None:
+        try:
+            check_x5u(pair.x5u, lab_hosts)
+        except CredentialError as exc:
+            report((*place, "x5u"), str(exc))
+            sound = False
+    if signer is None or certificate is None:
+        return None
+    for text in misfits(signer, certificate, pair.live_from, spc):
+        report(place, text)
+        sound = False
+    return SigningPair(signer[0], certificate, pair.x5u, pair.live_from) if sound else None
+
+
+def _load(
+    reference: str | None, place: DocumentPath, load: Callable[[bytes], _Loaded], report: Report
+) -> _Loaded | None:
+    """What a reference leads to, or None with what is wrong about it reported."""
+    if reference is None:
+        return None
+    try:
+        return load(resolve(reference))
+    except (ValueError, ShakenError) as exc:
+        detail = exc.detail if isinstance(exc, VerificationFailure) else str(exc)
+        report(place, detail)
+        return None
 
 
 def build_anchors(settings: VerificationSettings, report: Report) -> TrustAnchors | None:
     """The trust anchors of all configured files; None where anything about them was reported."""
     certificates: list[x509.Certificate] = []
     sound = True
-    for index, reference in enumerate(settings.trust_anchors):
-        try:
-            found = parse_anchor_file(resolve(reference))
-            TrustAnchors(found)
-            certificates += found
-        except (ValueError, VerificationFailure) as exc:
-            detail = exc.detail if isinstance(exc, VerificationFailure) else str(exc)
-            report(("verification", "trust_anchors", index), f"cannot be used: {detail}")
-            sound = False
-    return TrustAnchors(certificates) if sound else None
+    for index, reference in present(settings.trust_anchors):
+        found = _load(reference, ("verification", "trust_anchors", index), _anchors, report)
+        certificates += found or ()
+        sound = sound and found is not None
+    return TrustAnchors(certificates) if sound and certificates else None
+
+
+def _anchors(document: bytes) -> tuple[x509.Certificate, ...]:
+    found = parse_anchor_file(document)
+    TrustAnchors(found)
+    return found
+
+
+def _check_references(settings: Settings, now: float, report: Report) -> None:
+    """Report what sound parts of settings with mistakes refer to and cannot be used."""
+    if settings.signing and settings.signing.mode != "off":
+        build_credentials(settings, now, report, [])
+    if settings.verification and settings.verification.mode != "off":
+        build_anchors(settings.verification, report)
 
 
 # --- Files into force -------------------------------------------------------------------------
@@ -255,26 +277,32 @@ def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
     except FileProblems as exc:
         checked.problems += exc.problems
         return checked
-    sections = settings or sound_sections(document)
-    if sections is not None:
-        services = build(sections, now, document.problem)
-        if settings is not None and not document.problems:
+    if settings is None:
+        _check_references(sound_settings(document), now, document.problem)
+    else:
+        services = build(settings, now, document.problem)
+        if not document.problems:
             checked.settings, checked.services = settings, services
-    checked.problems += document.problems
+    checked.problems += sorted(document.problems, key=lambda problem: (problem.line, problem.column))
     policy_path = policy_file(document)
     checked.digests |= digests(policy_path)
     if only_if_changed and checked.settings is not None:
         checked.in_force = _in_force(checked.settings) == checked.digests
     if policy_path is not None and not checked.in_force:
-        names = None if sections is None else frozenset(entry.name for entry in sections.signing.credentials)
-        if settings is None and not names:
-            names = None  # the credentials are among the mistakes: no telling which names are right
         try:
-            checked.policy, policy_document = parse_policy(policy_path, names)
+            checked.policy, policy_document = parse_policy(policy_path, _credential_names(settings, document))
             checked.problems += policy_document.problems
         except FileProblems as exc:
             checked.problems += exc.problems
     return checked
+
+
+def _credential_names(settings: Settings | None, document: Document) -> frozenset[str] | None:
+    """The names a policy may use, None where mistakes in the settings leave that open."""
+    if settings is not None:
+        return frozenset(entry.name for entry in settings.signing.credentials)
+    names = {entry.name for _, entry in credentials_in(sound_settings(document))}
+    return None if None in names or not names else frozenset(names)
 
 
 def _in_force(settings: Settings) -> dict[str, str] | None:

@@ -40,15 +40,15 @@ def _with_trunk(**trunk: object) -> Data:
         (SAMPLE | {"gateways": [INTL | {"id": "acme-main"}]}, "gateways[0].id: a second trunk or gateway acme-main"),
         (
             _with_trunk(addresses=["192.0.2.1", "198.51.100.0/24"]),
-            "customers[1].trunks[0].addresses[1]: 198.51.100.0/24 belongs to acme-main already",
+            "customers[1].trunks[0].addresses[1]: 198.51.100.0/24 belongs to trunk acme-main already",
         ),
         (
             {"customers": [ACME], "gateways": [INTL | {"addresses": ["198.51.100.0/24"]}]},
-            "gateways[0].addresses[0]: 198.51.100.0/24 belongs to acme-main already",
+            "gateways[0].addresses[0]: 198.51.100.0/24 belongs to trunk acme-main already",
         ),
         (
             _with_trunk(addresses=["203.0.113.7/32"]),
-            "gateways[0].addresses[0]: 203.0.113.7 belongs to x already",
+            "gateways[0].addresses[0]: 203.0.113.7 belongs to trunk x already",
         ),
         (
             _with_trunk(users=["x", "acme@pbx"]),
@@ -120,6 +120,27 @@ rights:
   - {customer: nobody, basis: assigned, numbers: ["12155551214"]}
 """
 
+WITHIN = """\
+customers:
+  - {id: acme, name: A, state: verified, trunks: [{id: t1, addresses: [192.0.2.1], users: [a]}]}
+  - id: acme
+    name: ""
+    state: verified
+    credential: gone
+    trunks:
+      - {id: t1, addresses: [192.0.2.1, x], users: [a, "b c"]}
+      - {id: t2, addresses: []}
+      - {addresses: [192.0.2.2]}
+gateways:
+  - {id: t1, name: "", addresses: [192.0.2.2], credential: gone}
+  - {id: t9, name: G, addresses: [198.51.100.1]}
+  - {id: t9, name: G, addresses: [198.51.100.1], x: y}
+rights:
+  - {customer: acme, basis: letter, document: null, numbers: ["x", "+12155551212"]}
+  - {customer: acme, basis: letter, document: "", numbers: ["+12155551212"]}
+  - {customer: acme, basis: resporg, valid_from: 2027-01-01, valid_until: 2026-01-01, numbers: ["+12155551212"], x: y}
+"""
+
 
 def test_a_mistake_in_one_entry_hides_none_in_another(file: Path) -> None:
     file.write_text(WRONG)
@@ -129,11 +150,42 @@ def test_a_mistake_in_one_entry_hides_none_in_another(file: Path) -> None:
         "4:12: customers[0].state",
         "10:17: customers[1].credential",
         "13:14: customers[1].trunks[1].id",
+        "15:49: gateways[0].addresses[0]",
         "15:60: gateways[0].addresses[1]",
         "17:5: rights[0]",
         "18:16: rights[1].customer",
         "19:16: rights[2].customer",
         "19:51: rights[2].numbers[0]",
+    ]
+
+
+def test_a_mistake_in_an_entry_hides_none_in_the_same_entry(file: Path) -> None:
+    file.write_text(WITHIN)
+    _, document = parse_policy(file, frozenset({"main"}))
+    assert [f"{problem.line}: {problem.path}: {problem.message:.40}" for problem in document.problems] == [
+        "3: customers[1].id: a second customer acme",
+        "4: customers[1].name: not a text of 1 to 200 characters in one",
+        "6: customers[1].credential: the settings have no credential gone (kn",
+        "8: customers[1].trunks[0].id: a second trunk or gateway t1",
+        "8: customers[1].trunks[0].addresses[0]: 192.0.2.1 belongs to trunk t1 already",
+        "8: customers[1].trunks[0].addresses[1]: not an IP address or network: 'x' does n",
+        "8: customers[1].trunks[0].users[0]: the user a belongs to trunk t1 already",
+        "8: customers[1].trunks[0].users[1]: not an account name (no spaces, at most ",
+        "9: customers[1].trunks[1]: a trunk needs addresses or users, or no ",
+        "10: customers[1].trunks[2]: id is missing",
+        "12: gateways[0].id: a second trunk or gateway t1",
+        "12: gateways[0].name: not a text of 1 to 200 characters in one",
+        "12: gateways[0].addresses[0]: 192.0.2.2 belongs to another trunk alrea",
+        "12: gateways[0].credential: the settings have no credential gone (kn",
+        "14: gateways[2].id: a second trunk or gateway t9",
+        "14: gateways[2].addresses[0]: 198.51.100.1 belongs to gateway t9 alrea",
+        "14: gateways[2].x: unknown setting (known here: id, name, a",
+        "16: rights[0]: document is missing: a letter of authori",
+        "16: rights[0].numbers[0]: neither a number such as +12155551212 no",
+        "17: rights[1].document: not a text of 1 to 200 characters in one",
+        "18: rights[2].valid_until: ends before valid_from",
+        "18: rights[2].numbers[0]: a RespOrg answers for toll-free numbers ",
+        "18: rights[2].x: unknown setting (known here: customer, b",
     ]
 
 

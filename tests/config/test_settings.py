@@ -267,10 +267,22 @@ def test_a_wrong_value_of_a_credential_is_told_with_its_path(
 @pytest.mark.parametrize(
     ("change", "path", "message"),
     [
-        (at("signing.credentials", []), "signing", "at least one is needed to sign (or set mode: off)"),
-        (at("signing.credentials", [CREDENTIAL, CREDENTIAL]), "signing", "the name main stands twice"),
-        (at("signing.credentials", [CREDENTIAL, CREDENTIAL | {"name": "b"}]), "signing", "every pair needs its own"),
-        (at("verification.trust_anchors", []), "verification", "nothing can be trusted (or set mode: off)"),
+        (at("signing.credentials", []), "signing.credentials", "at least one is needed to sign (or set mode: off)"),
+        (
+            at("signing.credentials", [CREDENTIAL, CREDENTIAL | {"pairs": [PAIR | {"x5u": "https://b.example"}]}]),
+            "signing.credentials[1].name",
+            "stands twice",
+        ),
+        (
+            at("signing.credentials", [CREDENTIAL, CREDENTIAL | {"name": "b"}]),
+            "signing.credentials[1].pairs[0].x5u",
+            "every pair needs its own",
+        ),
+        (
+            at("verification.trust_anchors", []),
+            "verification.trust_anchors",
+            "nothing can be trusted (or set mode: off)",
+        ),
         ({"signing": None}, "signing", "valid dictionary"),
     ],
 )

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from shaken_plugin.config import settings as settings_module
-from shaken_plugin.config.settings import Settings, parse_settings, policy_file, resolve, sound_sections
+from shaken_plugin.config.settings import Settings, parse_settings, policy_file, resolve, sound_settings
 from shaken_plugin.errors import FileProblems
 from tests.config.jsonschema import every_schema, mistakes
-from tests.config.test_settings import CREDENTIAL, FULL, MINIMAL, MISTAKES, PAIR, at, merged, read
+from tests.config.test_settings import CREDENTIAL, FULL, MINIMAL, MISTAKES, PAIR, at, dumped, merged, read
 
 
 @pytest.fixture
@@ -176,28 +176,60 @@ def test_a_reference_to_nothing_names_the_place(monkeypatch: pytest.MonkeyPatch,
         resolve(reference)
 
 
-# --- Sections that are sound --------------------------------------------------------------------
+# --- What is sound ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", ["signing", "verification"])
-def test_of_settings_with_mistakes_the_sound_section_is_kept_and_the_other_is_off(file: Path, wrong: str) -> None:
-    file.write_text(yaml.safe_dump(merged(MINIMAL, {wrong: {"mode": "wrong"}})))
+def test_of_settings_with_mistakes_everything_that_is_right_is_kept_in_its_place(file: Path) -> None:
+    pairs = [PAIR | {"key": "k.pem"}, PAIR | {"live_from": "2026-12-01"}]
+    data = merged(MINIMAL, at("signing", {"freshness": 0, "credentials": ["x", CREDENTIAL | {"pairs": pairs}]}))
+    file.write_text(dumped(merged(data, at("verification", {"mode": "x", "trust_anchors": ["a", "file:/b"]}))))
     _, document = parse_settings(file)
     count = len(document.problems)
-    sections = sound_sections(document)
-    assert sections is not None
-    assert getattr(sections, wrong).mode == "off"
-    assert getattr(sections, "verification" if wrong == "signing" else "signing").mode == "active"
+    sound: Any = sound_settings(document)
+    assert sound.signing.freshness is None
+    assert sound.signing.mode == "active"
+    assert sound.signing.credentials[0] is None
+    wrong, right = sound.signing.credentials[1].pairs
+    assert (wrong.key, wrong.chain, wrong.live_from) == (None, f"file:{file.parent}/c.pem", 0.0)
+    assert right.live_from == 1_796_083_200
+    assert (sound.verification.mode, sound.verification.trust_anchors) == (None, [None, "file:/b"])
     assert len(document.problems) == count
 
 
-@pytest.mark.parametrize("text", ["text", "signing: text\nverification: 7\n", "log: {trace: x}\n"])
-def test_there_are_always_sound_sections(file: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["text", "- a\n", "signing: text\nverification: 7\n", "log: {trace: x}\n"])
+def test_where_nothing_is_sound_there_are_gaps(file: Path, text: str) -> None:
     file.write_text(text)
     _, document = parse_settings(file)
-    sections = sound_sections(document)
-    assert sections is not None
-    assert (sections.signing.mode, sections.verification.mode) == ("off", "off")
+    sound: Any = sound_settings(document)
+    assert (sound.signing, sound.verification, sound.country) == (None, None, "US")
+
+
+TWICE = """\
+signing:
+  freshness: 0
+  credentials:
+    - name: main
+      spc: wrong
+      pairs: [{key: file:k, chain: file:c, x5u: https://certificates.example.com/a.pem}]
+    - name: main
+      pairs:
+        - {key: file:k, chain: file:c, x5u: https://certificates.example.com/b.pem, live_from: soon}
+        - {key: file:k, chain: file:c, x5u: https://certificates.example.com/a.pem}
+verification: {trust_anchors: [], freshness: 0}
+"""
+
+
+def test_what_stands_twice_is_told_in_its_own_line_beside_other_mistakes(file: Path) -> None:
+    _, problems = read(file, TWICE)
+    assert [str(problem).removeprefix(f"{file}:") for problem in problems] == [
+        "2:14: signing.freshness: input should be greater than or equal to 1",
+        "5:12: signing.credentials[0].spc: not a Service Provider Code: digits and capital letters",
+        "7:13: signing.credentials[1].name: stands twice, first in line 4",
+        "9:96: signing.credentials[1].pairs[0].live_from: not a time such as 2026-12-31 or 2026-12-31T08:00:00-05:00",
+        "10:45: signing.credentials[1].pairs[1].x5u: stands twice, first in line 6; every pair needs its own URL",
+        "11:32: verification.trust_anchors: without any nothing can be trusted (or set mode: off)",
+        "11:47: verification.freshness: input should be greater than or equal to 1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,14 @@ def test_every_key_and_anchor_that_cannot_be_used_is_reported(build: Build, prov
     places = [text.partition(": ")[0] for text in reported]
     assert places == [
         "signing.credentials[0].pairs[0].chain",
+        "signing.credentials[0].pairs[1].key",
         "signing.credentials[0].pairs[1].chain",
-        "signing.credentials[1].pairs[0]",
+        "signing.credentials[1].pairs[0].key",
         "verification.trust_anchors[0]",
         "verification.trust_anchors[1]",
         "verification.trust_anchors[2]",
     ]
-    assert "the environment variable GONE is not set" in reported[1]
+    assert "the environment variable GONE is not set" in reported[2]
 
 
 def test_keys_may_come_from_the_environment(build: Build, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +151,19 @@ def test_an_expired_certificate_is_a_warning_and_signs_nothing(build: Build, iss
     assert reported == []
     assert [warning.partition(":")[0] for warning in services.warnings] == ["credential main"] * 2
     assert "has expired and signs nothing" in services.warnings[0]
-    assert "calls will go unsigned" in services.warnings[1]
+    assert "calls go unsigned" in services.warnings[1]
+
+
+@pytest.mark.parametrize(("left", "warned"), [(timedelta(days=2), True), (timedelta(days=20), False)])
+def test_a_certificate_that_ends_soon_is_a_warning_before_any_call(
+    build: Build, issue: Callable[..., None], left: timedelta, warned: bool
+) -> None:
+    age = timedelta(days=10)
+    issue(age=age, lifetime=age + left)
+    services, _ = build()
+    assert [warning.partition(";")[0] for warning in services.warnings] == [
+        "credential main: no certificate is valid beyond 48.0 hours from now"
+    ] * warned
 
 
 def test_a_certificate_that_is_not_valid_yet_is_a_warning(build: Build, issue: Callable[..., None]) -> None:

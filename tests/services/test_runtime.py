@@ -126,6 +126,66 @@ def test_a_mistake_in_signing_does_not_make_the_policys_credentials_unknown(
     assert [problem.path for problem in problems] == ["signing.freshness"]
 
 
+MANY = """\
+signing:
+  freshness: 0
+  credentials:
+    - name: main
+      spc: 811K
+      pairs:
+        - {key: file:gone.key, chain: file:chain.pem, x5u: "http://certificates.example.com/1.pem"}
+        - {key: file:signing.key, chain: file:policy.yaml, x5u: "https://certificates.example.com/2.pem", live: x}
+        - {key: file:signing.key, chain: file:chain.pem, x5u: "https://10.0.0.1/3.pem", live_from: 2099-01-01}
+    - {name: main, spc: no, pairs: [{key: file:signing.key, chain: file:chain.pem, x5u: "https://lab:9000/4.pem"}]}
+    - pairs: [{key: signing.key, chain: file:gone.pem, x5u: "https://certificates.example.com/5.pem"}]
+verification:
+  mode: activ
+  trust_anchors: [file:gone.pem, anchors.pem, file:policy.yaml]
+  lab_hosts: ["lab:9000"]
+"""
+
+
+def test_one_round_tells_everything_down_to_keys_and_certificates(provider: Provider) -> None:
+    provider.settings.write_text(MANY)
+    found = [(problem.line, problem.path) for problem in runtime.check(provider.settings, NOW).problems]
+    one = "signing.credentials[0].pairs"
+    assert found == [
+        (2, "signing.freshness"),
+        (7, f"{one}[0].key"),
+        (7, f"{one}[0].x5u"),
+        (8, f"{one}[1].chain"),
+        (8, f"{one}[1].live"),
+        (9, f"{one}[2]"),
+        (9, f"{one}[2]"),
+        (9, f"{one}[2].x5u"),
+        (10, "signing.credentials[1].name"),
+        (10, "signing.credentials[1].spc"),
+        (11, "signing.credentials[2]"),
+        (11, "signing.credentials[2].pairs[0].key"),
+        (11, "signing.credentials[2].pairs[0].chain"),
+        (13, "verification.mode"),
+        (14, "verification.trust_anchors[0]"),
+        (14, "verification.trust_anchors[1]"),
+        (14, "verification.trust_anchors[2]"),
+    ]
+
+
+@pytest.mark.parametrize("hosts", ["lab:9000", ["lab:9000", []]], ids=["no list", "one is no name"])
+def test_urls_are_not_judged_while_lab_hosts_are_a_mistake(
+    provider: Provider, change: Callable[..., None], hosts: object
+) -> None:
+    pair = {"key": "file:signing.key", "chain": "file:chain.pem", "x5u": "https://lab:9000/1.pem"}
+    change(signing={"credentials": [{"name": "main", "pairs": [pair]}]}, verification={"lab_hosts": hosts})
+    (problem,) = runtime.check(provider.settings, NOW).problems
+    assert problem.path.startswith("verification.lab_hosts")
+
+
+def test_sections_that_are_off_or_missing_load_nothing(provider: Provider) -> None:
+    provider.settings.write_text("signing: {mode: off, credentials: [{name: a, pairs: [{key: file:x}]}]}\n")
+    paths = [problem.path for problem in runtime.check(provider.settings, NOW).problems]
+    assert paths == ["", "signing.credentials[0].pairs[0]", "signing.credentials[0].pairs[0]"]
+
+
 def test_an_unknown_credential_in_the_policy_is_found_with_the_names_that_are_known(provider: Provider) -> None:
     policy = yaml.safe_load((provider.folder / "policy.yaml").read_text())
     policy["gateways"][0]["credential"] = "mian"

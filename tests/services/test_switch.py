@@ -115,6 +115,7 @@ def test_every_reason_is_counted(authority: Authority, ours: SigningPair, reason
         SkipReason.SIGNING_OFF: set(),
         SkipReason.INTERNAL_ERROR: {"fault_sign"},
         SkipReason.POLICY_REFUSED: {"unsigned_policy_refused", "refused"},
+        SkipReason.CREDENTIAL_NOT_VALID: {"unsigned_credential_not_valid", "credential_expiring"},
     }.get(reason, {f"unsigned_{reason.code}"})
     assert set(bench.observer.counts) == expected
 

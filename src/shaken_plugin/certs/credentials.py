@@ -6,18 +6,49 @@ of this module holds or shows it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
-from shaken_plugin.authentication import SigningPair
+from shaken_plugin.authentication import Credential, SigningPair
 from shaken_plugin.core import x5u as x5u_rules
 from shaken_plugin.core.certificates import SigningCertificate, parse_chain
 from shaken_plugin.core.jws import sign_es256, verify_es256
 from shaken_plugin.errors import CredentialError, SigningError, VerificationFailure
 from shaken_plugin.ports import Signer
+
+_DAY: Final = 86_400.0
+EXPIRY_SHARE: Final = 1 / 3
+"""Share of a certificate's life that is left when warnings begin, as ACME clients renew; 46 % of
+real certificates live seven days or less, so a fixed number of days will not do."""
+EXPIRY_MOST: Final = 30 * _DAY
+"""Seconds before the end at which even a certificate of several years is warned about."""
+
+
+def expiry_warning(credential: Credential, now: float) -> str | None:
+    """What to tell an operator of a credential that ends soon or cannot sign now, else None.
+
+    Args:
+        credential: with a pair at least, or nothing is said.
+        now: POSIX seconds.
+    """
+    current = credential.current(now)
+    if current is None:
+        if not credential.pairs:
+            return None
+        return f"credential {credential.name}: no certificate is live and valid now; calls go unsigned"
+    left = credential.lasts_until(now) - now
+    life = current.certificate.not_after - current.certificate.not_before
+    if left >= min(life * EXPIRY_SHARE, EXPIRY_MOST):
+        return None
+    return (
+        f"credential {credential.name}: no certificate is valid beyond {left / 3600:.1f} hours from now; "
+        "add the next pair to the settings and run 'shaken apply'"
+    )
 
 
 class LocalSigner:
@@ -84,24 +115,61 @@ def load_pair(
         CredentialError: they do not belong together, cannot sign, or carry another SPC. An
             expired certificate is no error here: it is never used, and another pair may serve.
     """
-    signer, public = load_signer(key)
+    signer = load_signer(key)
+    check_x5u(x5u, lab_hosts)
+    certificate = load_certificate(chain)
+    for text in misfits(signer, certificate, live_from, spc):
+        raise CredentialError(text)
+    return SigningPair(signer[0], certificate, x5u, live_from)
+
+
+def check_x5u(url: str, lab_hosts: frozenset[str] = frozenset()) -> None:
+    """Refuse a URL of our own that verifiers would refuse.
+
+    Raises:
+        CredentialError: it breaks the rules of `core.x5u`.
+    """
     try:
-        x5u_rules.check(x5u, lab_hosts)
+        x5u_rules.check(url, lab_hosts)
     except VerificationFailure as exc:
-        raise CredentialError(f"x5u {x5u}: {exc.detail}; verifiers refuse it") from exc
+        raise CredentialError(f"x5u {url}: {exc.detail}; verifiers refuse it") from exc
+
+
+def load_certificate(chain: bytes) -> SigningCertificate:
+    """The signer of a chain of our own.
+
+    Raises:
+        CredentialError: it cannot be read, or cannot sign PASSporTs.
+    """
     try:
-        certificate = SigningCertificate.load(parse_chain(chain)[0])
+        return SigningCertificate.load(parse_chain(chain)[0])
     except VerificationFailure as exc:
         raise CredentialError(f"the certificate cannot sign PASSporTs: {exc.detail}") from exc
+
+
+def misfits(
+    signer: tuple[Signer, ec.EllipticCurvePublicKey],
+    certificate: SigningCertificate,
+    live_from: float | None,
+    spc: str | None,
+) -> Iterator[str]:
+    """Why a key, a certificate and what the settings say of them do not belong together.
+
+    Args:
+        signer: from `load_signer`.
+        certificate: from `load_certificate`.
+        live_from: as in `load_pair`; None leaves it unchecked.
+        spc: as in `load_pair`.
+    """
     probe = b"shaken"
-    if not verify_es256(certificate.public_key, probe, signer.sign(probe)) or public != certificate.public_key:
-        raise CredentialError("the private key does not match the certificate")
-    if live_from > certificate.not_after:
-        raise CredentialError(f"live_from lies after the certificate's end on {_day(certificate.not_after)}")
+    matches = verify_es256(certificate.public_key, probe, signer[0].sign(probe))
+    if not matches or signer[1] != certificate.public_key:
+        yield "the private key does not match the certificate"
+    if live_from is not None and live_from > certificate.not_after:
+        yield f"live_from lies after the certificate's end on {_day(certificate.not_after)}"
     if spc is not None and certificate.spc != spc:
         found = ", ".join(certificate.tnauthlist.spcs) or "none"
-        raise CredentialError(f"the certificate's SPC is {found}, the settings say {spc}")
-    return SigningPair(signer, certificate, x5u, live_from)
+        yield f"the certificate's SPC is {found}, the settings say {spc}"
 
 
 def _day(moment: float) -> str:

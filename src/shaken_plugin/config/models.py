@@ -6,6 +6,7 @@ import difflib
 import re
 import types
 import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -15,13 +16,15 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
     ValidationError,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticUndefined, core_schema
 
 from shaken_plugin.config.yamlfile import Document, Path
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Item = TypeVar("_Item")
 
 
 class Section(BaseModel):
@@ -85,6 +88,44 @@ def validate(model: type[_Model], document: Document) -> _Model | None:
         for error in exc.errors(include_url=False, include_input=False):
             _report(model, document, error)
         return None
+
+
+def salvage(kind: Any, data: Any, adapter: TypeAdapter[Any] | None = None) -> Any:
+    """What is right of data with mistakes, so that they hide no others; never to be run with.
+
+    Lists and sections stay as they are, with None in the place of every wrong or missing value.
+
+    Args:
+        kind: a model, or the annotation of a field.
+        data: what stands in the file.
+        adapter: that of the kind, where there is one already.
+    """
+    try:
+        return (adapter or TypeAdapter(kind)).validate_python(data)
+    except ValidationError:
+        pass
+    while typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is list and isinstance(data, list):
+        (item,) = typing.get_args(kind)
+        adapter = TypeAdapter(item)
+        return [salvage(item, value, adapter) for value in data]
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(data, dict):
+        fields = {
+            name: salvage(field.rebuild_annotation(), data[name]) if name in data else field.default
+            for name, field in kind.model_fields.items()
+        }
+        return kind.model_construct(
+            **{name: None if value is PydanticUndefined else value for name, value in fields.items()}
+        )
+    return None
+
+
+def present(items: Sequence[_Item | None] | None) -> Iterator[tuple[int, _Item]]:
+    """The items that `salvage` left, each with its index."""
+    for index, item in enumerate(items or ()):
+        if item is not None:
+            yield index, item
 
 
 def _report(model: type[BaseModel], document: Document, error: Any) -> None:

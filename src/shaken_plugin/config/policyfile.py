@@ -31,12 +31,12 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from shaken_plugin.config import yamlfile
-from shaken_plugin.config.models import Label, Matching, Name, Section, validate
+from shaken_plugin.config.models import Label, Matching, Name, Section, present, salvage, validate
 from shaken_plugin.config.settings import Moment, UuidText, moment, read_text
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, Trunk
@@ -44,8 +44,6 @@ from shaken_plugin.stores.policy import Network, Policy
 
 TOLL_FREE = re.compile(r"18(?:00|33|44|55|66|77|88)[2-9][0-9]{6}")
 """Toll-free numbers of the North American plan, the only ones a RespOrg answers for."""
-
-_Entry = TypeVar("_Entry", bound=Section)
 
 _SECONDS_OF_DAY = 86_400
 
@@ -187,32 +185,15 @@ def parse_policy(path: Path, credentials: frozenset[str] | None = None) -> tuple
         # More likely a full disk than a wish: with no records every call would go on unsigned.
         document.problem((), "the file has no records in it")
     file = validate(PolicyFile, document)
+    if file is None:
+        # Entries with gaps: a mistake hides no other, in its own entry neither.
+        file = salvage(PolicyFile, document.data)
     builder = _Builder(document, credentials)
-    for index, customer in _entries(None if file is None else file.customers, "customers", CustomerEntry, document):
-        builder.customer(index, customer)
-    for index, gateway in _entries(None if file is None else file.gateways, "gateways", GatewayEntry, document):
-        builder.gateway(index, gateway)
-    for index, right in _entries(None if file is None else file.rights, "rights", RightEntry, document):
-        builder.right(index, right)
+    if file is not None:
+        builder.add(file)
     _check_links(document)
     document.problems.sort(key=lambda problem: (problem.line, problem.column))
     return (None if document.problems else builder.policy()), document
-
-
-def _entries(
-    valid: list[_Entry] | None, name: str, kind: type[_Entry], document: yamlfile.Document
-) -> Iterator[tuple[int, _Entry]]:
-    """The entries of one list; of a file with mistakes those that have none themselves.
-
-    So a wrong letter in one entry does not hide a wrong link in another.
-    """
-    if valid is not None:
-        yield from enumerate(valid)
-        return
-    for index, entry in _mappings(document, name):
-        model = validate(kind, yamlfile.Document(document.file, entry))
-        if model is not None:
-            yield index, model
 
 
 def _check_links(document: yamlfile.Document) -> None:
@@ -238,17 +219,35 @@ def _toll_free(first: str, last: str) -> bool:
     return all(map(TOLL_FREE.fullmatch, (first, last))) and first[:4] == last[:4]
 
 
+def _named(source: Trunk | Gateway) -> str:
+    kind = "trunk" if isinstance(source, Trunk) else "gateway"
+    return f"{kind} {source.id}" if source.id is not None else f"another {kind}"
+
+
 class _Builder:
-    """Links the entries, and reports what no entry shows alone."""
+    """Links the entries, and reports what no field shows alone.
+
+    Where a file has mistakes its entries have gaps (`salvage`), and what is built is not used.
+    """
 
     def __init__(self, document: yamlfile.Document, credentials: frozenset[str] | None) -> None:
         self._problem = document.problem
+        self._data = document.data
         self._credentials = credentials
         self._customers: dict[str, Customer] = {}
         self._sources: dict[str, Trunk | Gateway] = {}
         self._addresses: dict[Network, Trunk | Gateway] = {}
         self._users: dict[str, Trunk] = {}
         self._rights: list[NumberRight] = []
+
+    def add(self, file: PolicyFile) -> None:
+        """Add everything that stands in a file."""
+        for index, customer in present(file.customers):
+            self._customer(index, customer)
+        for index, gateway in present(file.gateways):
+            self._gateway(index, gateway)
+        for index, right in present(file.rights):
+            self._right(index, right)
 
     def policy(self) -> Policy:
         """What was built."""
@@ -262,44 +261,40 @@ class _Builder:
             rights=tuple(self._rights),
         )
 
-    def customer(self, index: int, entry: CustomerEntry) -> None:
-        """Add a customer and its trunks."""
+    def _customer(self, index: int, entry: CustomerEntry) -> None:
         path: yamlfile.Path = ("customers", index)
         self._credential(path, entry.credential)
-        if entry.id in self._customers:
-            self._problem((*path, "id"), f"a second customer {entry.id}")
-            return
         customer = Customer(entry.id, entry.name, entry.state, entry.ceiling, entry.credential, entry.origid)
-        self._customers[entry.id] = customer
-        for number, trunk_entry in enumerate(entry.trunks):
+        if entry.id is not None and self._customers.setdefault(entry.id, customer) is not customer:
+            self._problem((*path, "id"), f"a second customer {entry.id}")
+        for number, trunk_entry in present(entry.trunks):
             trunk_path = (*path, "trunks", number)
             self._credential(trunk_path, trunk_entry.credential)
             trunk = Trunk(trunk_entry.id, customer, trunk_entry.credential)
             self._source(trunk_path, trunk)
             self._add_addresses(trunk_path, trunk_entry.addresses, trunk)
-            for place, user in enumerate(trunk_entry.users):
+            for place, user in present(trunk_entry.users):
                 other = self._users.setdefault(user, trunk)
                 if other is not trunk:
-                    self._problem((*trunk_path, "users", place), f"the user {user} belongs to trunk {other.id} already")
-            if not trunk_entry.addresses and not trunk_entry.users:
+                    self._problem((*trunk_path, "users", place), f"the user {user} belongs to {_named(other)} already")
+            if trunk_entry.addresses == [] and trunk_entry.users == []:
                 self._problem(trunk_path, "a trunk needs addresses or users, or no call is ever recognised")
 
-    def gateway(self, index: int, entry: GatewayEntry) -> None:
-        """Add a gateway."""
+    def _gateway(self, index: int, entry: GatewayEntry) -> None:
         path: yamlfile.Path = ("gateways", index)
         self._credential(path, entry.credential)
         gateway = Gateway(entry.id, entry.name, entry.credential)
         self._source(path, gateway)
         self._add_addresses(path, entry.addresses, gateway)
 
-    def right(self, index: int, entry: RightEntry) -> None:
+    def _right(self, index: int, entry: RightEntry) -> None:
         """Add a right, one record for each of its numbers and ranges."""
         path: yamlfile.Path = ("rights", index)
-        if entry.basis is Basis.LETTER and entry.document is None:
+        if entry.basis is Basis.LETTER and self._data["rights"][index].get("document") is None:
             self._problem(path, "document is missing: a letter of authorisation is named by its reference")
         if None not in (entry.valid_from, entry.valid_until) and entry.valid_from >= entry.valid_until:  # type: ignore[operator]  # both are numbers here
             self._problem((*path, "valid_until"), "ends before valid_from")
-        for place, text in enumerate(entry.numbers):
+        for place, text in present(entry.numbers):
             first, _, last = text.replace("+", "").partition("..")
             if entry.basis is Basis.RESPORG and not _toll_free(first, last or first):
                 self._problem((*path, "numbers", place), "a RespOrg answers for toll-free numbers only")
@@ -317,16 +312,15 @@ class _Builder:
             )
 
     def _source(self, path: yamlfile.Path, source: Trunk | Gateway) -> None:
-        if source.id in self._sources:
+        if source.id is not None and self._sources.setdefault(source.id, source) is not source:
             self._problem((*path, "id"), f"a second trunk or gateway {source.id}")
-        self._sources.setdefault(source.id, source)
 
     def _add_addresses(self, path: yamlfile.Path, addresses: list[str], source: Trunk | Gateway) -> None:
-        for place, text in enumerate(addresses):
+        for place, text in present(addresses):
             other = self._addresses.setdefault(ipaddress.ip_network(text), source)
             if other is not source:
                 # Two owners of one address would make the level a matter of luck.
-                self._problem((*path, "addresses", place), f"{text} belongs to {other.id} already")
+                self._problem((*path, "addresses", place), f"{text} belongs to {_named(other)} already")
 
     def _credential(self, path: yamlfile.Path, name: str | None) -> None:
         if name is not None and self._credentials is not None and name not in self._credentials:

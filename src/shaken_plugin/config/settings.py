@@ -1,23 +1,24 @@
 """The settings file: its schema, and reading it.
 
 Field docstrings are the documentation: they become the descriptions of the JSON Schema that
-editors complete from, and ``docs/settings.md``.
+editors complete from, and ``docs/reference.md``.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from shaken_plugin.authentication import ExistingIdentity, OrigidScope, StaleDate, StoreDown
 from shaken_plugin.config import yamlfile
 from shaken_plugin.config.dialplans import dial_plan
-from shaken_plugin.config.models import Matching, Name, Section, Switch, validate
+from shaken_plugin.config.models import Matching, Name, Section, Switch, present, salvage, validate
 from shaken_plugin.core.call import CallerHeader
 from shaken_plugin.core.verification import VerstatProfile
 from shaken_plugin.errors import FailureCode, FileProblems, Problem
@@ -172,20 +173,6 @@ class SigningSettings(Section):
     refuse_phrase: Phrase = "Caller ID Not Authorised"
     """Reason phrase of that answer."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.mode != "off" and not self.credentials:
-            raise ValueError("credentials: at least one is needed to sign (or set mode: off)")
-        names = [credential.name for credential in self.credentials]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"credentials: the name {', '.join(sorted(twice))} stands twice")
-        urls = [pair.x5u for credential in self.credentials for pair in credential.pairs]
-        if twice := {url for url in urls if urls.count(url) > 1}:
-            # RFC 8224 §7.4: a new credential needs a new "info" URL, or verifiers that cached
-            # the old document refuse the new signatures.
-            raise ValueError(f"credentials: the x5u {', '.join(sorted(twice))} stands twice; every pair needs its own")
-        return self
-
 
 class VerificationSettings(Section):
     """The verification service (STI-VS)."""
@@ -212,12 +199,6 @@ class VerificationSettings(Section):
     """Report failures to the sender in a Reason header (RFC 9410)."""
     lab_hosts: list[str] = []
     """Hosts, or host:port, whose certificate URLs may have other ports and private addresses."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.mode != "off" and not self.trust_anchors:
-            raise ValueError("trust_anchors: without any nothing can be trusted (or set mode: off)")
-        return self
 
 
 class LogSettings(Section):
@@ -281,6 +262,7 @@ def parse_settings(path: Path) -> tuple[Settings | None, yamlfile.Document]:
         return None, document
     _make_absolute(document.data, path.absolute().parent)
     settings = validate(Settings, document)
+    _check_links(settings or sound_settings(document), document)
     document.problems.sort(key=lambda problem: (problem.line, problem.column))
     return (None if document.problems else settings), document
 
@@ -303,16 +285,48 @@ def _absolute_references(data: Any, folder: Path) -> None:
             _absolute_references(value, folder)
 
 
-def sound_sections(document: yamlfile.Document) -> Settings | None:
-    """Of settings with mistakes, those sections that have none, the others switched off.
+def _check_links(settings: Settings, document: yamlfile.Document) -> None:
+    """What no field shows alone, of settings that may have other mistakes."""
+    signing, verification = settings.signing, settings.verification
+    if signing and signing.mode != "off" and signing.credentials == []:
+        document.problem(("signing", "credentials"), "at least one is needed to sign (or set mode: off)")
+    if verification and verification.mode != "off" and verification.trust_anchors == []:
+        where = ("verification", "trust_anchors")
+        document.problem(where, "without any nothing can be trusted (or set mode: off)")
+    names = (((*place, "name"), credential.name) for place, credential in credentials_in(settings))
+    _must_differ(names, document, "")
+    # RFC 8224 §7.4: a new credential needs a new "info" URL, or verifiers that cached the old
+    # document refuse the new signatures.
+    urls = (((*place, "x5u"), pair.x5u) for place, _, pair in pairs_in(settings))
+    _must_differ(urls, document, "; every pair needs its own URL")
 
-    Lets what a sound section refers to be checked in the same pass; never to be run with.
+
+def _must_differ(values: Iterable[tuple[yamlfile.Path, str]], document: yamlfile.Document, why: str) -> None:
+    first: dict[str, yamlfile.Path] = {}
+    for place, value in values:
+        if value is not None and (other := first.setdefault(value, place)) is not place:
+            document.problem(place, f"stands twice, first in line {document.places[other][0]}{why}")
+
+
+def sound_settings(document: yamlfile.Document) -> Settings:
+    """Of settings with mistakes what has none; see `models.salvage`.
+
+    Lets all else be checked in the same pass.
     """
-    data = document.data if isinstance(document.data, dict) else {}
-    sections: dict[str, Any] = {}
-    for name, kind in (("signing", SigningSettings), ("verification", VerificationSettings)):
-        sections[name] = validate(kind, yamlfile.Document(document.file, data.get(name))) or {"mode": "off"}
-    return validate(Settings, yamlfile.Document(document.file, sections))
+    return salvage(Settings, document.data if isinstance(document.data, dict) else {})  # type: ignore[no-any-return]  # Settings, with gaps
+
+
+def credentials_in(settings: Settings) -> Iterator[tuple[yamlfile.Path, CredentialSettings]]:
+    """The credentials of settings, also of `sound_settings`, each with its place."""
+    for index, credential in present(settings.signing.credentials if settings.signing else None):
+        yield ("signing", "credentials", index), credential
+
+
+def pairs_in(settings: Settings) -> Iterator[tuple[yamlfile.Path, CredentialSettings, PairSettings]]:
+    """The pairs of all credentials, likewise."""
+    for place, credential in credentials_in(settings):
+        for index, pair in present(credential.pairs):
+            yield (*place, "pairs", index), credential, pair
 
 
 def policy_file(document: yamlfile.Document) -> Path | None:

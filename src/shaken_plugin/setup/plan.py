@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from shaken_plugin.config.settings import PATH_VARIABLE, Settings, parse_settings, sound_sections
+from shaken_plugin.config.settings import PATH_VARIABLE, Settings, pairs_in, parse_settings, sound_settings
 from shaken_plugin.errors import FileProblems
 from shaken_plugin.lab.servers import share
 from shaken_plugin.setup.accounts import AddToGroup, CreateGroup, CreateUser
@@ -180,7 +180,7 @@ def _settings(machine: Machine, remarks: list[str]) -> Settings | None:
         return None
     if settings is None:
         remarks.append(f"{path} has mistakes; see: shaken check-config --settings {path}")
-    return settings or sound_sections(document)
+    return settings or sound_settings(document)
 
 
 def _rights(machine: Machine, settings: Settings | None, remarks: list[str]) -> SetRights | None:
@@ -206,8 +206,8 @@ def _rights(machine: Machine, settings: Settings | None, remarks: list[str]) -> 
 def _named_keys(machine: Machine, settings: Settings | None) -> list[Path]:
     if settings is None:
         return []
-    references = [pair.key for credential in settings.signing.credentials for pair in credential.pairs]
-    names = [reference.removeprefix("file:") for reference in references if reference.startswith("file:")]
+    references = [pair.key for _, _, pair in pairs_in(settings)]
+    names = [key.removeprefix("file:") for key in references if key is not None and key.startswith("file:")]
     # Relative names were made absolute where the file lies now, absolute ones are the machine's.
     return [Path(name) if Path(name).is_relative_to(machine.root) else machine.at(name) for name in names]
 
@@ -221,7 +221,8 @@ def _holds_key(path: Path) -> bool:
 
 
 def _database(settings: Settings | None, remarks: list[str]) -> list[Step]:
-    path = DATABASE if settings is None else settings.store.path
+    path = settings.store.path if settings and settings.store else None
+    path = path or DATABASE
     if path != DATABASE:
         remarks.append(
             f"the settings keep the store in {path}, not in {DATABASE}: give its folder 2770 and the file 0660, "

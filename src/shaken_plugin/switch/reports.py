@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import Final
 
 from shaken_plugin.authentication import Credential, Signing
+from shaken_plugin.certs.credentials import expiry_warning
 from shaken_plugin.config.settings import Settings
 from shaken_plugin.core.attestation import Decision, Level
 from shaken_plugin.core.call import CallMessage
@@ -16,13 +16,6 @@ from shaken_plugin.core.verification import Verdict
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.telemetry import Throttle, event
-
-_DAY = 86_400.0
-EXPIRY_SHARE: Final = 1 / 3
-"""Share of a certificate's life that is left when warnings begin, as ACME clients renew; 46 % of
-real certificates live seven days or less, so a fixed number of days will not do."""
-EXPIRY_MOST: Final = 30 * _DAY
-"""Seconds before the end at which even a certificate of several years is warned about."""
 
 
 class Reporter:
@@ -104,18 +97,9 @@ class Reporter:
         )
 
     def _warn_of_expiry(self, credential: Credential, now: float) -> None:
-        end = credential.lasts_until(now)
-        current = credential.current(now)
-        life = current.certificate.not_after - current.certificate.not_before if current else 0.0
-        if end - now < min(life * EXPIRY_SHARE, EXPIRY_MOST):
+        if text := expiry_warning(credential, now):
             self._observer.count("credential_expiring")
-            left = end - now
-            self._throttle.warn(
-                f"expiry {credential.name}",
-                f"credential {credential.name}: no certificate is valid beyond {left / 3600:.1f} hours from now; "
-                "add the next pair to the settings and run 'shaken apply'",
-                now,
-            )
+            self._throttle.warn(f"expiry {credential.name}", text, now)
 
     def verification(
         self,
