@@ -78,6 +78,17 @@ class SigningPair:
     live_from: float
     """POSIX seconds from which this pair signs."""
 
+    def refuses(self, orig: Party, iat: float, now: float) -> SkipReason | None:
+        """Why nothing may be signed with it for this caller and these times, None where it may."""
+        # RFC 8224 §6.1 step 3: "MUST verify that both the current time and the date lie within
+        # the validity period of its credential".
+        if not (self.certificate.valid_at(now) and self.certificate.valid_at(iat)):
+            return SkipReason.CREDENTIAL_NOT_VALID
+        # RFC 8224 §6.1 step 1: MUST NOT add Identity where it is not authoritative.
+        if not self.certificate.authorises(orig):
+            return SkipReason.CREDENTIAL_SCOPE
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -249,13 +260,9 @@ class AuthenticationService:
         if credential is None:
             return replace(base, skip=SkipReason.NO_CREDENTIAL)
         pair = credential.current(now)
-        # RFC 8224 §6.1 step 3: "MUST verify that both the current time and the date lie within
-        # the validity period of its credential".
-        if pair is None or not pair.certificate.valid_at(iat):
-            return replace(base, skip=SkipReason.CREDENTIAL_NOT_VALID, credential=credential)
-        # RFC 8224 §6.1 step 1: MUST NOT add Identity where it is not authoritative.
-        if not pair.certificate.authorises(base.orig):
-            return replace(base, skip=SkipReason.CREDENTIAL_SCOPE, credential=credential)
+        skip = SkipReason.CREDENTIAL_NOT_VALID if pair is None else pair.refuses(base.orig, iat, now)
+        if pair is None or skip is not None:
+            return replace(base, skip=skip, credential=credential)
         origid = self._origid(decision.source, random_origid)
         claims = shaken_claims(
             attest=decision.level.attest,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -35,6 +36,51 @@ def test_every_command_explains_itself(run: Run, name: str) -> None:
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["check-config", "--no-such-option"], ["schema", "other"]])
 def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
     assert "Usage: " in run(*arguments, code=2).stderr
+
+
+def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _leaves(inner, (*path, name))
+    else:
+        yield path, command
+
+
+def test_every_command_takes_json() -> None:
+    leaves = dict(_leaves(main))
+    assert len(leaves) > 8
+    for path, command in leaves.items():
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
+
+
+ERRORS = {
+    "check-config": ["check-config"],
+    "apply": ["apply"],
+    "explain": ["explain", "--from", "+12155551212", "--to", "911"],
+    "sign": ["sign", "--attest", "A", "--from", "+12155551212", "--to", "911"],
+    "verify": ["verify", "--from", "+12155551212", "--to", "911"],
+}
+
+
+@pytest.mark.parametrize("arguments", ERRORS.values(), ids=ERRORS)
+def test_errors_are_json_too(
+    run_json: Callable[..., Any], provider: Provider, change: Callable[..., None], arguments: list[str]
+) -> None:
+    change(signing={"freshness": "soon"})
+    wrong = run_json(*arguments, code=1, stdin="x")
+    assert wrong["ok"] is False
+    assert [problem["path"] for problem in wrong["problems"]] == ["signing.freshness"]
+    provider.settings.unlink()
+    missing = run_json(*arguments, code=3, stdin="x")
+    assert (missing["ok"], missing["problems"][0]["file"]) == (False, str(provider.settings))
+    assert "cannot be read" in missing["error"]
+
+
+@pytest.mark.usefixtures("in_force")
+def test_an_error_that_is_no_files_is_json_too(run_json: Callable[..., Any]) -> None:
+    assert run_json("decode", stdin="", code=1) == {
+        "ok": False, "error": "there is no Identity header in it", "problems": [],
+    }  # fmt: skip
 
 
 # --- check-config -------------------------------------------------------------------------------
@@ -157,6 +203,7 @@ def test_the_schema_is_that_of_the_reader(
     import json
 
     schema = json.loads(CliRunner().invoke(main, ["schema", *arguments]).stdout)
+    assert run_json("schema", *arguments) == schema
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == model.__name__
     assert set(schema["properties"]) == set(model.model_fields)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from shaken_plugin.core.attestation import RULES
+from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, invite
 
 CALL = ["--from", "+12155551212", "--to", "+12025550143"]
 CUSTOMER, GATEWAY, SUSPENDED = "127.0.0.2", "127.0.0.3", "127.0.0.6"
@@ -47,9 +48,10 @@ def test_it_says_why_and_what_is_missing(run: Run, run_json: Callable[..., Any])
     arguments = ["explain", "--from", "+14155550177", "--to", "2025550143", "--source", CUSTOMER]
     data = run_json(*arguments)
     assert data["missing"] == ["a renewal of LOA-2025-007"]
-    last = data["trace"][-1]
-    assert (last["rule"], last["held"]) == ("right", False)
-    assert "LOA-2025-007" in last["record"]
+    right, *final = data["trace"][-3:]
+    assert (right["rule"], right["held"]) == ("right", False)
+    assert "LOA-2025-007" in right["record"]
+    assert [(step["rule"], step["held"]) for step in final] == [("credential", True), ("scope", True)]
     assert "for a better level: a renewal of LOA-2025-007" in run(*arguments).stdout
 
 
@@ -65,8 +67,80 @@ def test_what_an_anonymous_caller_gets_is_what_the_switch_does(run_json: Callabl
 def test_another_time_may_be_pretended(run_json: Callable[..., Any], present: float) -> None:
     letter = ["explain", "--from", "+13125550142", "--to", "2025550143", "--source", CUSTOMER]
     assert run_json(*letter)["level"] == "A"
-    later = run_json(*letter, "--at", str(present + 200 * 86_400))
-    assert (later["level"], later["at"]) == ("B", present + 200 * 86_400)
+    later = run_json(*letter, "--at", str(present + 200 * 86_400), code=1)
+    assert (later["level"], later["at"]) == ("unsigned", present + 200 * 86_400)
+    assert later["level_by_records"] == "B"
+    assert later["trace"][-1]["rule"] == "credential"  # no certificate that is known lasts so long
+
+
+# --- What the switch needs besides records --------------------------------------------------------
+
+
+@pytest.fixture
+def certified(provider: Provider, living: Authority, present: float) -> Callable[..., None]:
+    """Puts another certificate in place of the provider's."""
+
+    def put(**how: Any) -> None:
+        issued = living.issue(now=present, **how)
+        (provider.folder / "signing.key").write_bytes(issued.key)
+        (provider.folder / "chain.pem").write_bytes(issued.chain)
+
+    return put
+
+
+@pytest.mark.usefixtures("in_force")
+def test_with_an_expired_certificate_nothing_is_promised(
+    run: Run, run_json: Callable[..., Any], certified: Callable[..., None], tmp_path: Path
+) -> None:
+    certified(spc="709J", defect=Defect.EXPIRED)
+    data = run_json("explain", *CALL, "--source", CUSTOMER, code=1)
+    assert (data["level"], data["level_by_records"]) == ("unsigned", "A")
+    last = data["trace"][-1]
+    assert (last["rule"], last["held"], last["record"]) == ("credential", False, "credential main")
+    assert data["missing"] == ["a certificate that is live and valid"]
+    told = run("explain", *CALL, "--source", CUSTOMER, code=1).stdout
+    assert told.startswith("level unsigned (by the records: A)\n")
+    message = tmp_path / "invite.sip"
+    message.write_text(invite())
+    assert run_json("sign", message, "--source", CUSTOMER, code=1)["skip"] == "credential_not_valid"
+
+
+@pytest.mark.usefixtures("in_force")
+def test_a_certificate_for_other_numbers_promises_nothing(
+    run_json: Callable[..., Any], certified: Callable[..., None], change: Callable[..., None], in_force: Provider
+) -> None:
+    certified(numbers=("12155559999",))
+    pair = {"key": "file:signing.key", "chain": "file:chain.pem", "x5u": in_force.x5u}
+    change(signing={"credentials": [{"name": "main", "pairs": [pair]}]})
+    data = run_json("explain", *CALL, "--source", CUSTOMER, code=1)
+    assert [(step["rule"], step["held"]) for step in data["trace"][-2:]] == [("credential", True), ("scope", False)]
+
+
+@pytest.mark.usefixtures("in_force")
+def test_with_signing_off_nothing_is_promised(run_json: Callable[..., Any], change: Callable[..., None]) -> None:
+    change(signing={"mode": "off", "credentials": []})
+    data = run_json("explain", *CALL, "--source", CUSTOMER, code=1)
+    assert (data["level"], data["level_by_records"], data["trace"][-1]["rule"]) == ("unsigned", "A", "mode")
+
+
+@pytest.mark.usefixtures("in_force")
+def test_a_key_that_cannot_be_read_is_3_and_told(run: Run, run_json: Callable[..., Any], in_force: Provider) -> None:
+    (in_force.folder / "signing.key").unlink()
+    (in_force.folder / "anchors.pem").unlink()
+    assert "pairs[0].key: " in run("explain", *CALL, "--source", CUSTOMER, code=3).stderr
+    (problem,) = run_json("explain", *CALL, "--source", CUSTOMER, code=3)["problems"]
+    assert problem["line"] > 1
+    run_json("explain", *CALL, "--source", SUSPENDED, code=1)
+
+
+@pytest.mark.usefixtures("in_force")
+def test_a_credential_of_the_policy_that_is_not_in_the_settings_is_told(
+    run_json: Callable[..., Any], in_force: Provider
+) -> None:
+    policy = in_force.folder / "policy.yaml"
+    policy.write_text(policy.read_text().replace("- id: acme\n", "- id: acme\n  credential: gone\n"))
+    data = run_json("explain", *CALL, "--source", CUSTOMER, "--policy", policy, code=1)
+    assert data["trace"][-1]["finding"] == "no credential is configured for this customer"
 
 
 def test_a_policy_file_may_be_tried_before_it_is_in_force(

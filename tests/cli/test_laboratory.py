@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,15 @@ def test_numbers_and_ranges_may_stand_for_an_spc(run: Run, out: Path) -> None:
 def test_life_and_issuer_are_options(run: Run, out: Path) -> None:
     run("lab", "pki", "--out", out, "--spc", "709J", "--days", "7", "--issuer-key", KeyKind.RSA.value)
     leaf, issuer = x509.load_pem_x509_certificates((out / "709J.pem").read_bytes())
-    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 7
+    assert timedelta(days=6.9) < leaf.not_valid_after_utc - datetime.now(UTC) <= timedelta(days=7)
+    assert leaf.not_valid_before_utc < datetime.now(UTC) - timedelta(hours=1)
     assert issuer.public_key().__class__.__name__ == "RSAPublicKey"
+
+
+def test_a_certificate_of_one_day_is_valid(run: Run, out: Path) -> None:
+    run("lab", "pki", "--out", out, "--spc", "709J", "--days", "1")
+    (leaf, *_) = parse_chain((out / "709J.pem").read_bytes())
+    assert leaf.not_valid_after_utc > datetime.now(UTC) + timedelta(hours=23)
 
 
 @pytest.mark.parametrize("defect", [defect.value for defect in Defect])

@@ -10,7 +10,7 @@ import pytest
 
 from shaken_plugin.core.attestation import RULES
 from shaken_plugin.core.sip import format_date
-from shaken_plugin.lab.pki import Authority
+from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from tests.cli.conftest import Run, invite
 from tests.services.builders import claims_of, token_part
@@ -113,18 +113,60 @@ def test_a_key_or_anchor_that_is_not_there_is_3(run: Run, provider: Provider, me
 
 
 @pytest.mark.usefixtures("provider")
-def test_claims_are_signed_as_told(run: Run, run_json: Callable[..., Any]) -> None:
+def test_claims_are_signed_as_told(run: Run, run_json: Callable[..., Any], present: float) -> None:
     origid = "11111111-2222-4333-8444-555555555555"
-    data = run_json("sign", *CLAIMS, "--origid", origid, "--iat", "1700000000")
+    data = run_json("sign", *CLAIMS, "--origid", origid, "--iat", int(present) - 9)
     assert data["claims"] == claims_of(data["identity"])
     assert data["claims"] == {
         "attest": "B",
         "dest": {"tn": ["12025550143"]},
-        "iat": 1_700_000_000,
+        "iat": int(present) - 9,
         "orig": {"tn": "12155551212"},
         "origid": origid,
     }
     assert run("sign", *CLAIMS).stdout.count(";info=<") == 1
+
+
+FORGED = {
+    "iat before the certificate": (["--iat", "1700000000"], "credential_not_valid", 1),
+    "iat before the epoch": (["--iat", "-5"], "credential_not_valid", 1),
+    "time behind the certificate": (["--at", "2090-01-01"], "valid at this time", 1),
+    "origid": (["--origid", "nonsense"], "is not a UUID", 2),
+    "origid in braces": (["--origid", "{11111111-2222-4333-8444-555555555555}"], "is not a UUID", 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told", "code"), FORGED.values(), ids=FORGED)
+@pytest.mark.usefixtures("provider")
+def test_what_verifiers_would_refuse_is_signed_only_if_forced(
+    run: Run, arguments: list[str], told: str, code: int
+) -> None:
+    refused = run("sign", *CLAIMS, *arguments, code=code)
+    assert told in refused.stderr
+    assert refused.stdout == ""
+    assert ";info=<" in run("sign", *CLAIMS, *arguments, "--force-invalid").stdout
+
+
+@pytest.mark.parametrize(
+    ("how", "skip"),
+    [
+        ({"spc": "709J", "defect": Defect.EXPIRED}, "credential_not_valid"),
+        ({"spc": "709J", "defect": Defect.NOT_YET_VALID}, "credential_not_valid"),
+        ({"numbers": ("12155559999",)}, "credential_scope"),
+    ],
+    ids=["expired", "not yet valid", "other number"],
+)
+def test_a_certificate_of_the_command_line_is_no_exception(
+    run: Run, run_json: Callable[..., Any], tmp_path: Path, living: Authority, present: float,
+    how: dict[str, Any], skip: str,
+) -> None:  # fmt: skip
+    issued = living.issue(now=present, **how)
+    (tmp_path / "a.key").write_bytes(issued.key)
+    (tmp_path / "a.pem").write_bytes(issued.chain)
+    files = ["--key", tmp_path / "a.key", "--chain", tmp_path / "a.pem", "--x5u", "https://a.example/b.pem"]
+    assert f"not signed: {skip}" in run("sign", *CLAIMS, *files, code=1).stderr
+    assert skip in run_json("sign", *CLAIMS, *files, code=1)["error"]
+    assert run_json("sign", *CLAIMS, *files, "--force-invalid")["claims"]["attest"] == "B"
 
 
 @pytest.mark.usefixtures("provider")
@@ -183,6 +225,7 @@ def test_a_credential_that_is_not_there_or_not_valid_is_1(run: Run) -> None:
         [*CLAIMS, "--key", "/nonexistent"],
         [*CLAIMS, "--key", ".", "--chain", ".", "--x5u", "https://a.example/b.pem"],
         ["-", "--attest", "A"],
+        ["-", "--force-invalid"],
     ],
     ids=" ".join,
 )

@@ -113,6 +113,14 @@ def test_another_certificate_is_looked_at_with_the_choices_of_the_settings(
     assert run_json("verify", *NUMBERS, *chain, "--at", present, stdin=lab, code=1)["code"] == "x5u_mismatch"
 
 
+def test_verstat_is_written_as_the_settings_have_it(
+    run: Run, run_json: Callable[..., Any], message: Path, change: Callable[..., None]
+) -> None:
+    change(verification={"verstat_level": True})
+    assert run_json("verify", message)["verstat"] == "TN-Validation-Passed-A"
+    assert run("verify", message).stdout.startswith("passed: TN-Validation-Passed-A\n")
+
+
 def test_the_dial_plan_is_an_option_beside_anchors(run: Run, message: Path, in_force: Provider) -> None:
     anchors = ["--anchors", in_force.folder / "anchors.pem", "--certificate", in_force.folder / "chain.pem"]
     run("verify", message, *anchors, "--country", "GB")

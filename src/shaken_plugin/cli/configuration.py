@@ -68,7 +68,7 @@ def _must_be_readable(settings_file: Path) -> None:
     try:
         read_text(settings_file)
     except FileProblems as exc:
-        fail(str(exc))
+        fail(exc)
 
 
 @click.command("check-config")
@@ -110,6 +110,7 @@ def apply_(settings_file: Path, as_json: bool) -> None:
 
 @click.command("schema")
 @click.argument("file", type=click.Choice(["settings", "policy"]), default="settings")
+@click.option("--json", is_flag=True, expose_value=False, help="Changes nothing: it is JSON in any case.")
 def schema(file: str) -> None:
     """Print the JSON Schema of the settings or the policy file, for editors to complete from."""
     model = Settings if file == "settings" else PolicyFile

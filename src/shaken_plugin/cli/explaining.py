@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.text import Text
 
 from shaken_plugin import runtime
-from shaken_plugin.cli.inputs import read_party, read_settings
+from shaken_plugin.authentication import Signing
+from shaken_plugin.cli.inputs import as_uri, build_services, read_party, read_settings
 from shaken_plugin.cli.output import (
     EXISTING_FILE,
     Exit,
@@ -25,8 +28,9 @@ from shaken_plugin.cli.output import (
 )
 from shaken_plugin.config.policyfile import parse_policy
 from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step, decide
-from shaken_plugin.core.call import is_anonymous, is_emergency
+from shaken_plugin.core.call import CallMessage, is_emergency
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import FileProblems, SkipReason, StoreUnavailable
 from shaken_plugin.ports import PolicyStore
@@ -70,18 +74,23 @@ def explain(
     Exit code 0 if it would be signed, 1 if not.
     """
     now = time.time() if at is None else at
-    settings = read_settings(settings_file)
+    settings, document = read_settings(settings_file)
     try:
         store: PolicyStore = SqliteStore(Path(settings.store.path)) if policy is None else _policy_store(policy)
-        decision = _decide(settings, store, _WhatIf(caller, called, source, user), now)
+        call = _WhatIf(caller, called, source, user)
+        decision = _decide(settings, store, call, now)
+        by_records = decision.level
+        if decision.level.attest is not None:
+            decision = _as_the_switch(decision, settings, document, store, call, now)
     except StoreUnavailable as exc:
         fail(f"the policy in force cannot be read: {exc}")
     except FileProblems as exc:
-        fail(str(exc), Exit.NO)
+        fail(exc, Exit.NO)
     if as_json:
         print_json(
             {
                 "level": decision.level.value,
+                "level_by_records": by_records.value,
                 "policy_version": decision.policy_version,
                 "at": now,
                 "trace": [step._asdict() for step in decision.trace],
@@ -89,7 +98,7 @@ def explain(
             }
         )
     else:
-        print_decision(decision)
+        print_decision(decision, by_records)
     sys.exit(Exit.YES if decision.level.attest else Exit.NO)
 
 
@@ -107,18 +116,64 @@ def _decide(settings: Settings, store: PolicyStore, call: _WhatIf, now: float) -
     request_uri = f"tel:{dest.digits}" if isinstance(dest, TelephoneNumber) else dest.uri
     emergency = is_emergency(request_uri, "", "", plan)
     facts = store.facts(call.source, call.user, number)
-    decision = decide(CallFacts(orig, dest, emergency), facts, runtime.attestation_policy(settings, plan), now)
-    if decision.level.attest is not None and is_anonymous(orig):
-        # Not a matter of records, so no rule: the switch does not sign it all the same.
-        step = Step("anonymous", False, None, SkipReason.CALLER_ANONYMOUS.value, "a caller ID that is not withheld")
-        decision = replace(decision, level=Level.UNSIGNED, trace=(*decision.trace, step))
-    return decision
+    return decide(CallFacts(orig, dest, emergency), facts, runtime.attestation_policy(settings, plan), now)
 
 
-def print_decision(decision: Decision) -> None:
-    """A decision for people: level, trace, and what is missing for a better one."""
+_BEYOND_RECORDS: Final = {
+    SkipReason.SIGNING_OFF: ("mode", "signing.mode: active"),
+    SkipReason.CALLER_ANONYMOUS: ("anonymous", "a caller ID that is not withheld"),
+    SkipReason.NO_CREDENTIAL: ("credential", "that credential in the settings"),
+    SkipReason.CREDENTIAL_NOT_VALID: ("credential", "a certificate that is live and valid"),
+    SkipReason.CREDENTIAL_SCOPE: ("scope", "a certificate that covers the caller's number"),
+    SkipReason.SIGNER_FAILED: ("signature", "a private key that can be used"),
+}
+"""Why the switch signs nothing although the records allow it: name of the step, what is missing."""
+
+
+def _as_the_switch(
+    decision: Decision, settings: Settings, document: Document, store: PolicyStore, call: _WhatIf, now: float
+) -> Decision:
+    """The decision with final steps for what is no matter of records: the switch itself is asked."""
+    if settings.signing.mode == "off":
+        signing = Signing(SkipReason.SIGNING_OFF)
+    else:
+        # Without the verifying half: its mistakes are none of this question.
+        verification = settings.verification.model_copy(update={"mode": "off"})
+        services = build_services(settings.model_copy(update={"verification": verification}), document, now)
+        assert services.authentication is not None
+        services.authentication.store = store
+        message = CallMessage(
+            method="INVITE",
+            request_uri=as_uri(call.called),
+            to=f"<{as_uri(call.called)}>",
+            callers={settings.signing.sources[0]: (f"<{as_uri(call.caller)}>",)},
+            source=call.source,
+            user=call.user,
+        )
+        signing = services.authentication.sign(message, now, str(uuid.uuid4()))
+    record = f"credential {signing.credential.name}" if signing.credential else None
+    steps = []
+    if signing.skip in {None, SkipReason.CREDENTIAL_SCOPE, SkipReason.SIGNER_FAILED}:
+        steps.append(Step("credential", True, record, "a certificate is live and valid", None))
+    if signing.skip in {None, SkipReason.SIGNER_FAILED}:
+        steps.append(Step("scope", True, record, "the certificate covers the caller", None))
+    if signing.skip is None:
+        return replace(decision, trace=(*decision.trace, *steps))
+    rule, missing = _BEYOND_RECORDS.get(signing.skip, (signing.skip.code, None))
+    steps.append(Step(rule, False, record, signing.skip.value, missing))
+    return replace(decision, level=Level.UNSIGNED, trace=(*decision.trace, *steps))
+
+
+def print_decision(decision: Decision, by_records: Level | None = None) -> None:
+    """A decision for people: level, trace, and what is missing for a better one.
+
+    Args:
+        decision: what becomes of the call.
+        by_records: the level that the records alone give.
+    """
     style = {Level.A: "bold green", Level.B: "bold yellow", Level.C: "bold yellow"}.get(decision.level, "bold red")
-    console.print(f"level {decision.level.value}", style=style, markup=False)
+    but = f" (by the records: {by_records.value})" if by_records not in {None, decision.level} else ""
+    console.print(f"level {decision.level.value}{but}", style=style, markup=False)
     rows = table("", "rule", "finding", "record")
     for step in decision.trace:
         mark = Text("+", style="green") if step.held else Text("-", style="yellow")

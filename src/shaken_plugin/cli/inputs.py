@@ -11,7 +11,7 @@ import click
 from shaken_plugin import runtime
 from shaken_plugin.cli.output import Exit, fail
 from shaken_plugin.config.settings import Settings, parse_settings
-from shaken_plugin.config.yamlfile import render
+from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.sip import Request, Uri
 from shaken_plugin.core.telephone import DialPlan, Party, canonical_party
 from shaken_plugin.errors import FileProblems, NumberError, SipSyntaxError
@@ -57,28 +57,35 @@ def identity_values(data: bytes) -> list[str]:
 def read_party(text: str, plan: DialPlan) -> Party:
     """A number or URI as typed on the command line."""
     try:
-        uri = text if re.match(r"(?i)(sips?|tel|urn):", text) else f"tel:{text}"
-        return canonical_party(Uri.parse(uri), plan)
+        return canonical_party(Uri.parse(as_uri(text)), plan)
     except (SipSyntaxError, NumberError) as exc:
         raise click.BadParameter(f"{text}: {exc}") from exc
 
 
-def read_settings(path: Path) -> Settings:
-    """The settings; ends the command with all their mistakes."""
+def as_uri(text: str) -> str:
+    """A number or URI as typed on the command line, as a URI."""
+    return text if re.match(r"(?i)(sips?|tel|urn):", text) else f"tel:{text}"
+
+
+def read_settings(path: Path) -> tuple[Settings, Document]:
+    """The settings, and the document that knows their places; ends the command with all mistakes."""
     try:
         settings, document = parse_settings(path)
     except FileProblems as exc:
-        fail(str(exc))
+        fail(exc)
     if settings is None:
-        fail(str(FileProblems(document.problems)), Exit.NO)
-    return settings
+        fail(FileProblems(document.problems), Exit.NO)
+    return settings, document
 
 
 def read_services(path: Path, now: float) -> runtime.Services:
     """The services that settings describe; ends the command where they cannot be built."""
-    settings = read_settings(path)
-    problems: list[str] = []
-    services = runtime.build(settings, now, lambda place, text: problems.append(f"{render(place)}: {text}"))
-    if problems:
-        fail("\n".join(problems))
+    return build_services(*read_settings(path), now)
+
+
+def build_services(settings: Settings, document: Document, now: float) -> runtime.Services:
+    """Likewise, of settings that were read already."""
+    services = runtime.build(settings, now, document.problem)
+    if document.problems:
+        fail(FileProblems(document.problems))
     return services

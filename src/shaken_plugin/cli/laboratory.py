@@ -13,7 +13,7 @@ from shaken_plugin.certs.directory import file_name
 from shaken_plugin.cli.output import Exit, console, fail, json_option, print_json
 from shaken_plugin.core.certificates import SigningCertificate
 from shaken_plugin.errors import VerificationFailure
-from shaken_plugin.lab.pki import Authority, Defect, KeyKind
+from shaken_plugin.lab.pki import AGE, Authority, Defect, KeyKind
 from shaken_plugin.lab.provider import CERTIFICATE_HOST
 from shaken_plugin.lab.servers import LabError
 
@@ -37,7 +37,7 @@ def lab() -> None:
 )
 @click.option("--name", help="Name of the files; default: the SPC.")
 @click.option("--x5u", help=f"URL of the chain; default: https://{CERTIFICATE_HOST}/NAME.pem.")
-@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="Life of the certificate.")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="Days it is valid from now.")
 @click.option(
     "--issuer-key", type=click.Choice([kind.value for kind in KeyKind]), default="p256", show_default=True,
     help="Keys of a new root and intermediate.",
@@ -78,7 +78,7 @@ def pki(
             spc=spc,
             numbers=numbers,
             ranges=ranges,
-            lifetime=timedelta(days=days),
+            lifetime=AGE + timedelta(days=days),
             defect=Defect(defect) if defect else None,
         )
         if not defect:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shaken_plugin.config.settings import moment, settings_path
+from shaken_plugin.errors import FileProblems
 
 
 class Exit(IntEnum):
@@ -41,9 +42,14 @@ def visible(text: object) -> Text:
     return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)))
 
 
-def fail(text: str, code: Exit = Exit.MISSING) -> NoReturn:
-    """Say what is wrong, and end."""
-    errors.print(text, style="red", markup=False)
+def fail(what: str | FileProblems, code: Exit = Exit.MISSING) -> NoReturn:
+    """Say what is wrong, and end; with ``--json`` on standard output, for programs."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        problems = what.problems if isinstance(what, FileProblems) else []
+        print_json({"ok": False, "error": str(what), "problems": [problem._asdict() for problem in problems]})
+    else:
+        errors.print(str(what), style="red", markup=False)
     sys.exit(code)
 
 

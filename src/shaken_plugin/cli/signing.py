@@ -45,6 +45,10 @@ from shaken_plugin.errors import CredentialError, SkipReason
 @click.option("--key", type=EXISTING_FILE, help="Private key instead of a credential.")
 @click.option("--chain", type=EXISTING_FILE, help="Its certificate chain.")
 @click.option("--x5u", help="URL of the chain.")
+@click.option(
+    "--force-invalid", is_flag=True,
+    help="With --attest: sign outside the certificate's validity and scope, and any origid. For tests of verifiers.",
+)  # fmt: skip
 @at_option
 @json_option
 def sign(source: str | None, settings_file: Path, at: float | None, as_json: bool, **options: Any) -> None:
@@ -58,8 +62,8 @@ def sign(source: str | None, settings_file: Path, at: float | None, as_json: boo
     if source is None:
         _sign_claims(settings_file, now, as_json=as_json, **options)
         return
-    if options["attest"]:
-        raise click.UsageError("--attest goes with --from and --to, not with a message")
+    if options["attest"] or options["force_invalid"]:
+        raise click.UsageError("--attest and --force-invalid go with --from and --to, not with a message")
     services = read_services(settings_file, now)
     if services.authentication is None:
         fail("signing is off in the settings")
@@ -101,18 +105,27 @@ def _sign_claims(settings_file: Path, now: float, *, as_json: bool, **options: A
     if not (options["attest"] and options["caller"] and options["called"]):
         raise click.UsageError("give a SIP message, or --attest, --from and --to")
     pair, plan = _pair(settings_file, now, options)
-    claims = shaken_claims(
-        attest=Attest(options["attest"]),
-        orig=read_party(options["caller"], plan),
-        dest=read_party(options["called"], plan),
-        iat=int(now) if options["iat"] is None else options["iat"],
-        origid=options["origid"] or str(uuid.uuid4()),
-    )
+    orig, dest = read_party(options["caller"], plan), read_party(options["called"], plan)
+    iat = int(now) if options["iat"] is None else options["iat"]
+    origid = options["origid"] or str(uuid.uuid4())
+    if not options["force_invalid"]:
+        if not _is_uuid(origid):
+            raise click.BadParameter(f"{origid!r} is not a UUID (RFC 8588 §5)", param_hint="--origid")
+        if (skip := pair.refuses(orig, iat, now)) is not None:
+            fail(f"not signed: {skip.code}: {skip.value} (--force-invalid signs it all the same)", Exit.NO)
+    claims = shaken_claims(attest=Attest(options["attest"]), orig=orig, dest=dest, iat=iat, origid=origid)
     value = identity_header(pair, claims).format()
     if as_json:
         print_json({"identity": value, "claims": claims})
     else:
         click.echo(value)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 def _pair(settings_file: Path, now: float, options: dict[str, Any]) -> tuple[SigningPair, DialPlan]:
@@ -137,6 +150,8 @@ def _pair(settings_file: Path, now: float, options: dict[str, Any]) -> tuple[Sig
     if credential is None:
         fail(f"the settings have no credential {name}", Exit.NO)
     current = credential.current(now)
+    if current is None and options["force_invalid"]:
+        current = credential.pairs[0]
     if current is None:
         fail(f"no certificate of credential {name} is valid at this time", Exit.NO)
     return current, services.plan

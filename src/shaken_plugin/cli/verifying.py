@@ -14,7 +14,7 @@ import click
 from shaken_plugin import runtime
 from shaken_plugin.certs.directory import CertificateDirectory
 from shaken_plugin.certs.memory import CertificateMemory
-from shaken_plugin.cli.inputs import identity_values, is_message, read_input, read_request, read_settings
+from shaken_plugin.cli.inputs import as_uri, identity_values, is_message, read_input, read_request, read_settings
 from shaken_plugin.cli.output import (
     EXISTING_FILE,
     Exit,
@@ -29,13 +29,13 @@ from shaken_plugin.cli.output import (
 )
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.config.settings import Settings
-from shaken_plugin.config.yamlfile import render
+from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.verification import IdentityResult, Result, Verdict, VerificationRules, VerstatProfile
-from shaken_plugin.errors import VerificationFailure
+from shaken_plugin.errors import FileProblems, VerificationFailure
 from shaken_plugin.verification import VerificationService
 
 
@@ -76,17 +76,19 @@ def verify(
     message = _call_to_verify(read_input(source), caller, called)
     documents = None if certificate is None else _for_every_x5u(message, certificate.read_bytes())
     if anchors is None:
-        settings = read_settings(settings_file)
-        service, profile = _configured(settings, documents), settings.verification.verstat
+        settings, document = read_settings(settings_file)
+        service, chosen = _configured(settings, document, documents), settings.verification
+        profile, level = chosen.verstat, chosen.verstat_level
     else:
         roots = _anchors_of(anchors)
         service = VerificationService(VerificationRules(_plan(country)), roots, CertificateMemory(documents or {}))
-        profile = VerstatProfile.ATIS1000082
+        profile, level = VerstatProfile.ATIS1000082, False
     verdict = service.verify(message, now)
+    verstat = verdict.verstat(profile, level=level)
     if as_json:
-        print_json(_verdict_data(verdict, profile))
+        print_json(_verdict_data(verdict, verstat))
     else:
-        _print_verdict(verdict, profile)
+        _print_verdict(verdict, verstat)
     sys.exit(Exit.YES if verdict.result is Result.PASSED else Exit.NO)
 
 
@@ -96,27 +98,23 @@ def _call_to_verify(data: bytes, caller: str | None, called: str | None) -> Call
     if caller is None or called is None:
         raise click.UsageError("an Identity header alone needs --from and --to")
 
-    def uri(text: str) -> str:
-        return text if ":" in text else f"tel:{text}"
-
     return CallMessage(
         method="INVITE",
-        request_uri=uri(called),
-        to=f"<{uri(called)}>",
-        callers={CallerHeader.FROM: (f"<{uri(caller)}>",)},
+        request_uri=as_uri(called),
+        to=f"<{as_uri(called)}>",
+        callers={CallerHeader.FROM: (f"<{as_uri(caller)}>",)},
         identity=tuple(identity_values(data)),
     )
 
 
-def _configured(settings: Settings, documents: Mapping[str, bytes] | None) -> VerificationService:
+def _configured(settings: Settings, document: Document, documents: Mapping[str, bytes] | None) -> VerificationService:
     """The verifier that settings describe; it needs none of the private keys."""
     chosen = settings.verification
     if chosen.mode == "off":
         fail("verification is off in the settings; give --anchors")
-    problems: list[str] = []
-    roots = runtime.build_anchors(chosen, lambda place, text: problems.append(f"{render(place)}: {text}"))
+    roots = runtime.build_anchors(chosen, document.problem)
     if roots is None:
-        fail("\n".join(problems))
+        fail(FileProblems(document.problems))
     rules = VerificationRules(runtime.settings_plan(settings), chosen.freshness, frozenset(chosen.lab_hosts))
     folder = CertificateDirectory(Path(chosen.certificates))
     return VerificationService(rules, roots, folder if documents is None else CertificateMemory(documents))
@@ -165,11 +163,11 @@ def _result_data(result: IdentityResult) -> dict[str, Any]:
     }
 
 
-def _verdict_data(verdict: Verdict, profile: VerstatProfile) -> dict[str, Any]:
+def _verdict_data(verdict: Verdict, verstat: str) -> dict[str, Any]:
     failure = verdict.failure
     return {
         "result": verdict.result.value,
-        "verstat": verdict.verstat(profile),
+        "verstat": verstat,
         "code": failure.code if failure else None,
         "status": failure.value.status if failure else None,
         "phrase": failure.value.phrase if failure else None,
@@ -177,9 +175,9 @@ def _verdict_data(verdict: Verdict, profile: VerstatProfile) -> dict[str, Any]:
     }
 
 
-def _print_verdict(verdict: Verdict, profile: VerstatProfile) -> None:
+def _print_verdict(verdict: Verdict, verstat: str) -> None:
     style = {Result.PASSED: "bold green", Result.FAILED: "bold red", Result.NONE: "bold yellow"}[verdict.result]
-    console.print(f"{verdict.result.value}: {verdict.verstat(profile)}", style=style, markup=False)
+    console.print(f"{verdict.result.value}: {verstat}", style=style, markup=False)
     if verdict.failure is not None:
         value = verdict.failure.value
         text = f"  {verdict.failure.code}: {value.meaning} [{value.status} {value.phrase}; {value.section}]"

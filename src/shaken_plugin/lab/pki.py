@@ -38,6 +38,10 @@ CRL_URL: Final = "https://sti-pa.example/download/v1/crl"
 _CRL_ISSUER = (("C", "US"), ("O", "Lab STI-PA"), ("CN", "Lab STI-PA CRL"))
 
 
+AGE: Final = timedelta(days=1)
+"""How long ago the validity of a certificate began, unless it is told: clocks differ."""
+
+
 class Defect(Enum):
     """What can be wrong with a certificate on purpose."""
 
@@ -152,7 +156,7 @@ class Authority:
         numbers: Sequence[str] = (),
         ranges: Sequence[tuple[str, int]] = (),
         lifetime: timedelta = timedelta(days=90),
-        age: timedelta = timedelta(days=1),
+        age: timedelta = AGE,
         defect: Defect | None = None,
     ) -> Issued:
         """A signing key and its chain.
@@ -162,7 +166,7 @@ class Authority:
             spc: Service Provider Code for the TNAuthList.
             numbers: single numbers for it.
             ranges: first number and count for it.
-            lifetime: from start to end of validity.
+            lifetime: from start to end of validity, ``age`` included.
             age: how long ago validity began; negative for the future.
             defect: what shall be wrong.
         """
