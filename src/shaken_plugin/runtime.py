@@ -338,7 +338,14 @@ def apply(path: Path, now: float) -> tuple[Checked, int]:
     checked = check(path, now)
     if checked.problems:
         raise FileProblems(checked.problems)
-    return checked, _write(checked)
+    version = _write(checked)
+    if version == 1 and checked.services is not None:
+        new = (
+            f"{checked.services.settings.store.path} is new: a switch that runs already must be restarted to find it; "
+            "a reload reads the store it started with"
+        )
+        checked.services = replace(checked.services, warnings=(*checked.services.warnings, new))
+    return checked, version
 
 
 def _write(checked: Checked) -> int:
@@ -376,6 +383,8 @@ def start(path: Path, now: float) -> Services:
 def reload(store_path: Path, now: float) -> tuple[Services, int]:
     """What a worker does at a reload: the settings that are in force, no YAML read.
 
+    A file that was changed and not put in force in this very store is a warning.
+
     Returns:
         The services, and the policy version.
 
@@ -396,4 +405,10 @@ def reload(store_path: Path, now: float) -> tuple[Services, int]:
     )
     if problems:
         raise FileProblems(problems)
+    if changed := [path for path, known in header.digests.items() if digests(Path(path)).get(path, known) != known]:
+        text = (
+            f"{' and '.join(changed)} differs from what is in force in {store_path}: run 'shaken apply'; "
+            "where store.path was changed, restart the switch"
+        )
+        services = replace(services, warnings=(*services.warnings, text))
     return services, header.policy_version

@@ -45,7 +45,7 @@ class VerificationService:
 
     def __init__(self, rules: VerificationRules, anchors: TrustAnchors, source: CertificateSource) -> None:
         self._rules = rules
-        self._anchors = anchors
+        self.anchors = anchors
         self._source = source
         self._known: Bounded[str, _Known] = Bounded(MAX_PATHS)
 
@@ -69,7 +69,7 @@ class VerificationService:
         if known is not None and known.version == version and _still_holds(known.found, now):
             return known.found
         try:
-            found: TrustedPath | VerificationFailure = self._anchors.validate(parse_chain(self._source.read(url)), now)
+            found: TrustedPath | VerificationFailure = self.anchors.validate(parse_chain(self._source.read(url)), now)
         except VerificationFailure as failure:
             found = failure
         self._known.put(url, _Known(version, found))

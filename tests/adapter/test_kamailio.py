@@ -568,7 +568,7 @@ def test_the_start_says_what_is_on(bench: Bench) -> None:
     kamailio.child_init(1)
     (line,) = [text for level, text in ksr.logged if level == "info" and "shaken-plugin" in text]
     assert "signing active with main" in line
-    assert "verification active" in line
+    assert "verification active with 1 trust anchors" in line
     assert ksr.counters["loads"] == 1
 
 
@@ -587,6 +587,16 @@ def test_a_reload_takes_what_was_applied_and_keeps_the_old_where_it_is_unusable(
     ksr = FakeKsr(invite())
     again = Kamailio(ksr, bench.provider.settings)
     assert again.switch.services is kamailio.switch.services
+
+
+@pytest.mark.usefixtures("process")
+def test_a_reload_that_takes_nothing_new_says_why(bench: Bench) -> None:
+    ksr = FakeKsr(invite())  # its log is the process's from now on
+    Kamailio(ksr, bench.provider.settings)
+    bench.configure(store={"path": "moved.db"})
+    Kamailio(FakeKsr(invite()), bench.provider.settings)
+    (warning,) = [text for level, text in ksr.logged if level == "warn"]
+    assert "where store.path was changed, restart the switch" in warning
 
 
 @pytest.mark.usefixtures("process")

@@ -313,6 +313,30 @@ def test_reload_with_a_file_that_vanished_refuses_and_names_it(provider: Provide
     assert str(provider.folder / name) in problem.message
 
 
+def test_a_reload_from_the_old_store_says_that_a_restart_is_needed(
+    provider: Provider, change: Callable[..., None]
+) -> None:
+    runtime.start(provider.settings, NOW)
+    assert runtime.reload(_store(provider), NOW)[0].warnings == ()
+    change(store={"path": "moved.db"}, signing={"freshness": 30})
+    checked, _ = runtime.apply(provider.settings, NOW)
+    assert checked.services is not None
+    assert "moved.db is new" in checked.services.warnings[0]
+    services, _ = runtime.reload(_store(provider), NOW)
+    assert services.settings.signing.freshness == 60
+    (warning,) = services.warnings
+    assert warning.startswith(f"{provider.settings} differs from what is in force in {_store(provider)}: run")
+    assert "restart the switch" in warning
+    assert runtime.reload(provider.folder / "moved.db", NOW)[0].warnings == ()
+
+
+def test_a_reload_without_an_apply_says_so(provider: Provider, change: Callable[..., None]) -> None:
+    runtime.start(provider.settings, NOW)
+    change(signing={"freshness": 30})
+    (warning,) = runtime.reload(_store(provider), NOW)[0].warnings
+    assert "run 'shaken apply'" in warning
+
+
 def test_reload_of_a_store_without_settings_names_the_command(tmp_path: Path) -> None:
     path = tmp_path / "policy.db"
     with pytest.raises(StoreUnavailable):

@@ -113,6 +113,7 @@ def load(ksr: Any, path: Path | None = None) -> Switch:
         switch.fault("reload", exc)
     else:
         observer.log(Severity.INFO, f"shaken: settings reloaded, policy version {version}")
+        _report_warnings(observer, switch.services)
     return switch
 
 
@@ -126,12 +127,19 @@ def _report_start(observer: KamailioObserver, services: runtime.Services, now: f
             days = (credential.lasts_until(now) - now) / 86_400
             names.append(f"{credential.name} ({days:.1f} days)")
         signing += f" with {', '.join(names)}"
+    verification: str = settings.verification.mode
+    if services.verification is not None:
+        verification += f" with {services.verification.anchors.count} trust anchors"
     observer.log(
         Severity.INFO,
-        f"shaken-plugin {__version__}: signing {signing}; verification {settings.verification.mode}; "
+        f"shaken-plugin {__version__}: signing {signing}; verification {verification}; "
         f"policy in {settings.store.path}; certificates in {settings.verification.certificates}, "
         "nothing is downloaded",
     )
+    _report_warnings(observer, services)
+
+
+def _report_warnings(observer: KamailioObserver, services: runtime.Services) -> None:
     for warning in services.warnings:
         observer.log(Severity.WARNING, f"shaken: {warning}")
 

@@ -52,8 +52,8 @@ def _summary(checked: runtime.Checked, now: float) -> None:
     console.print(f"signing: {settings.signing.mode}", markup=False)
     for credential in services.credentials.values():
         console.print(f"  credential {credential.name}: signs until {when(credential.lasts_until(now))}", markup=False)
-    anchors = len(settings.verification.trust_anchors)
-    console.print(f"verification: {settings.verification.mode}, trust anchors from {anchors} file(s)", markup=False)
+    anchors = f", {services.verification.anchors.count} trust anchors" if services.verification else ""
+    console.print(f"verification: {settings.verification.mode}{anchors}", markup=False)
     if checked.policy is not None:
         policy = checked.policy
         console.print(
