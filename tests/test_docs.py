@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from shaken_plugin.cli import main
 from shaken_plugin.config import yamlfile
 from shaken_plugin.config.models import validate
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.settings import PATH_VARIABLE, Settings, moment
+from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.servers import share
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,29 @@ def test_the_examples_in_the_readme_are_valid() -> None:
     settings, policy = (yamlfile.parse(block, "README.md") for block in blocks)
     assert validate(Settings, settings) is not None, settings.problems
     assert validate(PolicyFile, policy) is not None, policy.problems
+
+
+def test_the_explanation_in_the_readme_is_what_the_command_prints(tmp_path: Path) -> None:
+    block = re.search(r"```\n\$ shaken (explain .*?)\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    arguments = block[1].split()
+    now = float(moment(arguments[arguments.index("--at") + 1]))  # type: ignore[arg-type]  # text becomes a number
+    authority = Authority.new(now)
+    issued = authority.issue(spc="709J", now=now)
+    (tmp_path / "keys").mkdir()
+    contents = {"keys/709J.key": issued.key, "keys/709J.pem": issued.chain, "anchors.pem": authority.root_pem}
+    settings, policy = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    for name, content in (contents | {"shaken.yaml": settings.encode(), "policy.yaml": policy.encode()}).items():
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", "from shaken_plugin.cli import main; main()", *arguments, "--policy", "policy.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {PATH_VARIABLE: "shaken.yaml", "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.rstrip() for line in done.stdout.splitlines()] == block[2].splitlines()
 
 
 def test_every_command_in_the_readme_exists_and_every_command_is_there() -> None:

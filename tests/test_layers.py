@@ -38,8 +38,8 @@ BESIDE = {("cli", "lab"), ("cli", "setup"), ("setup", "lab")}
 THIRD_PARTY = {
     "core": {"cryptography"},
     "certs": {"cryptography"},
-    "config": {"pydantic", "pydantic_core", "phonenumbers", "yaml"},
-    "runtime": {"cryptography", "pydantic"},
+    "config": {"cryptography", "pydantic", "pydantic_core", "phonenumbers", "yaml"},
+    "runtime": {"pydantic"},
     "cli": {"click", "rich"},
     "lab": {"cryptography", "rich", "yaml"},
 }

@@ -22,7 +22,7 @@ from shaken_plugin.cli.verifying import verify
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shaken-plugin")
 def main() -> None:
-    """STIR/SHAKEN for Kamailio and FreeSWITCH: decide, sign, verify, explain.
+    """STIR/SHAKEN for Kamailio: decide, sign, verify, explain.
 
     Exit codes: 0 yes, 1 no, 2 wrong usage, 3 something is missing or cannot be read.
     """

@@ -28,6 +28,7 @@ from shaken_plugin.cli.output import (
     visible,
 )
 from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.references import build_anchors
 from shaken_plugin.config.settings import Settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.call import CallerHeader, CallMessage
@@ -112,7 +113,7 @@ def _configured(settings: Settings, document: Document, documents: Mapping[str, 
     chosen = settings.verification
     if chosen.mode == "off":
         fail("verification is off in the settings; give --anchors")
-    roots = runtime.build_anchors(chosen, document.problem)
+    roots = build_anchors(chosen, document.problem)
     if roots is None:
         fail(FileProblems(document.problems))
     rules = VerificationRules(runtime.settings_plan(settings), chosen.freshness, frozenset(chosen.lab_hosts))

@@ -112,7 +112,9 @@ def salvage(kind: Any, data: Any, adapter: TypeAdapter[Any] | None = None) -> An
         return [salvage(item, value, adapter) for value in data]
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(data, dict):
         fields = {
-            name: salvage(field.rebuild_annotation(), data[name]) if name in data else field.default
+            name: salvage(field.rebuild_annotation(), data[name])
+            if name in data
+            else field.get_default(call_default_factory=True)
             for name, field in kind.model_fields.items()
         }
         return kind.model_construct(
