@@ -161,6 +161,13 @@ def test_an_x5u_that_verifiers_refuse_is_refused_at_the_start(issued: Issued, x5
         _load(issued, x5u=x5u)
 
 
+def test_what_is_no_url_is_not_quoted(issued: Issued) -> None:
+    # It may be a key that was pasted into the wrong line.
+    with pytest.raises(CredentialError, match="verifiers refuse it") as refused:
+        _load(issued, x5u="MIGHAgEAMBMGByqGSM49AgEG")
+    assert "MIGH" not in str(refused.value)
+
+
 def test_lab_hosts_may_have_any_port(issued: Issued) -> None:
     loaded = load_pair(
         key=issued.key,

@@ -132,7 +132,8 @@ def check_x5u(url: str, lab_hosts: frozenset[str] = frozenset()) -> None:
     try:
         x5u_rules.check(url, lab_hosts)
     except VerificationFailure as exc:
-        raise CredentialError(f"x5u {url}: {exc.detail}; verifiers refuse it") from exc
+        # What is no URL may be a key in the wrong line: never quoted.
+        raise CredentialError(f"x5u{f' {url}' if '://' in url else ''}: {exc.detail}; verifiers refuse it") from exc
 
 
 def load_certificate(chain: bytes) -> SigningCertificate:
