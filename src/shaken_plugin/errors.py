@@ -57,6 +57,13 @@ class FailureCode(Enum):
         "RFC 8224 §6.2 step 1",
         "none of the Identity headers has a PASSporT type that is supported",
     )
+    NUMBER_NOT_SIGNED = Failure(
+        428,
+        "Use Supported PASSporT Format",
+        Verstat.NONE,
+        "RFC 8443 §4.2, RFC 9795 §8",
+        "the PASSporTs speak of priority or of a name alone, none vouches for the caller's number",
+    )
     IDENTITY_UNREADABLE = Failure(
         438, _INVALID, Verstat.NONE, "RFC 8224 §4", "the Identity header holds bytes that are not text"
     )
@@ -64,7 +71,9 @@ class FailureCode(Enum):
         438, _INVALID, Verstat.NONE, "RFC 8224 §4", "the Identity header is longer than the limit"
     )
     IDENTITY_MALFORMED = Failure(438, _INVALID, Verstat.NONE, "RFC 8224 §4", "the Identity header breaks the grammar")
-    COMPACT_FORM = Failure(438, _INVALID, Verstat.NONE, "RFC 8588 §4; E4", "SHAKEN PASSporTs are in full form only")
+    COMPACT_FORM = Failure(
+        438, _INVALID, Verstat.NONE, "RFC 8588 §4, RFC 8946 §3; E4", "PASSporTs of this type are in full form only"
+    )
     PPT_MISMATCH = Failure(
         438,
         _INVALID,
@@ -82,6 +91,30 @@ class FailureCode(Enum):
     )
     CERTIFICATE_UNAVAILABLE = Failure(
         436, _BAD_INFO, Verstat.NONE, "RFC 8224 §6.2 step 3; E8", "the certificate is not at hand"
+    )
+    INFO_TOO_MANY = Failure(
+        436,
+        _BAD_INFO,
+        Verstat.NONE,
+        "RFC 8224 §6.2 step 3",
+        "the Identity headers before it name as many certificates as are looked up for one call",
+    )
+    REPLAYED = Failure(
+        438, _INVALID, Verstat.FAILED, "RFC 8224 §12.1", "the same PASSporT came with another call a short while ago"
+    )
+    CERTIFICATE_NOT_YET = Failure(
+        436,
+        _BAD_INFO,
+        Verstat.NONE,
+        "RFC 8224 §6.2 step 3",
+        "the certificate is asked for and not there yet; the call did not wait for it, or not long enough",
+    )
+    TRUST_LIST_UNAVAILABLE = Failure(
+        436,
+        _BAD_INFO,
+        Verstat.NONE,
+        "RFC 8224 §6.2 step 3",
+        "the trust list is not at hand or has ended, so nobody can say whether the signer's root is in it",
     )
     HEADER_INCOMPLETE = Failure(
         436, _BAD_INFO, Verstat.NONE, "RFC 8225 §4; E9", "the token's header lacks ppt, typ, alg or x5u"
@@ -101,6 +134,9 @@ class FailureCode(Enum):
     )
     CLAIM_INVALID = Failure(438, _INVALID, Verstat.NONE, "RFC 8225 §5", "a claim has the wrong type or shape")
     ATTEST_INVALID = Failure(438, _INVALID, Verstat.NONE, "RFC 8588 §4; E19", "attest is not A, B or C")
+    DATE_MISSING = Failure(
+        403, _STALE, Verstat.NONE, "RFC 8224 §6.2", "the compact form takes iat from the Date header, and there is none"
+    )
     DATE_INVALID = Failure(403, _STALE, Verstat.NONE, "RFC 8224 §6.2 step 4", "the Date header cannot be read")
     DATE_STALE = Failure(
         403, _STALE, Verstat.NONE, "RFC 8224 §6.2 step 4; E3", "the Date header is outside the freshness window"
@@ -120,6 +156,44 @@ class FailureCode(Enum):
     DEST_MISMATCH = Failure(
         438, _INVALID, Verstat.NONE, "RFC 8224 §6.2 step 2; E16", "dest is not the called party in the message"
     )
+    MKY_MISMATCH = Failure(
+        438,
+        _INVALID,
+        Verstat.NONE,
+        "RFC 8225 §5.2.2",
+        "a fingerprint in the SDP is not among the media keys that were signed",
+    )
+    DIV_NOT_LINKED = Failure(
+        438, _INVALID, Verstat.NONE, "RFC 8946 §4.2", "div is not the dest of an earlier valid PASSporT of the call"
+    )
+    DIV_ORIG_CHANGED = Failure(
+        438, _INVALID, Verstat.NONE, "RFC 8946 §4.2", "orig changes along the div chain, which makes all of it invalid"
+    )
+    DIV_CHAIN_BROKEN = Failure(
+        438,
+        _INVALID,
+        Verstat.NONE,
+        "RFC 8946 §4.2",
+        "the call was diverted from dest, and no valid div chain leads to where it goes",
+    )
+    DIV_NESTED_TOO_DEEP = Failure(
+        438, _INVALID, Verstat.NONE, "RFC 8946 §5", "more PASSporTs are nested in opt than are looked at"
+    )
+    RPH_MISMATCH = Failure(
+        438,
+        _INVALID,
+        Verstat.NONE,
+        "RFC 8443 §4.2",
+        "Resource-Priority is absent, or asks for a priority that was not signed",
+    )
+    SPH_INVALID = Failure(
+        438,
+        _INVALID,
+        Verstat.NONE,
+        "RFC 9027 §4",
+        'sph is not "psap-callback", or comes without an rph of the namespace esnet',
+    )
+    SPH_MISMATCH = Failure(438, _INVALID, Verstat.NONE, "RFC 9027 §4", "the Priority header does not say what sph says")
     CERTIFICATE_MALFORMED = Failure(
         437, _UNSUPPORTED, Verstat.FAILED, "RFC 8226 §4; E17", "the certificate cannot be read"
     )
@@ -158,7 +232,38 @@ class FailureCode(Enum):
         _UNSUPPORTED,
         Verstat.FAILED,
         "RFC 8226 §9; E17",
-        "the certificate's TNAuthList does not cover the caller's number",
+        "the certificate's TNAuthList does not cover the number that was signed for",
+    )
+    CERTIFICATE_NOT_ENCOMPASSED = Failure(
+        437,
+        _UNSUPPORTED,
+        Verstat.FAILED,
+        "RFC 9060 §4; E17",
+        "a delegate certificate's TNAuthList reaches beyond that of a certificate above it",
+    )
+    CERTIFICATE_CONSTRAINTS = Failure(
+        437,
+        _UNSUPPORTED,
+        Verstat.FAILED,
+        "RFC 8226 §8, RFC 9118 §6; E17",
+        "the certificate's JWT claim constraints cannot be read, or it carries both kinds",
+    )
+    CERTIFICATE_REVOKED = Failure(
+        437, _UNSUPPORTED, Verstat.FAILED, "RFC 5280 §6.3; E17", "a certificate of the chain has been revoked"
+    )
+    CERTIFICATE_REVOCATION_UNKNOWN = Failure(
+        437,
+        _UNSUPPORTED,
+        Verstat.FAILED,
+        "RFC 5280 §6.3; E17",
+        "the revocation lists cannot be relied on now, and the settings demand that they can",
+    )
+    CLAIM_NOT_PERMITTED = Failure(
+        438,
+        _INVALID,
+        Verstat.NONE,
+        "RFC 8226 §8, RFC 9118 §3",
+        "the claims break the JWT claim constraints of the signer's certificate",
     )
     SIGNATURE_INVALID = Failure(
         438, _INVALID, Verstat.FAILED, "RFC 8224 §6.2 step 5; E18", "the signature does not verify"
@@ -168,6 +273,11 @@ class FailureCode(Enum):
     def code(self) -> str:
         """The stable machine-readable name, for instance ``iat_stale``."""
         return self.name.lower()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is trouble of this host: then nothing is known against the signer."""
+        return self in {FailureCode.CERTIFICATE_NOT_YET, FailureCode.TRUST_LIST_UNAVAILABLE}
 
 
 class SkipReason(Enum):
@@ -227,6 +337,18 @@ class CredentialError(ShakenError):
 
 class SigningError(ShakenError):
     """The `Signer` could not sign."""
+
+
+class RevocationListError(ShakenError):
+    """A certificate revocation list is not taken; the text says what is wrong with it."""
+
+
+class RevocationListUntrusted(RevocationListError):
+    """Nobody signed it who may."""
+
+
+class TrustListError(ShakenError):
+    """A signed list of trust anchors is not taken; the text says what is wrong with it."""
 
 
 class StoreUnavailable(ShakenError):

@@ -6,20 +6,28 @@ import json
 import random
 from typing import Any
 
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.core.claims import BASE_CLAIMS
+from shaken_plugin.core.constraints import ClaimConstraints
+from shaken_plugin.core.crl import parse_crl
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.jws import b64url, unb64url
+from shaken_plugin.core.names import canonical_name
 from shaken_plugin.core.passport import Passport, media_keys, serialise
 from shaken_plugin.core.sip import NameAddr, Uri, format_date, parse_date, split_list
 from shaken_plugin.core.telephone import TelephoneNumber, canonical_party
 from shaken_plugin.core.tnauthlist import TnAuthList, TnRange
 from shaken_plugin.errors import NumberError, SipSyntaxError
 from shaken_plugin.stores.policy import prefixes_of_range
+from tests.conftest import NOW
 from tests.property.strategies import digits, examples, json_objects, mutated, wire_text
+from tests.unit.test_crl import ONE, OTHER, SIGNERS, crl, of
 
+CA_NAMES = [ONE, OTHER]
 PLANS = {country: dial_plan(country) for country in ("US", "CA", "GB", "DE", "FR", "AU", "IN")}
 
 
@@ -219,3 +227,63 @@ def test_media_keys_do_not_depend_on_the_order_of_lines(prints: list[tuple[str, 
     together = [key["alg"] + key["dig"] for key in keys]
     assert together == sorted(set(together))
     assert len(keys) == len(set(prints))
+
+
+@st.composite
+def short_lists(draw: Any) -> TnAuthList:
+    """Lists of two- and three-digit numbers, so that all of them can be counted."""
+    starts = st.one_of(st.integers(0, 99).map("{:02}".format), st.integers(0, 999).map("{:03}".format))
+    ranges = [
+        TnRange(start, count)
+        for start, count in draw(st.lists(st.tuples(starts, st.integers(2, 60)), max_size=4))
+        if int(start) + count <= 10 ** len(start)
+    ]
+    return TnAuthList((), tuple(ranges), tuple(draw(st.lists(st.one_of(starts, st.just("*1")), max_size=4))))
+
+
+ALL_SHORT = [f"{number:02}" for number in range(100)] + [f"{number:03}" for number in range(1000)] + ["*1"]
+
+
+@examples
+@given(parent=short_lists(), child=short_lists())
+def test_a_list_encompasses_another_exactly_if_it_lists_all_its_numbers(parent: TnAuthList, child: TnAuthList) -> None:
+    """RFC 9060 §4.1, counted one by one."""
+    counted = all(parent.lists(number) for number in ALL_SHORT if child.lists(number))
+    assert parent.encompasses(child) is counted
+
+
+names = st.text(st.characters(max_codepoint=126, min_codepoint=32), min_size=1, max_size=8)
+
+
+@examples
+@given(
+    include=st.lists(names, max_size=3),
+    permitted=st.lists(st.tuples(names, st.frozensets(st.text(max_size=8), min_size=1, max_size=3)), max_size=3),
+    exclude=st.lists(names.filter(lambda name: name not in BASE_CLAIMS), max_size=3),
+)
+def test_claim_constraints_are_read_as_they_were_written(
+    include: list[str], permitted: list[tuple[str, frozenset[str]]], exclude: list[str]
+) -> None:
+    """parse(write(x)) is x."""
+    constraints = ClaimConstraints(tuple(include), tuple(permitted), tuple(exclude))
+    if constraints != ClaimConstraints():
+        assert ClaimConstraints.from_der(constraints.to_der(), enhanced=True) == constraints
+
+
+@examples
+@given(
+    serials=st.lists(st.tuples(st.sampled_from(CA_NAMES), st.integers(1, 2**159 - 1)), max_size=8),
+    inherit=st.randoms(use_true_random=False),
+)
+def test_entries_of_a_list_are_those_that_were_put_in(
+    serials: list[tuple[x509.Name, int]], inherit: random.Random
+) -> None:
+    """Whichever entries name their issuer and whichever inherit it (RFC 5280 §5.3.3)."""
+    entries, before = [], None
+    for name, serial in serials:
+        shown = name != before or inherit.random() < 0.5
+        entries.append((serial, [of(name)] if shown else []))
+        before = name
+    assert parse_crl(crl(*entries), SIGNERS, NOW).revoked == {
+        (canonical_name(name), serial) for name, serial in serials
+    }

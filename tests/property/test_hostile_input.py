@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from shaken_plugin.core import x5u
+from shaken_plugin.core.constraints import MAX_LENGTH as CONSTRAINTS
+from shaken_plugin.core.constraints import ClaimConstraints
 from shaken_plugin.core.identity import MAX_LENGTH, IdentityHeader
 from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import MAX_TOKEN_LENGTH, Passport, media_keys
@@ -50,6 +52,23 @@ def fields(size: int) -> bytes:
 def entries(size: int) -> bytes:
     """A TNAuthList with very many numbers."""
     return der(0x30, b"\xa2\x03\x16\x011" * (size // 5 - 2))
+
+
+def alternating(size: int) -> bytes:
+    """A TNAuthList of single numbers that adjoin nowhere."""
+    count = size // 13 - 2
+    return der(0x30, b"".join(b"\xa2\x09\x16\x07%07d" % (2 * number) for number in range(count)))
+
+
+def within_itself(data: bytes) -> bool:
+    """The whole comparison of a delegate's list with its parent's."""
+    return TnAuthList.from_der(data).encompasses(TnAuthList.from_der(data))
+
+
+def values(size: int) -> bytes:
+    """Claim constraints with very many permitted values."""
+    claim = b"\x16\x01a" + der(0x30, b"\x0c\x011" * (size // 3 - 8))
+    return der(0x30, der(0xA1, der(0x30, der(0x30, claim))))
 
 
 HOSTILE: list[tuple[str, Callable[[Any], object], int, Callable[[int], Any]]] = [
@@ -110,6 +129,8 @@ HOSTILE: list[tuple[str, Callable[[Any], object], int, Callable[[int], Any]]] = 
     ("request: method", Request.parse, MAX_MESSAGE_LENGTH, lambda n: b"A" * n),
     ("tnauthlist: entries", TnAuthList.from_der, LINE, entries),
     ("tnauthlist: fields", TnAuthList.from_der, LINE, fields),
+    ("tnauthlist: within itself", within_itself, LINE, alternating),
+    ("constraints: values", lambda data: ClaimConstraints.from_der(data, enhanced=True), CONSTRAINTS, values),
 ]  # fmt: skip
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,22 +17,38 @@ from hypothesis import strategies as st
 from shaken_plugin.core import x5u
 from shaken_plugin.core.call import CallerHeader, CallMessage, is_emergency
 from shaken_plugin.core.certificates import SigningCertificate, TrustAnchors, parse_chain
+from shaken_plugin.core.constraints import ClaimConstraints, ConstraintsError
+from shaken_plugin.core.crl import parse_crl
+from shaken_plugin.core.der import encode
+from shaken_plugin.core.extensions import constraints_of, tnauthlist_of
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport, media_keys
 from shaken_plugin.core.reason import about_ours, reasons, split_reasons
 from shaken_plugin.core.sip import NameAddr, Request, Uri, parse_date, split_list
 from shaken_plugin.core.telephone import DialPlan, canonical_party
 from shaken_plugin.core.tnauthlist import TnAuthList, TnAuthListError, TnRange
+from shaken_plugin.core.trustlist import parse_trust_list
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, strip_verstat
-from shaken_plugin.errors import NumberError, SipSyntaxError, VerificationFailure
+from shaken_plugin.errors import (
+    NumberError,
+    RevocationListError,
+    SipSyntaxError,
+    TrustListError,
+    VerificationFailure,
+)
+from shaken_plugin.lab.administrator import PolicyAdministrator
 from shaken_plugin.lab.pki import Authority
 from tests.builders import PARAMS, Bench, claims, jose, message, private_key, signed_header
 from tests.conftest import NOW
 from tests.property.strategies import examples, mutated, mutated_bytes, wire_bytes, wire_text
+from tests.unit.test_pki_samples import FOLDER, ROOTS
 
 AUTHORITY = Authority.new(NOW)
-ISSUED = AUTHORITY.issue(now=NOW, spc="709J")
+CONSTRAINTS = ClaimConstraints(("attest",), (("attest", frozenset("AB")),), ("rcd",))
+ISSUED = AUTHORITY.issue(now=NOW, spc="709J", enhanced=CONSTRAINTS)
+PA = PolicyAdministrator.new(NOW)
+REVOKED = [AUTHORITY.issuer, ISSUED.certificate]
 IDENTITY = signed_header(private_key(ISSUED), claims=claims())
 ADDRESS = '"A, \\"B" <sip:+12155551212;verstat=X@a.example;user=phone>;tag=1'
 SDP = "v=0\r\na=fingerprint:sha-1 4A:AD:B9\r\nm=audio 9 UDP 0\r\n"
@@ -90,9 +109,16 @@ TNAUTHLIST = TnAuthList(("709J",), (TnRange("12155551200", 100),), ("*67",)).to_
 OCTETS: dict[str, tuple[Callable[[bytes], object], Refusal, bytes]] = {
     "Request": (Request.parse, SipSyntaxError, REQUEST),
     "TnAuthList": (TnAuthList.from_der, TnAuthListError, TNAUTHLIST),
+    "ClaimConstraints": (
+        lambda data: ClaimConstraints.from_der(data, enhanced=True), ConstraintsError, CONSTRAINTS.to_der()),
+    "CRL": (lambda data: parse_crl(data, [PA.crl_signer], NOW), RevocationListError, PA.crl(REVOKED, now=NOW)),
+    "trust list": (
+        lambda data: parse_trust_list(data, [PA.root], NOW),
+        TrustListError,
+        PA.trust_list([AUTHORITY.root], now=NOW)),
     "chain": (parse_chain, VerificationFailure, ISSUED.chain),
     "certificate": (parse_chain, VerificationFailure, ISSUED.certificate.public_bytes(Encoding.DER)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OCTETS)
@@ -104,6 +130,52 @@ def test_any_octets_are_parsed_or_refused_with_our_error(name: str, data: st.Dat
     parse, refusal, valid = OCTETS[name]
     assert outcome(parse, refusal, valid) == "parsed"
     assert outcome(parse, refusal, data.draw(st.one_of(wire_bytes, mutated_bytes(valid)))) in {"parsed", "refused"}
+
+
+@settings(examples, max_examples=300)
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
+def test_any_rightly_signed_list_is_parsed_or_refused_with_our_error(data: st.DataObject) -> None:
+    """What a signer whom we believe may get wrong: the signature does not hide the parser from mistakes."""
+    whole = x509.load_der_x509_crl(PA.crl(REVOKED, now=NOW))
+    body = data.draw(mutated_bytes(whole.tbs_certlist_bytes))
+    signature = PA.crl_key.sign(body, ec.ECDSA(SHA256()))
+    algorithm = encode(0x30, encode(0x06, bytes.fromhex("2a8648ce3d040302")))
+    document = encode(0x30, body, algorithm, encode(0x03, b"\0" + signature))
+    parse = outcome(lambda crl: parse_crl(crl, [PA.crl_signer], NOW), RevocationListError, document)
+    assert parse in {"parsed", "refused"}
+
+
+REAL = sorted(FOLDER.glob("samples/*.pem"))
+
+
+@settings(examples, max_examples=200)
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
+def test_changed_real_certificate_is_judged_or_refused_with_our_error(data: st.DataObject) -> None:
+    """The first certificate of a document that somebody publishes, with mistakes."""
+    found = parse_chain_or_none(data.draw(st.sampled_from(REAL)).read_bytes())
+    if found is None:
+        return
+    content = data.draw(mutated_bytes(found[0].public_bytes(Encoding.DER)))
+    changed = parse_chain_or_none(content)
+    if changed is None:
+        return
+    for read in (SigningCertificate.load, tnauthlist_of, constraints_of):
+        assert outcome(read, VerificationFailure, changed[0]) in {"parsed", "refused"}
+    chain = (changed[0], *found[1:])
+    moment = found[0].not_valid_before_utc.timestamp()
+    judged = outcome(lambda _: TrustAnchors(ROOTS).validate(chain, moment), VerificationFailure, chain)
+    assert judged == "refused" or changed[0].tbs_certificate_bytes == found[0].tbs_certificate_bytes
+
+
+def parse_chain_or_none(document: bytes) -> tuple[x509.Certificate, ...] | None:
+    try:
+        return parse_chain(document)
+    except VerificationFailure:
+        return None
 
 
 @settings(examples, max_examples=300)

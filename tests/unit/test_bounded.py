@@ -36,6 +36,14 @@ def test_setting_counts_as_use() -> None:
     assert [cache.get(key) for key in "abc"] == [97, None, 99]
 
 
+def test_what_is_discarded_is_gone() -> None:
+    cache: Bounded[str, int] = Bounded(2)
+    cache.put("a", 1)
+    cache.discard("a")
+    cache.discard("b")
+    assert (cache.get("a"), len(cache)) == (None, 0)
+
+
 def test_threads_neither_break_nor_overfill_it() -> None:
     cache: Bounded[int, int] = Bounded(8)
 

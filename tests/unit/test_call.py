@@ -158,3 +158,12 @@ NORMAL = f"<sip:+{DEST}@b>"
 def test_emergency_call_is_known(us: DialPlan, request_uri: str, to: str, priority: str, emergency: bool) -> None:
     """RFC 5031 §4.2 service URNs, RFC 7090 §5 call-backs, and the numbers of the dial plan."""
     assert is_emergency(request_uri, to, priority, us) is emergency
+
+
+@pytest.mark.parametrize(
+    ("value", "tag"),
+    [("<sip:a@b>;tag=1", "1"), ('"x" <sip:a@b>;x=y;tag=abc', "abc"), ("<sip:a@b>", ""), ("<<", ""), (None, "")],
+)
+def test_the_callers_tag_is_that_of_from(value: str | None, tag: str) -> None:
+    callers: dict[CallerHeader, tuple[str, ...]] = {} if value is None else {CallerHeader.FROM: (value,)}
+    assert CallMessage("INVITE", "sip:c@d", "<sip:c@d>", callers).from_tag == tag

@@ -15,8 +15,9 @@ from shaken_plugin.core.certificates import (
     SigningCertificate,
     TrustAnchors,
     parse_chain,
-    tnauthlist_of,
 )
+from shaken_plugin.core.der import SEQUENCE, encode
+from shaken_plugin.core.extensions import tnauthlist_of
 from shaken_plugin.core.tnauthlist import OID, TnAuthList
 from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.lab import pki
@@ -254,9 +255,46 @@ def test_extension_that_cannot_be_parsed_is_malformed(authority: Authority, star
         assert caught.value.code is FailureCode.CERTIFICATE_MALFORMED
 
 
+def test_issuer_whose_kind_of_key_is_unknown_is_not_trusted(authority: Authority) -> None:
+    issuer = broken(authority.issuer, bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0212"))
+    assert code(authority, certificate(authority, *LEAF_EXTENSIONS), issuer) is FailureCode.CERTIFICATE_UNTRUSTED
+
+
+def test_an_issuer_s_name_that_cannot_be_read_is_malformed() -> None:
+    """It could not be looked for in a revocation list. The library compares octets, and finds the path."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "name")])
+
+    def unreadable(whole: x509.Certificate) -> x509.Certificate:
+        tbs = whole.tbs_certificate_bytes.replace(b"name", b"n\xffme")
+        signature = KEY.sign(tbs, ec.ECDSA(SHA256()))
+        algorithm = encode(SEQUENCE, encode(0x06, bytes.fromhex("2a8648ce3d040302")))
+        return x509.load_der_x509_certificate(encode(SEQUENCE, tbs, algorithm, encode(0x03, b"\0" + signature)))
+
+    authority = Authority.new(NOW)
+    above = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")])
+    root = certificate(authority, *CA_EXTENSIONS, name="root", issuer=above, issuer_key=KEY)
+    middle = unreadable(certificate(authority, *CA_EXTENSIONS, name="name", issuer=above, issuer_key=KEY))
+    leaf = unreadable(certificate(authority, *LEAF_EXTENSIONS, issuer=name, issuer_key=KEY))
+    with pytest.raises(VerificationFailure, match="an issuer's name") as caught:
+        TrustAnchors([root]).validate([leaf, middle], NOW)
+    assert caught.value.code is FailureCode.CERTIFICATE_MALFORMED
+
+
 def test_key_that_is_not_on_its_curve_is_malformed(authority: Authority) -> None:
     point = KEY.public_key().public_numbers()
     leaf = broken(certificate(authority, *LEAF_EXTENSIONS), point.y.to_bytes(32, "big"), bytes(32))
     with pytest.raises(VerificationFailure) as caught:
         SigningCertificate.load(leaf)
     assert caught.value.code is FailureCode.CERTIFICATE_MALFORMED
+
+
+def test_an_anchor_whose_subject_cannot_be_read_is_refused_at_the_start(authority: Authority) -> None:
+    """Found by fuzzing: the library reads a name only when asked, which was at the first untrusted call."""
+    der = authority.root.public_bytes(Encoding.DER)
+    common_name = authority.root.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+    assert isinstance(common_name, str)
+    at = der.rindex(common_name.encode()) - 2  # the tag of the string in the subject, after that in the issuer
+    assert der[at] == 0x0C
+    broken = x509.load_der_x509_certificate(der[:at] + b"\x01" + der[at + 1 :])
+    with pytest.raises(VerificationFailure, match="an anchor's subject"):
+        TrustAnchors([broken])

@@ -118,3 +118,12 @@ def test_header_is_written_with_info_first_and_ppt_quoted_or_not(
     """RFC 8224 §4 has info in front and ppt as a token; most live networks quote it."""
     assert (header.format(), header.format(quote_ppt=False)) == (quoted, bare)
     assert IdentityHeader.parse(quoted) == IdentityHeader.parse(bare) == header
+
+
+@pytest.mark.parametrize("value", ['"\niv"', '"a\rb"', '"a\x00b"', '"ES 256"', '"a;b"', '""', "ä"])
+@pytest.mark.parametrize("name", ["alg", "ppt"])
+def test_alg_and_ppt_are_tokens_also_in_quotes(name: str, value: str) -> None:
+    """A line break in quotes was found by fuzzing: written again, it would have begun another line."""
+    with pytest.raises(VerificationFailure) as caught:
+        IdentityHeader.parse(f"Dg;info=<{URL}>;{name}={value}")
+    assert caught.value.code is FailureCode.IDENTITY_MALFORMED

@@ -7,21 +7,15 @@ from typing import Any
 
 import pytest
 
+from shaken_plugin.core.claims import MAX_IAT, read_attest, read_dest, read_iat, read_orig, read_origid
 from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import (
     MAX_DEPTH,
-    MAX_IAT,
     MAX_TOKEN_LENGTH,
-    PASSPORT_TYPES,
     Attest,
     Passport,
     party_claim,
     passport_header,
-    read_attest,
-    read_dest,
-    read_iat,
-    read_orig,
-    read_origid,
     serialise,
     shaken_claims,
     signing_input,
@@ -260,9 +254,3 @@ def test_origid_is_a_uuid_in_its_usual_form(origid: str) -> None:
 def test_origid_that_is_no_uuid_is_refused(origid: object) -> None:
     """RFC 8588 §5."""
     assert _code(read_origid, {"origid": origid}) is FailureCode.CLAIM_INVALID
-
-
-@pytest.mark.parametrize(("name", "kind"), PASSPORT_TYPES.items())
-def test_every_claim_a_type_demands_has_a_reader(name: str, kind: Any) -> None:
-    assert kind.ppt == name
-    assert set(kind.required) == set(kind.readers)

@@ -102,6 +102,8 @@ def test_sample_validates_or_is_refused_by_name(name: str) -> None:
     else:
         assert isinstance(outcome, TrustedPath)
         assert outcome.signer.spc is not None
+        assert outcome.signer.constraints is None
+        assert len(set(outcome.serials)) == len(outcome.serials) >= 2
 
 
 @pytest.mark.parametrize("name", ANOMALIES)

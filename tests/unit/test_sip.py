@@ -252,3 +252,20 @@ def test_bytes_that_are_no_text_survive_for_whoever_refuses_them() -> None:
 def test_what_is_no_request_is_refused(data: bytes) -> None:
     with pytest.raises(SipSyntaxError):
         Request.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("<sip:a@b>", ""),
+        ("sip:a@b", ""),
+        ("Alice <sip:a@b>", "Alice"),
+        ("Alice and  Bob <sip:a@b>;tag=1", "Alice and  Bob"),
+        ('"Alice" <sip:a@b>', "Alice"),
+        ('"A \\"B\\" \\\\ <x>"<sip:a@b>', 'A "B" \\ <x>'),
+        ('"" <sip:a@b>', ""),
+    ],
+)
+def test_display_name(text: str, name: str) -> None:
+    """RFC 3261 §25.1."""
+    assert NameAddr.parse(text).display_name == name

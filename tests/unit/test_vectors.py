@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from shaken_plugin.core.call import CallerHeader
-from shaken_plugin.core.certificates import SigningCertificate, TrustedPath, parse_chain, tnauthlist_of
+from shaken_plugin.core.certificates import SigningCertificate, TrustedPath, parse_chain
+from shaken_plugin.core.claims import read_dest, read_iat, read_orig
+from shaken_plugin.core.extensions import tnauthlist_of
 from shaken_plugin.core.jws import b64url, sign_es256, verify_es256
-from shaken_plugin.core.passport import Passport, media_keys, read_dest, read_iat, read_orig, serialise, signing_input
+from shaken_plugin.core.passport import Passport, media_keys, serialise, signing_input
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.tnauthlist import OID, TnAuthList
 from shaken_plugin.core.verification import Pending, Result, Verdict, VerificationRules, begin, finish
@@ -44,11 +46,11 @@ VERDICTS: dict[str, tuple[FailureCode | None, str]] = {
     "rfc8224-4.1.1-full": (FailureCode.HEADER_INCOMPLETE, "no ppt; info is not x5u either, and iat is a text"),
     "rfc8224-5.1-compact-int-iat": (FailureCode.COMPACT_FORM, "SHAKEN has the full form only"),
     "rfc8225-appA": (FailureCode.HEADER_INCOMPLETE, "no ppt; the keys of the appendix do not match either"),
-    "rfc8443-rph": (FailureCode.NO_SUPPORTED_PPT, "rph is not supported; the payload is not JSON either"),
+    "rfc8443-rph": (FailureCode.NUMBER_NOT_SIGNED, "rph speaks of no number; the payload is not JSON either"),
     "rfc8688-4.1-identity": (FailureCode.INFO_NOT_ALLOWED, "x5u is http"),
     "rfc8688-jwscard": (FailureCode.HEADER_INCOMPLETE, "a jCard, no PASSporT: no ppt"),
-    "rfc8946-div": (FailureCode.NO_SUPPORTED_PPT, "div is not supported"),
-    "rfc8946-div-o": (FailureCode.NO_SUPPORTED_PPT, "div-o is not supported"),
+    "rfc8946-div": (FailureCode.DIV_NOT_LINKED, "nothing that was diverted"),
+    "rfc8946-div-o": (FailureCode.CLAIM_INVALID, "dest.tn is no array; its opt has no ppt"),
     "rfc8946-div-o-claims-opt": (FailureCode.HEADER_INCOMPLETE, "no ppt"),
     "rfc8946-div-o-inner-opt": (FailureCode.HEADER_INCOMPLETE, "no ppt"),
 }
@@ -144,7 +146,7 @@ def test_verdict_on_a_token_at_its_own_time(name: str, us: DialPlan, authority: 
         key = public_key(name)
         assert key is not None
         signer = SigningCertificate(authority.root, key, TnAuthList(("709J",)), 0, now + 1)
-        path = TrustedPath(signer, 0, now + 1)
+        path = TrustedPath(signer, 0, now + 1, ())
         verdict = finish(verdict, dict.fromkeys(verdict.urls, path), now)
     assert isinstance(verdict, Verdict)
     code, why = VERDICTS[name]
@@ -170,6 +172,7 @@ def test_media_keys_of_rfc_8225_come_out_in_their_order() -> None:
 def test_tnauthlist_of_a_published_certificate_is_read_and_written_alike(name: str, spc: str) -> None:
     (certificate,) = parse_chain(VECTORS[name]["cert_pem"].encode())
     found = tnauthlist_of(certificate)
+    assert found is not None
     assert found == TnAuthList((spc,))
     assert found.to_der().hex() == VECTORS[name]["extensions"][OID.dotted_string]
 

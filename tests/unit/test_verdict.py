@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.telephone import DialPlan, TelephoneNumber
 from shaken_plugin.core.verification import (
+    AFTER_FETCH,
+    BEFORE_FETCH,
     MAX_IDENTITIES,
+    MAX_URLS,
     IdentityResult,
     Pending,
     Result,
@@ -19,7 +23,7 @@ from shaken_plugin.core.verification import (
     VerstatProfile,
     finish,
 )
-from shaken_plugin.errors import FailureCode
+from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.lab.pki import Authority
 from tests.builders import DEST, ORIG, ORIGID, PARAMS, URL, Bench, claims, jose, message
 from tests.conftest import NOW
@@ -30,7 +34,7 @@ def bench(authority: Authority, us: DialPlan) -> Bench:
     return Bench.make(authority, us)
 
 
-def other_type(bench: Bench, ppt: str = "div") -> str:
+def other_type(bench: Bench, ppt: str = "vvp") -> str:
     return bench.identity(header=jose(ppt=ppt), params=f';info=<{URL}>;ppt="{ppt}"')
 
 
@@ -50,6 +54,8 @@ def test_right_call_passes_with_all_that_was_learned(bench: Bench) -> None:
         orig=TelephoneNumber(ORIG),
         iat=int(NOW),
         ppi=".." + value.partition(";")[0].rpartition(".")[2],
+        digest=sha256(value.partition(";")[0].rpartition(".")[0].encode()).digest(),
+        held=len(BEFORE_FETCH) + len(AFTER_FETCH),
     )
     assert verdict.decisive.passed
 
@@ -72,17 +78,17 @@ def test_call_without_identity_has_nothing_to_verify(bench: Bench) -> None:
 
 def test_type_that_is_not_supported_is_ignored(bench: Bench) -> None:
     """RFC 8224 §6.2 step 1: MUST ignore; the token of an unknown type is not even read."""
-    verdict = bench.verify(message(other_type(bench), 'garbage;ppt="rcd"'))
+    verdict = bench.verify(message(other_type(bench), 'garbage;ppt="msg"'))
     assert (verdict.result, verdict.failure) == (Result.NONE, FailureCode.NO_SUPPORTED_PPT)
-    assert [(result.ignored, result.ppt) for result in verdict.results] == [(True, "div"), (True, "rcd")]
+    assert [(result.ignored, result.ppt) for result in verdict.results] == [(True, "vvp"), (True, "msg")]
     assert not any(result.passed for result in verdict.results)
 
 
 def test_type_may_stand_in_the_token_alone(bench: Bench) -> None:
     bare = f";info=<{URL}>"
     assert bench.verify(message(bench.identity(params=bare))).result is Result.PASSED
-    ignored = bench.verify(message(bench.identity(header=jose(ppt="div"), params=bare)))
-    assert (ignored.result, ignored.results[0].ppt) == (Result.NONE, "div")
+    ignored = bench.verify(message(bench.identity(header=jose(ppt="vvp"), params=bare)))
+    assert (ignored.result, ignored.results[0].ppt) == (Result.NONE, "vvp")
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -131,6 +137,34 @@ def test_each_certificate_is_asked_for_once(bench: Bench) -> None:
     pending = bench.pending(message(*values, "?"))
     assert isinstance(pending, Pending)
     assert pending.urls == (URL, other)
+
+
+def test_a_call_makes_nobody_look_up_more_than_a_few_certificates(bench: Bench) -> None:
+    """Ten headers with five nested PASSporTs each made us ask fifty strangers' servers."""
+    urls = [f"https://certificates.example.com/{each}.pem" for each in range(MAX_URLS + 1)]
+    values = [bench.identity(header=jose(x5u=url), params=f";info=<{url}>") for url in (urls[0], *urls)]
+    pending = bench.pending(message(*values))
+    assert isinstance(pending, Pending)
+    assert pending.urls == tuple(urls[:MAX_URLS])
+    bad = VerificationFailure(FailureCode.CERTIFICATE_UNTRUSTED)
+    verdict = finish(pending, dict.fromkeys(pending.urls, bad), NOW)
+    assert [result.failure for result in verdict.results] == [
+        *[FailureCode.CERTIFICATE_UNTRUSTED] * (MAX_URLS + 1),
+        FailureCode.INFO_TOO_MANY,
+    ]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_what_may_still_be_valid_keeps_a_bad_one_from_failing_the_call(bench: Bench, position: int) -> None:
+    """RFC 8224 §6.2.1: one valid Identity is enough, and nothing is known against this one."""
+    other = "https://other.example.com/a.pem"
+    unknown = bench.identity(header=jose(x5u=other), params=f";info=<{other}>")
+    values = [bench.identity(claims=claims(iat=0))]
+    values.insert(position, unknown)
+    pending = bench.pending(message(*values))
+    assert isinstance(pending, Pending)
+    verdict = finish(pending, {other: VerificationFailure(FailureCode.CERTIFICATE_NOT_YET)}, NOW)
+    assert (verdict.result, verdict.failure) == (Result.NONE, FailureCode.CERTIFICATE_NOT_YET)
 
 
 def test_certificate_that_is_not_at_hand_fails_its_header_only(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.constraints import ClaimConstraints
 from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import MAX_TOKEN_LENGTH, serialise
 from shaken_plugin.core.sip import format_date
@@ -62,6 +63,7 @@ def caller(value: str, header: CallerHeader = CallerHeader.FROM) -> dict[str, An
 
 ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>;tag=1'
 YOUNG = {"age": timedelta(seconds=10)}
+DATED = ClaimConstraints(must_include=("iat",))
 FAR = {"numbers": ["12155550000"], "ranges": [("12155550001", 10)]}
 
 CASES = [
@@ -72,10 +74,11 @@ CASES = [
     case("IDENTITY_TOO_LARGE", "type", value="a" * (MAX_TOKEN_LENGTH + 1) + PARAMS),
     case("TOKEN_MALFORMED", "type", value="a.b.c" + PARAMS),
     case("TOKEN_MALFORMED", "type", value="abc" + PARAMS),
-    case("COMPACT_FORM", "type", value="..c2ln" + PARAMS),
     case("INFO_MISSING", "info", params=";ppt=shaken"),
     case("INFO_NOT_ALLOWED", "info", **url("http://certificates.example.com/a.pem")),
     case("INFO_NOT_ALLOWED", "info", **url("https://127.0.0.1/a.pem")),
+    case("COMPACT_FORM", "compact", value="..c2ln" + PARAMS),
+    case("COMPACT_FORM", "compact", value=f"..c2ln;info=<{URL}>"),
     case("CRITICAL_UNKNOWN", "jose_header", jose={"crit": ["exp"]}),
     case("CRITICAL_UNKNOWN", "jose_header", jose={"crit": []}),
     case("HEADER_INCOMPLETE", "jose_header", jose={"alg": ABSENT}),
@@ -114,13 +117,18 @@ CASES = [
     case("CALLER_ANONYMOUS", "orig", call=caller(ANONYMOUS), ignored=True),
     case("DEST_MISMATCH", "dest", claims={"dest": {"tn": ["12025550144"]}}),
     case("DEST_MISMATCH", "dest", call={"to": "<sip:x", "request_uri": "http://x"}),
+    case("MKY_MISMATCH", "media_keys", claims={"mky": []}, call={"sdp": "a=fingerprint:sha-256 AB:CD\n"}),
     case("CERTIFICATE_NOT_VALID_AT_SIGNING", "validity", claims={"iat": int(NOW) - 30}, issue=YOUNG),
     case("CERTIFICATE_NOT_VALID_AT_SIGNING", "validity", call={"date": format_date(NOW - 30)}, issue=YOUNG),
     case("CERTIFICATE_SCOPE", "scope", issue=FAR),
+    case("CLAIM_NOT_PERMITTED", "constraints", issue={"enhanced": ClaimConstraints(must_exclude=("attest",))}),
+    case("CLAIM_NOT_PERMITTED", "constraints",
+         issue={"constraints": ClaimConstraints(permitted=(("attest", frozenset("BC")),))}),
     case("SIGNATURE_INVALID", "signature", issue={"defect": Defect.KEY_MISMATCH}),
     case("CERTIFICATE_EXPIRED", None, issue={"defect": Defect.EXPIRED}),
     case("CERTIFICATE_NOT_YET_VALID", None, issue={"defect": Defect.NOT_YET_VALID}),
     case("CERTIFICATE_UNTRUSTED", None, issue={"defect": Defect.UNTRUSTED}),
+    case("CERTIFICATE_CONSTRAINTS", None, issue={"constraints": DATED, "enhanced": DATED}),
     case("CERTIFICATE_NO_TNAUTHLIST", None, issue={"defect": Defect.NO_TNAUTHLIST}),
 ]  # fmt: skip
 
@@ -151,9 +159,25 @@ def test_what_is_wrong_has_its_code(tried: Case, authority: Authority, bench: Be
 OTHERS = {
     FailureCode.NO_IDENTITY: "tests/unit/test_verdict.py",
     FailureCode.NO_SUPPORTED_PPT: "tests/unit/test_verdict.py",
+    FailureCode.NUMBER_NOT_SIGNED: "tests/unit/test_rich_call_data.py",
+    FailureCode.DATE_MISSING: "tests/unit/test_baseline.py",
+    FailureCode.DIV_NOT_LINKED: "tests/unit/test_diversion.py",
+    FailureCode.DIV_ORIG_CHANGED: "tests/unit/test_diversion.py",
+    FailureCode.DIV_CHAIN_BROKEN: "tests/unit/test_diversion.py",
+    FailureCode.DIV_NESTED_TOO_DEEP: "tests/unit/test_diversion.py",
+    FailureCode.RPH_MISMATCH: "tests/unit/test_priority.py",
+    FailureCode.SPH_INVALID: "tests/unit/test_priority.py",
+    FailureCode.SPH_MISMATCH: "tests/unit/test_priority.py",
     FailureCode.CERTIFICATE_UNAVAILABLE: "tests/unit/test_verdict.py",
+    FailureCode.REPLAYED: "tests/services/test_replay.py",
+    FailureCode.INFO_TOO_MANY: "tests/unit/test_verdict.py",
+    FailureCode.CERTIFICATE_NOT_YET: "tests/services/test_verification_service.py",
+    FailureCode.TRUST_LIST_UNAVAILABLE: "tests/agent/test_cache.py",
     FailureCode.CERTIFICATE_MALFORMED: "tests/unit/test_certificate_documents.py",
     FailureCode.CERTIFICATE_KEY_USAGE: "tests/unit/test_certificates.py",
+    FailureCode.CERTIFICATE_NOT_ENCOMPASSED: "tests/unit/test_delegation.py",
+    FailureCode.CERTIFICATE_REVOKED: "tests/services/test_revocation.py",
+    FailureCode.CERTIFICATE_REVOCATION_UNKNOWN: "tests/services/test_revocation.py",
 }
 """Codes that say something about a whole call, or a certificate without a call, and where they are tested."""
 
@@ -166,7 +190,7 @@ def test_every_failure_code_is_produced_by_a_test() -> None:
 
 def test_every_check_is_seen_to_fail() -> None:
     failing = {parameter.values[0].check for parameter in CASES} - {None}
-    assert failing == {check.name for check in (*BEFORE_FETCH, *AFTER_FETCH)}
+    assert failing | {"chain"} == {check.name for check in (*BEFORE_FETCH, *AFTER_FETCH)}  # see test_diversion.py
 
 
 BY_CHECK = {parameter.values[0].check: parameter.values[0] for parameter in CASES if parameter.values[0].value is None}
@@ -195,6 +219,50 @@ def test_earlier_check_speaks_where_two_would_fail(first: str, then: str, author
 def test_no_certificate_is_asked_for_before_every_cheap_check_held(tried: Case, bench: Bench) -> None:
     cheap = {check.name for check in BEFORE_FETCH}
     assert isinstance(bench.pending(call_of(tried, bench)), Verdict) is (tried.check in cheap)
+
+
+MKY_SDP = "v=0\r\na=fingerprint:sha-256 AB:CD\r\na=fingerprint:SHA-1 01:23\r\n"
+MKY = [{"alg": "sha-1", "dig": "0123"}, {"alg": "sha-256", "dig": "abcd"}]
+
+
+@pytest.mark.parametrize(
+    ("mky", "sdp", "checked", "passes"),
+    [
+        (MKY, MKY_SDP, True, True),
+        ([*MKY, {"alg": "sha-512", "dig": "00"}], MKY_SDP, True, True),
+        (MKY, "", True, True),
+        (MKY, "v=0\r\n", True, True),
+        ("x", "v=0\r\n", True, True),
+        (MKY[:1], MKY_SDP, True, False),
+        (["x", 1], MKY_SDP, True, False),
+        ("x", MKY_SDP, True, False),
+        (7, MKY_SDP, True, False),
+        ({"alg": "sha-256"}, "v=0\r\n", True, True),
+        ([{}], MKY_SDP, True, False),
+        (MKY[:1], MKY_SDP, False, True),
+    ],
+)
+def test_fingerprints_of_the_sdp_were_signed(bench: Bench, mky: Any, sdp: str, checked: bool, passes: bool) -> None:
+    """RFC 8225 §5.2.2, RFC 8224 §4.1."""
+    call = message(bench.identity(claims=claims(mky=mky)), sdp=sdp)
+    assert (bench.verify(call, media_keys=checked).result is Result.PASSED) is passes
+
+
+def test_what_another_type_says_is_ignored(bench: Bench) -> None:
+    """RFC 9475 §3.2: msgi counts in PASSporTs of type msg alone; likewise opt, div and sph."""
+    value = bench.identity(claims=claims(msgi="sha256-x", opt=1, div=7, sph="x", rph=None))
+    verdict = bench.verify(message(value))
+    assert verdict.result is Result.PASSED
+    assert (verdict.diversions, verdict.priority, verdict.rich) == ((), None, None)
+
+
+def test_second_half_may_be_asked_again(bench: Bench) -> None:
+    """A call that waited is asked when its certificate is there; the first answer does not stick."""
+    pending = bench.pending(message(bench.identity()))
+    assert isinstance(pending, Pending)
+    assert finish(pending, {}, NOW).failure is FailureCode.CERTIFICATE_UNAVAILABLE
+    assert finish(pending, {URL: bench.path()}, NOW).result is Result.PASSED
+    assert finish(pending, {}, NOW).failure is FailureCode.CERTIFICATE_UNAVAILABLE
 
 
 def test_octets_are_verified_as_they_came(bench: Bench) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from shaken_plugin.core import x5u
@@ -144,3 +146,65 @@ def test_lab_host_may_be_anywhere(url: str, lab_hosts: set[str]) -> None:
 def test_lab_host_keeps_the_other_rules(url: str) -> None:
     with pytest.raises(VerificationFailure):
         x5u.check(url, frozenset({"127.0.0.1:9443"}))
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://CR.Example.com./a", ("https", "cr.example.com", 443, "/a", False)),
+        ("HTTPS://cr.example.com:8443", ("https", "cr.example.com", 8443, "/", False)),
+        ("https://[2606:4700::1111]:8443/", ("https", "2606:4700::1111", 8443, "/", False)),
+        ("http://crl.example.com/a.crl", ("http", "crl.example.com", 80, "/a.crl", False)),
+        ("https://127.0.0.1:9443/%2e/..", ("https", "127.0.0.1", 9443, "/%2e/..", True)),
+    ],
+)
+def test_parts_are_read_once_and_for_all(url: str, target: tuple[object, ...]) -> None:
+    """Whoever connects uses these parts, so that no second parser can see another host in the URL."""
+    assert x5u.parse(url, frozenset({"127.0.0.1:9443"}), http_too=True) == x5u.Target(*target)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://crl.example.com:8080/a",
+        "http://crl.example.com:443/a",
+        "https://crl.example.com:80/a",
+        "http://10.0.0.1/a",
+        "http://u@crl.example.com/a",
+        "http://crl.example.com/a?x",
+        "ldap://crl.example.com/a",
+        "ftp://crl.example.com/a",
+    ],
+)
+def test_signed_document_by_http_keeps_the_other_rules(url: str) -> None:
+    with pytest.raises(VerificationFailure):
+        x5u.parse(url, http_too=True)
+
+
+def test_port_of_a_lab_host_is_a_port() -> None:
+    with pytest.raises(VerificationFailure, match="port"):
+        x5u.parse("https://localhost:65536/a", frozenset({"localhost"}))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "2001:500::1", "192.0.1.1"])
+def test_public_address(address: str) -> None:
+    assert x5u.is_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.31.0.1",
+        "192.0.0.1", "192.0.0.9", "192.0.2.1", "192.31.196.1", "192.52.193.1", "192.88.99.1", "192.168.0.1",
+        "192.175.48.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "233.252.0.1", "239.255.255.250",
+        "240.0.0.1", "255.255.255.255",
+        "::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:224.0.0.1",
+        "::ffff:0:8.8.8.8", "64:ff9b::8.8.8.8", "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1", "2001::1", "2001:1::1",
+        "2001:3::1", "2001:4:112::1", "2001:20::1", "2001:db8::1", "2002:808:808::1", "2002:7f00:1::1",
+        "2620:4f:8000::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1",
+        "2606:4700::1111%eth0",
+    ],
+)  # fmt: skip
+def test_address_that_is_not_of_the_public_internet(address: str) -> None:
+    """RFC 6890 and its registries, and the forms with another address inside."""
+    assert not x5u.is_public(ip_address(address))

@@ -47,7 +47,7 @@ class CallMessage:
     ``callers`` holds raw header values as received, one entry a header line. ``identity``
     likewise. ``source`` is the IP address the request came from; ``user`` the account that the
     switch authenticated, never a name the request merely claims. ``sdp`` is the body where it
-    is SDP, needed only for its fingerprints.
+    is SDP, needed only for its fingerprints. ``resource_priority`` holds the lines of that header.
     """
 
     method: str
@@ -60,6 +60,7 @@ class CallMessage:
     priority: str = ""
     naming: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The values of those headers of `NAMING` that are there."""
+    resource_priority: tuple[str, ...] = ()
     sdp: str = ""
     source: str | None = None
     user: str | None = None
@@ -79,6 +80,7 @@ class CallMessage:
             identity=request.all("identity"),
             priority=request.first("priority") or "",
             naming={name: values for name in NAMING if (values := request.all(name.lower()))},
+            resource_priority=request.all("resource-priority"),
             sdp=request.body,
             source=source,
             user=user,
@@ -93,6 +95,14 @@ class CallMessage:
             return NameAddr.parse(self.to).param("tag") is None
         except SipSyntaxError:
             return True
+
+    @property
+    def from_tag(self) -> str:
+        """The caller's half of the dialog's identity (RFC 3261 §12), empty where there is none."""
+        try:
+            return NameAddr.parse(self.callers.get(CallerHeader.FROM, ("",))[0]).param("tag") or ""
+        except SipSyntaxError:
+            return ""
 
     def callers_in(self, header: CallerHeader, plan: DialPlan) -> Iterator[Caller]:
         """The caller identities of one header, in order; values that name nobody are left out."""

@@ -1,8 +1,9 @@
 """STI certificates: reading a chain, and its path to a configured trust anchor.
 
-The path itself (RFC 5280 §6: signatures, names, basic constraints, path length, validity) is
-validated by ``cryptography``; what makes a certificate an STI certificate is checked here:
-a P-256 key, digitalSignature, not a CA, and a TNAuthList (ATIS-1000080 §6.4.1, RFC 8226).
+The path itself (RFC 5280 §6: signatures, names, basic constraints, path length, validity, no
+unknown critical extension) is validated by ``cryptography``; what makes a certificate an STI
+certificate is checked here: a P-256 key, digitalSignature, not a CA, and a TNAuthList
+(ATIS-1000080 §6.4.1, RFC 8226) that lies in those of the delegates above it (RFC 9060).
 P-384 and RSA issuers occur and are accepted; the PASSporT itself is always ES256.
 """
 
@@ -11,15 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
+from shaken_plugin.core.constraints import ClaimConstraints
+from shaken_plugin.core.extensions import UNREADABLE, constraints_of, extension, malformed, tnauthlist_of
+from shaken_plugin.core.names import canonical_name
 from shaken_plugin.core.telephone import Party, TelephoneNumber
-from shaken_plugin.core.tnauthlist import OID, TnAuthList, TnAuthListError
+from shaken_plugin.core.tnauthlist import TnAuthList
+from shaken_plugin.core.waysup import MAX_RSA_BITS, key_is_bounded, way_up
 from shaken_plugin.errors import FailureCode, VerificationFailure
 
 MAX_DOCUMENT_LENGTH: Final = 65_536
@@ -27,8 +32,6 @@ MAX_DOCUMENT_LENGTH: Final = 65_536
 
 MAX_CHAIN: Final = 8
 """Most certificates of a document that are looked at; real chains have one to three."""
-
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def parse_chain(document: bytes) -> tuple[x509.Certificate, ...]:
@@ -38,16 +41,16 @@ def parse_chain(document: bytes) -> tuple[x509.Certificate, ...]:
         VerificationFailure: CERTIFICATE_MALFORMED.
     """
     if len(document) > MAX_DOCUMENT_LENGTH:
-        raise _malformed(f"a document of {len(document)} octets, at most {MAX_DOCUMENT_LENGTH}")
+        raise malformed(f"a document of {len(document)} octets, at most {MAX_DOCUMENT_LENGTH}")
     try:
         if document[:2] == b"\x30\x82":  # a SEQUENCE of 256 to 65,535 octets; "0" alone may begin a comment
             chain = [x509.load_der_x509_certificate(document)]
         else:
             chain = x509.load_pem_x509_certificates(document)
     except (ValueError, TypeError, x509.InvalidVersion) as exc:
-        raise _malformed(str(exc)) from exc
+        raise malformed(str(exc)) from exc
     if len(chain) > MAX_CHAIN:
-        raise _malformed(f"{len(chain)} certificates, at most {MAX_CHAIN}")
+        raise malformed(f"{len(chain)} certificates, at most {MAX_CHAIN}")
     return tuple(chain)
 
 
@@ -60,43 +63,7 @@ def parse_anchor_file(document: bytes) -> tuple[x509.Certificate, ...]:
     try:
         return tuple(x509.load_pem_x509_certificates(document))
     except (ValueError, TypeError, x509.InvalidVersion) as exc:
-        raise _malformed(str(exc)) from exc
-
-
-def _malformed(detail: str) -> VerificationFailure:
-    return VerificationFailure(FailureCode.CERTIFICATE_MALFORMED, detail)
-
-
-def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
-    """One extension's value, None where absent.
-
-    Raises:
-        VerificationFailure: CERTIFICATE_MALFORMED, where an extension cannot be parsed.
-    """
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
-        raise _malformed(f"an extension cannot be parsed: {exc}") from exc
-
-
-def tnauthlist_of(certificate: x509.Certificate) -> TnAuthList:
-    """The certificate's TNAuthList.
-
-    Raises:
-        VerificationFailure: CERTIFICATE_NO_TNAUTHLIST, or CERTIFICATE_MALFORMED.
-    """
-    try:
-        extension = certificate.extensions.get_extension_for_oid(OID)
-    except x509.ExtensionNotFound:
-        raise VerificationFailure(FailureCode.CERTIFICATE_NO_TNAUTHLIST, "no TNAuthList") from None
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
-        raise _malformed(f"an extension cannot be parsed: {exc}") from exc
-    try:
-        return TnAuthList.from_der(extension.value.public_bytes())
-    except TnAuthListError as exc:
-        raise VerificationFailure(FailureCode.CERTIFICATE_NO_TNAUTHLIST, f"TNAuthList: {exc}") from exc
+        raise malformed(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,34 +78,39 @@ class SigningCertificate:
     tnauthlist: TnAuthList
     not_before: float
     not_after: float
+    constraints: ClaimConstraints | None = None
 
     @classmethod
     def load(cls, certificate: x509.Certificate) -> SigningCertificate:
         """Check what makes a certificate fit to sign PASSporTs.
 
         Raises:
-            VerificationFailure: CERTIFICATE_MALFORMED, CERTIFICATE_KEY_USAGE or
-                CERTIFICATE_NO_TNAUTHLIST.
+            VerificationFailure: CERTIFICATE_MALFORMED, CERTIFICATE_KEY_USAGE,
+                CERTIFICATE_NO_TNAUTHLIST or CERTIFICATE_CONSTRAINTS.
         """
         try:
             key = certificate.public_key()
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-            raise _malformed(f"public key: {exc}") from exc
+            raise malformed(f"public key: {exc}") from exc
         # ATIS-1000080 §6.4.1 and RFC 8225 §4.2: ES256 needs a P-256 key.
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise VerificationFailure(FailureCode.CERTIFICATE_KEY_USAGE, "the key is not on P-256")
-        usage = _extension(certificate, x509.KeyUsage)
+        usage = extension(certificate, x509.KeyUsage)
         if usage is None or not usage.digital_signature:
             raise VerificationFailure(FailureCode.CERTIFICATE_KEY_USAGE, "no digitalSignature in its key usage")
-        constraints = _extension(certificate, x509.BasicConstraints)
+        constraints = extension(certificate, x509.BasicConstraints)
         if constraints is not None and constraints.ca:
             raise VerificationFailure(FailureCode.CERTIFICATE_KEY_USAGE, "it is a CA certificate")
+        tnauthlist = tnauthlist_of(certificate)
+        if tnauthlist is None:
+            raise VerificationFailure(FailureCode.CERTIFICATE_NO_TNAUTHLIST, "no TNAuthList")
         return cls(
             certificate,
             key,
-            tnauthlist_of(certificate),
+            tnauthlist,
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
+            constraints_of(certificate),
         )
 
     def valid_at(self, moment: float) -> bool:
@@ -166,12 +138,14 @@ class TrustedPath:
     """A signer whose chain leads to an anchor.
 
     ``not_before`` and ``not_after`` bound the time at which the whole path holds, so that the
-    result can be kept and asked again without validating signatures anew.
+    result can be kept and asked again without validating signatures anew. ``serials`` names each
+    certificate of it as revocation lists do: `names.canonical_name` of its issuer, serial number.
     """
 
     signer: SigningCertificate
     not_before: float
     not_after: float
+    serials: tuple[tuple[bytes, int], ...]
 
     def valid_at(self, moment: float) -> bool:
         """Whether every certificate of the path is valid at ``moment``."""
@@ -200,6 +174,17 @@ _SIGNERS = verification.ExtensionPolicy.permit_all().may_be_present(
 )
 
 
+class PathValidator(Protocol):
+    """Whoever knows which roots are believed now: `TrustAnchors`, or a list that changes."""
+
+    @property
+    def count(self) -> int:
+        """How many roots that are."""
+
+    def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:
+        """See `TrustAnchors.validate`."""
+
+
 class TrustAnchors:
     """The roots a verifier believes: from configuration, never from a call.
 
@@ -212,12 +197,20 @@ class TrustAnchors:
         if not certificates:
             raise ValueError("no trust anchor")
         for certificate in certificates:
-            constraints = _extension(certificate, x509.BasicConstraints)
+            try:
+                name = certificate.subject.rfc4514_string()
+            except UNREADABLE as exc:  # a name is parsed only when it is asked for
+                raise malformed(f"an anchor's subject: {exc}") from exc
+            constraints = extension(certificate, x509.BasicConstraints)
             if constraints is None or not constraints.ca:
-                raise _malformed(f"{certificate.subject.rfc4514_string()} is not a CA certificate")
+                raise malformed(f"{name} is not a CA certificate")
         self._anchors = tuple(certificates)
         self._store = verification.Store(list(certificates))
-        self.count = len(certificates)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._anchors)
 
     def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:
         """The path from ``chain[0]`` to an anchor, valid at ``now`` (RFC 5280 §6).
@@ -230,6 +223,25 @@ class TrustAnchors:
             raise VerificationFailure(FailureCode.CERTIFICATE_EXPIRED, _until(signer.not_after))
         if now < signer.not_before:
             raise VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID, _from(signer.not_before))
+        path = self.path(chain, now)
+        _check_delegation(path)
+        try:
+            serials = tuple((canonical_name(certificate.issuer), certificate.serial_number) for certificate in path)
+        except (ValueError, TypeError) as exc:
+            raise malformed(f"an issuer's name: {exc}") from exc
+        return TrustedPath(
+            signer,
+            max(certificate.not_valid_before_utc.timestamp() for certificate in path),
+            min(certificate.not_valid_after_utc.timestamp() for certificate in path),
+            serials,
+        )
+
+    def path(self, chain: Sequence[x509.Certificate], now: float) -> list[x509.Certificate]:
+        """The certificates from ``chain[0]`` to an anchor, whatever ``chain[0]`` is meant for.
+
+        Raises:
+            VerificationFailure: CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID or CERTIFICATE_UNTRUSTED.
+        """
         verifier = (
             verification.PolicyBuilder()
             .store(self._store)
@@ -238,21 +250,51 @@ class TrustAnchors:
             .extension_policies(ca_policy=_ISSUERS, ee_policy=_SIGNERS)
             .build_client_verifier()
         )
+        above = way_up(chain, self._anchors, now)
+        if above is None:
+            raise _why_untrusted(chain, self._anchors, now)
         try:
-            path = verifier.verify(chain[0], list(chain[1:])).chain
+            return verifier.verify(chain[0], above).chain
         except (verification.VerificationError, ValueError, TypeError, x509.UnsupportedGeneralNameType) as exc:
-            raise _why_untrusted(chain, self._anchors, now, exc) from exc
-        return TrustedPath(
-            signer,
-            max(certificate.not_valid_before_utc.timestamp() for certificate in path),
-            min(certificate.not_valid_after_utc.timestamp() for certificate in path),
-        )
+            why = str(exc).partition("(encountered")[0].strip()
+            raise _why_untrusted(chain, self._anchors, now, why) from exc
+
+
+def _check_delegation(path: Sequence[x509.Certificate]) -> None:
+    """From the anchor down, no TNAuthList may reach beyond the last one above it.
+
+    Raises:
+        VerificationFailure: CERTIFICATE_NOT_ENCOMPASSED; CERTIFICATE_UNTRUSTED, where a delegate's
+            child does not name its parent's key.
+    """
+    limit: TnAuthList | None = None
+    parent = path[-1]
+    for child in reversed(path):
+        tnauthlist = tnauthlist_of(child)
+        if limit is not None:
+            serial = f"serial number {child.serial_number:x}"
+            # RFC 9060 §7: a child's key identifier of its authority MUST be its parent's own, by which
+            # the parent is found. The library does not compare them.
+            named = _key_id(child, x509.AuthorityKeyIdentifier)
+            if named is None or named != _key_id(parent, x509.SubjectKeyIdentifier):
+                raise VerificationFailure(FailureCode.CERTIFICATE_UNTRUSTED, f"{serial} does not name its parent's key")
+            # RFC 9060 §4: the scope of a child certificate MUST be encompassed by its parent's.
+            if tnauthlist is not None and not limit.encompasses(tnauthlist):
+                raise VerificationFailure(FailureCode.CERTIFICATE_NOT_ENCOMPASSED, f"TNAuthList of {serial}")
+        limit, parent = tnauthlist or limit, child
+
+
+def _key_id(
+    certificate: x509.Certificate, kind: type[x509.AuthorityKeyIdentifier | x509.SubjectKeyIdentifier]
+) -> bytes | None:
+    found = extension(certificate, kind)
+    return found.key_identifier if found else None
 
 
 def _why_untrusted(
-    chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: float, exc: Exception
+    chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: float, why: str | None = None
 ) -> VerificationFailure:
-    """The library says only that no path was found; an expired issuer or anchor is named here."""
+    """What keeps a chain from an anchor: ``why``, but an expired issuer or anchor is named first."""
     try:
         top = chain[-1].issuer
         name = top.rfc4514_string()
@@ -265,9 +307,9 @@ def _why_untrusted(
             return VerificationFailure(FailureCode.CERTIFICATE_EXPIRED, f"{which}: {_until(end)}")
         if now < (start := certificate.not_valid_before_utc.timestamp()):
             return VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID, f"{which}: {_from(start)}")
-    why = str(exc).partition("(encountered")[0].strip()
-    if "exhausted" in why:
-        why = f"no trust anchor above {name}"
+    if why is None and not all(map(key_is_bounded, chain[1:])):
+        why = f"an issuer's key is none of P-256, P-384 and RSA up to {MAX_RSA_BITS} bits"
+    why = why or f"no trust anchor above {name}"
     return VerificationFailure(FailureCode.CERTIFICATE_UNTRUSTED, why)
 
 

@@ -37,9 +37,11 @@ _TOKEN = r"[A-Za-z0-9.!%*_+`'~-]+"
 _DIGEST = re.compile(r"[A-Za-z0-9_.-]+")
 # One parameter with the white space that SEMI and EQUAL allow (RFC 3261 §25.1), values as
 # token, quoted-string or <URI>. Possessive, so that a long bad value costs one pass.
+_URI = r'<(?P<uri>[^<>"\s]++)>'
+_QUOTED = r'"(?P<quoted>(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*+)"'
 _PARAM = re.compile(
     rf"[ \t]*+;[ \t]*+(?P<name>{_TOKEN})"
-    rf'(?:[ \t]*+=[ \t]*+(?:<(?P<uri>[^<>"\s]++)>|"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<token>[^\s;<>"]++)))?'
+    rf'(?:[ \t]*+=[ \t]*+(?:{_URI}|{_QUOTED}|(?P<token>[^\s;<>"]++)))?'
 )
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
@@ -85,8 +87,9 @@ class IdentityHeader:
                 raise _malformed(f"more than {MAX_PARAMS} parameters")
             position = match.end()
         for name in ("alg", "ppt"):
-            if name in params and not params[name]:
-                raise _malformed(f"{name} has no value")
+            # RFC 8224 §4: both are tokens; quotes around them are tolerated, other characters not.
+            if name in params and re.fullmatch(_TOKEN, params[name] or "") is None:
+                raise _malformed(f"{name} has no token for a value")
         return cls(
             digest.group(),
             params.pop("info", None),

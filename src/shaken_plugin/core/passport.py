@@ -1,9 +1,8 @@
-"""PASSporT, the signed token of an Identity header (RFC 8225), and its types.
+"""PASSporT, the signed token of an Identity header (RFC 8225).
 
 A PASSporT travels in full form, ``header.claims.signature``, or in compact form,
-``..signature`` (RFC 8225 §7). `Passport.parse` reads both; the type of token, its ``ppt``,
-is looked up in `PASSPORT_TYPES`, which says what claims it needs. Another type is another
-row there: nothing in this module treats ``shaken`` as special.
+``..signature`` (RFC 8225 §7). `Passport.parse` reads both. What a type of token, its ``ppt``,
+needs beyond that stands in `core.verification.types`; `core.claims` reads the claims.
 
 Parsing is stricter than JSON: duplicate members, numbers that are not integers, deep nesting
 and lone surrogates are refused, because two parsers would read them differently.
@@ -13,14 +12,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from shaken_plugin.core.jws import b64url, unb64url
-from shaken_plugin.core.telephone import Party, TelephoneNumber, UriIdentity
-from shaken_plugin.errors import FailureCode, NumberError, VerificationFailure
+from shaken_plugin.core.telephone import Party, TelephoneNumber
+from shaken_plugin.errors import FailureCode, VerificationFailure
 
 MAX_TOKEN_LENGTH: Final = 65_536
 """Longest token that is looked at, characters; an RCD PASSporT with its jCard inline is 2 to
@@ -29,9 +28,6 @@ MAX_TOKEN_LENGTH: Final = 65_536
 MAX_DEPTH: Final = 16
 """Deepest JSON nesting; a jCard needs 8. Bounds the parser's recursion on FreeSWITCH's 240 KiB
 thread stack."""
-
-MAX_IAT: Final = 2**53
-"""Largest NumericDate that every JSON parser reads alike (RFC 8259 §6)."""
 
 
 class Attest(Enum):
@@ -42,7 +38,7 @@ class Attest(Enum):
     C = "C"
 
 
-def serialise(value: Mapping[str, Any]) -> bytes:
+def serialise(value: Any) -> bytes:
     """The deterministic JSON of RFC 8225 §9.
 
     No white space, members ordered by code point at every depth, UTF-8, integers as they are.
@@ -84,19 +80,28 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
+def parse_object(data: bytes) -> dict[str, Any]:
+    """A JSON object in UTF-8, read as strictly as this module says; the caller bounds its length.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = data.decode("utf-8")
+    _check_depth(text)
+    value = _DECODER.decode(text)
+    if not text.isascii() or "\\u" in text:
+        serialise({"": value})  # a lone surrogate cannot be encoded
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  # data, not an argument
+    return value
+
+
 def _parse_object(segment: str, what: str) -> dict[str, Any]:
     """One base64url segment as a JSON object."""
     try:
-        text = unb64url(segment).decode("utf-8")
-        _check_depth(text)
-        value = _DECODER.decode(text)
-        if not text.isascii() or "\\u" in text:
-            serialise({"": value})  # a lone surrogate cannot be encoded
+        return parse_object(unb64url(segment))
     except (ValueError, RecursionError) as exc:
         raise VerificationFailure(FailureCode.TOKEN_MALFORMED, f"{what}: {exc}") from exc
-    if not isinstance(value, dict):
-        raise VerificationFailure(FailureCode.TOKEN_MALFORMED, f"{what}: not a JSON object")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,27 +173,53 @@ def party_claim(party: Party) -> dict[str, str]:
     return {"tn": party.digits} if isinstance(party, TelephoneNumber) else {"uri": party.uri}
 
 
-def shaken_claims(
-    *, attest: Attest, orig: Party, dest: Party, iat: int, origid: str, mky: list[dict[str, str]] | None = None
-) -> dict[str, Any]:
-    """The claims of a SHAKEN PASSporT (RFC 8588 §4, §5; RFC 8225 §5).
+def base_claims(orig: Party, dest: Party, iat: int, mky: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """The claims of every PASSporT (RFC 8225 §5).
 
     Args:
-        attest: the level.
         orig: the calling party, exactly one identity.
         dest: the called party.
         iat: POSIX seconds.
-        origid: a UUID.
         mky: media keys (`media_keys`), where the SDP has fingerprints.
     """
     claims: dict[str, Any] = {
-        "attest": attest.value,
         "dest": {name: [value] for name, value in party_claim(dest).items()},
         "iat": iat,
         "orig": party_claim(orig),
-        "origid": origid,
     }
     return claims | {"mky": mky} if mky else claims
+
+
+def shaken_claims(
+    *, attest: Attest, orig: Party, dest: Party, iat: int, origid: str, mky: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
+    """The claims of a SHAKEN PASSporT (RFC 8588 §4, §5).
+
+    Args:
+        attest: the level.
+        orig: see `base_claims`.
+        dest: likewise.
+        iat: likewise.
+        origid: a UUID.
+        mky: see `base_claims`.
+    """
+    return base_claims(orig, dest, iat, mky) | {"attest": attest.value, "origid": origid}
+
+
+def div_claims(diverted: Mapping[str, Any], div: Party, dest: Party) -> dict[str, Any]:
+    """The claims of a ``div`` PASSporT for a call that goes on to ``dest`` (RFC 8946 §3, §4.1).
+
+    Args:
+        diverted: claims of the PASSporT the call came with; ``orig`` and ``iat`` are taken over.
+        div: whom the call was for: an identity of its ``dest`` that the signer has authority over.
+        dest: the new target.
+    """
+    return {
+        "dest": {name: [value] for name, value in party_claim(dest).items()},
+        "div": party_claim(div),
+        "iat": diverted["iat"],
+        "orig": diverted["orig"],
+    }
 
 
 _FINGERPRINT = re.compile(
@@ -204,117 +235,3 @@ def media_keys(sdp: str) -> list[dict[str, str]]:
     """
     keys = {(alg, digest.replace(":", "")) for alg, digest in _FINGERPRINT.findall(sdp)}
     return [{"alg": alg, "dig": dig} for alg, dig in sorted(keys, key=lambda key: (key[0] + key[1]).encode())]
-
-
-# --- Reading claims ---------------------------------------------------------------------------
-
-
-def _invalid(detail: str) -> VerificationFailure:
-    return VerificationFailure(FailureCode.CLAIM_INVALID, detail)
-
-
-def _identity(kind: str, value: Any) -> Party:
-    if not isinstance(value, str) or not value:
-        raise _invalid(f"{kind} is not a text")
-    if kind == "uri":
-        return UriIdentity(value)
-    try:
-        # RFC 8224 §8.3 has no "+" in the claim; some signers leave it, and it says the same.
-        return TelephoneNumber(value.removeprefix("+"))
-    except NumberError as exc:
-        raise _invalid(f"{kind}: {exc}") from exc
-
-
-def read_orig(claims: Mapping[str, Any]) -> Party:
-    """The one identity of ``orig``.
-
-    Raises:
-        VerificationFailure: RFC 8225 §5.2.1, "the 'orig' claim … MUST have one, and only one".
-    """
-    orig = claims["orig"]
-    if not isinstance(orig, dict) or len(orig) != 1 or not orig.keys() <= {"tn", "uri"}:
-        raise _invalid("orig is not an object with exactly one of tn and uri")
-    ((kind, value),) = orig.items()
-    return _identity(kind, value)
-
-
-def read_dest(claims: Mapping[str, Any]) -> frozenset[Party]:
-    """The identities of ``dest``, at least one.
-
-    Raises:
-        VerificationFailure: RFC 8225 §5.2.1, ``tn`` and ``uri`` are arrays with one or more.
-    """
-    dest = claims["dest"]
-    if not isinstance(dest, dict) or not dest or not dest.keys() <= {"tn", "uri"}:
-        raise _invalid("dest is not an object with tn or uri")
-    parties: set[Party] = set()
-    for kind, values in dest.items():
-        if not isinstance(values, list) or not values:
-            raise _invalid(f"dest.{kind} is not an array with an element")
-        parties.update(_identity(kind, value) for value in values)
-    return frozenset(parties)
-
-
-def read_iat(claims: Mapping[str, Any]) -> int:
-    """``iat`` in POSIX seconds (RFC 8225 §5.1.1: a NumericDate; §9: an integer).
-
-    Raises:
-        VerificationFailure: text, boolean, negative, or beyond `MAX_IAT`.
-    """
-    iat = claims["iat"]
-    if isinstance(iat, bool) or not isinstance(iat, int) or not 0 <= iat <= MAX_IAT:
-        raise _invalid("iat is not a time in whole seconds")
-    return iat
-
-
-def read_attest(claims: Mapping[str, Any]) -> Attest:
-    """``attest`` (RFC 8588 §4: "either 'A', 'B', or 'C'").
-
-    Raises:
-        VerificationFailure: ATTEST_INVALID.
-    """
-    try:
-        return Attest(claims["attest"])
-    except ValueError as exc:
-        raise VerificationFailure(FailureCode.ATTEST_INVALID) from exc
-
-
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-
-
-def read_origid(claims: Mapping[str, Any]) -> str:
-    """``origid`` (RFC 8588 §5: "a globally unique string corresponding to a UUID").
-
-    Only the 8-4-4-4-12 form is asked for: live tokens carry UUIDs that RFC 4122 does not know.
-
-    Raises:
-        VerificationFailure: CLAIM_INVALID.
-    """
-    origid = claims["origid"]
-    if not isinstance(origid, str) or _UUID.fullmatch(origid) is None:
-        raise _invalid("origid is not a UUID")
-    return origid
-
-
-@dataclass(frozen=True, slots=True)
-class PassportType:
-    """What one ``ppt`` demands beyond RFC 8225: claims that must be there, and their readers."""
-
-    ppt: str
-    section: str
-    required: tuple[str, ...]
-    readers: Mapping[str, Callable[[Mapping[str, Any]], object]]
-
-
-BASE_CLAIMS: Final = ("dest", "iat", "orig")
-"""Claims of every PASSporT (RFC 8225 §5)."""
-
-PASSPORT_TYPES: Final[Mapping[str, PassportType]] = {
-    "shaken": PassportType(
-        "shaken",
-        "RFC 8588",
-        ("attest", "origid"),
-        {"attest": read_attest, "origid": read_origid},
-    ),
-}
-"""The PASSporT types that are understood; others are ignored (RFC 8224 §6.2 step 1)."""

@@ -26,6 +26,7 @@ MAX_MESSAGE_LENGTH: Final = 262_144
 
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _LIST_SPECIAL = re.compile(r'[",<>\\]')
 _BAD_DISPLAY = re.compile(r'[:;@">]')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -133,6 +134,12 @@ class NameAddr:
             raise SipSyntaxError("address without its closing >")
         uri = text[opening + 1 : closing].strip()
         return cls(text[: opening + 1], uri, ">" + _header_params(text, closing + 1))
+
+    @property
+    def display_name(self) -> str:
+        """The display name, its quotation marks and escapes taken off; ``""`` where there is none."""
+        name = self.prefix.removesuffix("<").strip()
+        return _QUOTED_PAIR.sub(r"\1", name[1:-1]) if name.startswith('"') else name
 
     def with_uri(self, uri: str) -> str:
         """The header value with another URI, always in angle brackets."""

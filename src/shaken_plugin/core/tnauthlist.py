@@ -14,11 +14,14 @@ refused as a whole; real certificates with a wrong length or a bare string exist
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.x509 import ObjectIdentifier
+
+from shaken_plugin.core.der import IA5STRING, INTEGER, SEQUENCE, DerError, elements, encode, only
 
 OID: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.26")
 """id-pe-TNAuthList."""
@@ -26,7 +29,6 @@ OID: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.26")
 MAX_ENTRIES: Final = 10_000
 """Most entries that are read; the list comes from the wire inside a certificate."""
 
-_SEQUENCE, _INTEGER, _IA5STRING = 0x30, 0x02, 0x16
 _SPC, _RANGE, _ONE = 0xA0, 0xA1, 0xA2
 
 _NUMBER = re.compile(r"[0-9#*]{1,15}")
@@ -72,18 +74,25 @@ class TnAuthList:
         Raises:
             TnAuthListError: anything but a TNAuthorizationList in DER.
         """
+        try:
+            return cls._read(data)
+        except DerError as exc:
+            raise TnAuthListError(str(exc)) from exc
+
+    @classmethod
+    def _read(cls, data: bytes) -> TnAuthList:
         spcs: list[str] = []
         ranges: list[TnRange] = []
         ones: list[str] = []
-        for count, (tag, content) in enumerate(_elements(_only(data, _SEQUENCE))):
+        for count, (tag, content) in enumerate(elements(only(data, SEQUENCE))):
             if count >= MAX_ENTRIES:
                 raise TnAuthListError(f"more than {MAX_ENTRIES} entries")
             if tag == _SPC:
-                spcs.append(_text(_only(content, _IA5STRING), _SPC_TEXT))
+                spcs.append(_text(only(content, IA5STRING), _SPC_TEXT))
             elif tag == _RANGE:
-                ranges.append(_range(_only(content, _SEQUENCE)))
+                ranges.append(_range(only(content, SEQUENCE)))
             elif tag == _ONE:
-                ones.append(_text(_only(content, _IA5STRING), _NUMBER))
+                ones.append(_text(only(content, IA5STRING), _NUMBER))
             else:
                 raise TnAuthListError(f"an entry with the tag {tag:#04x}")
         if not (spcs or ranges or ones):
@@ -92,14 +101,14 @@ class TnAuthList:
 
     def to_der(self) -> bytes:
         """The extension's value for a certificate or a certificate request."""
-        entries = [_encode(_SPC, _encode(_IA5STRING, spc.encode("ascii"))) for spc in self.spcs]
+        entries = [encode(_SPC, encode(IA5STRING, spc.encode("ascii"))) for spc in self.spcs]
         for numbers in self.ranges:
             size = numbers.count.bit_length() // 8 + 1
-            fields = _encode(_IA5STRING, numbers.start.encode("ascii"))
-            fields += _encode(_INTEGER, numbers.count.to_bytes(size, "big"))
-            entries.append(_encode(_RANGE, _encode(_SEQUENCE, fields)))
-        entries += [_encode(_ONE, _encode(_IA5STRING, one.encode("ascii"))) for one in self.ones]
-        return _encode(_SEQUENCE, b"".join(entries))
+            start = encode(IA5STRING, numbers.start.encode("ascii"))
+            count = encode(INTEGER, numbers.count.to_bytes(size, "big"))
+            entries.append(encode(_RANGE, encode(SEQUENCE, start, count)))
+        entries += [encode(_ONE, encode(IA5STRING, one.encode("ascii"))) for one in self.ones]
+        return encode(SEQUENCE, *entries)
 
     def lists(self, digits: str) -> bool:
         """Whether the number itself is listed, alone or in a range."""
@@ -107,11 +116,52 @@ class TnAuthList:
             return True
         return _DIGITS.fullmatch(digits) is not None and any(numbers.covers(digits) for numbers in self.ranges)
 
+    def encompasses(self, child: TnAuthList) -> bool:
+        """Whether every entry of a delegate's list lies in this one (RFC 9060 §4.1).
+
+        Entries add up: a range may be covered by several that adjoin. An SPC stands for numbers
+        that a verifier cannot list (RFC 8226 §9), so a parent with one is taken to cover any
+        number, as SHAKEN takes it for a caller; another SPC it does not cover.
+        """
+        if not set(child.spcs) <= set(self.spcs):
+            return False
+        if self.spcs:
+            return True
+        # Numbers with "#" or "*" are in no range.
+        if any(_DIGITS.fullmatch(one) is None and one not in self.ones for one in child.ones):
+            return False
+        ours, theirs = self._spans(), child._spans()
+        return all(_lies_in(span, ours.get(length, [])) for length, spans in theirs.items() for span in spans)
+
+    def _spans(self) -> dict[int, list[tuple[int, int]]]:
+        """For each length of number the spans, first and one past the last: in order, joined where they adjoin."""
+        loose: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for numbers in self.ranges:
+            loose[len(numbers.start)].append((int(numbers.start), int(numbers.start) + numbers.count))
+        for one in filter(_DIGITS.fullmatch, self.ones):
+            loose[len(one)].append((int(one), int(one) + 1))
+        joined: dict[int, list[tuple[int, int]]] = {}
+        for length, spans in loose.items():
+            row: list[tuple[int, int]] = []
+            for start, end in sorted(spans):
+                if row and start <= row[-1][1]:
+                    row[-1] = row[-1][0], max(end, row[-1][1])
+                else:
+                    row.append((start, end))
+            joined[length] = row
+        return joined
+
+
+def _lies_in(span: tuple[int, int], row: list[tuple[int, int]]) -> bool:
+    """Whether one span of an ordered row covers ``span``."""
+    index = bisect_right(row, span[0], key=lambda other: other[0]) - 1
+    return index >= 0 and span[1] <= row[index][1]
+
 
 def _range(data: bytes) -> TnRange:
     # "..." in the ASN.1: later versions may add fields after count, which are passed over.
-    fields = list(_elements(data))
-    if [tag for tag, _ in fields[:2]] != [_IA5STRING, _INTEGER]:
+    fields = list(elements(data))
+    if [tag for tag, _ in fields[:2]] != [IA5STRING, INTEGER]:
         raise TnAuthListError("a range is not start and count")
     start, count = fields[0][1], fields[1][1]
     value = int.from_bytes(count, "big", signed=True)
@@ -125,46 +175,3 @@ def _text(data: bytes, pattern: re.Pattern[str]) -> str:
     if pattern.fullmatch(text) is None:
         raise TnAuthListError("an entry holds characters that may not stand there")
     return text
-
-
-def _only(data: bytes, tag: int) -> bytes:
-    """The content of the one DER element that ``data`` must be."""
-    found, content, end = _element(data, 0)
-    if found != tag or end != len(data):
-        raise TnAuthListError(f"expected one element with the tag {tag:#04x}")
-    return content
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The DER elements that follow one another in ``data``."""
-    position = 0
-    while position < len(data):
-        tag, content, position = _element(data, position)
-        yield tag, content
-
-
-def _element(data: bytes, position: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of the DER element at ``position`` (X.690 §8.1, §10.1)."""
-    header = data[position : position + 2]
-    if len(header) < 2:
-        raise TnAuthListError("the data end inside an element")
-    tag, length = header
-    position += 2
-    if length >= 0x80:
-        octets = data[position : position + (length & 0x7F)]
-        length = int.from_bytes(octets, "big")
-        if not 1 <= len(octets) <= 3 or length < 0x80 or octets[0] == 0:
-            raise TnAuthListError("a length that is not DER")
-        position += len(octets)
-    end = position + length
-    if end > len(data):
-        raise TnAuthListError("an element is longer than the data")
-    return tag, data[position:end], end
-
-
-def _encode(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + content
