@@ -352,7 +352,7 @@ def closing(seen: list[Seen], keep: Path | None) -> Group:
     )
     steps = (
         "Next, for your own switch:\n"
-        "  1. shaken check-config --settings FILE   begin from the settings in docs/settings.md\n"
+        "  1. shaken check-config --settings FILE   begin from the settings in docs/reference.md\n"
         "  2. sudo shaken setup                     installs it for Kamailio; says first what it will do\n"
         "  3. set mode: observe in both sections    it decides, signs, verifies and logs, changing nothing\n"
         "  4. shaken explain --from … --to … --source …   ask what a call would get, and why\n"

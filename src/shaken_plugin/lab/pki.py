@@ -11,7 +11,7 @@ Keys lie about unencrypted: never trust a lab's root outside the lab.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -27,6 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from shaken_plugin.core.constraints import ENHANCED_OID, ClaimConstraints
+from shaken_plugin.core.constraints import OID as CONSTRAINTS_OID
+from shaken_plugin.core.extensions import tnauthlist_of
 from shaken_plugin.core.tnauthlist import OID as TNAUTHLIST_OID
 from shaken_plugin.core.tnauthlist import TnAuthList, TnRange
 
@@ -35,7 +38,8 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 POLICY_OID: Final = x509.ObjectIdentifier("2.16.840.1.114569.1.1.4")
 """SHAKEN certificate policy 1.4, as leafs in use carry it."""
 CRL_URL: Final = "https://sti-pa.example/download/v1/crl"
-_CRL_ISSUER = (("C", "US"), ("O", "Lab STI-PA"), ("CN", "Lab STI-PA CRL"))
+CRL_ISSUER: Final = (("C", "US"), ("O", "Lab STI-PA"), ("CN", "Lab STI-PA CRL"))
+"""The name that leafs have as cRLIssuer; `lab.administrator` signs under it."""
 
 
 AGE: Final = timedelta(days=1)
@@ -95,18 +99,23 @@ def _pem(*certificates: x509.Certificate) -> bytes:
 _ATTRIBUTES = {"C": NameOID.COUNTRY_NAME, "O": NameOID.ORGANIZATION_NAME, "CN": NameOID.COMMON_NAME}
 
 
-def _name(parts: Sequence[tuple[str, str]]) -> x509.Name:
+def x500_name(parts: Sequence[tuple[str, str]]) -> x509.Name:
+    """A name of pairs such as ``("CN", "SHAKEN 709J")``."""
     return x509.Name([x509.NameAttribute(_ATTRIBUTES[kind], value) for kind, value in parts])
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A root and an intermediate that issue certificates."""
+    """A root and an intermediate that issue certificates.
+
+    ``above`` are the certificates between the issuer and the root, where a `delegate` issues.
+    """
 
     root_key: Key
     root: x509.Certificate
     issuer_key: Key
     issuer: x509.Certificate
+    above: tuple[x509.Certificate, ...] = ()
 
     @classmethod
     def new(cls, now: float, *, name: str = "Lab", kind: KeyKind = KeyKind.P256) -> Authority:
@@ -119,8 +128,8 @@ class Authority:
         """
         start = datetime.fromtimestamp(now, UTC) - timedelta(days=365)
         root_key, issuer_key = _new_key(kind), _new_key(kind)
-        root_name = _name([("C", "US"), ("O", f"{name} STI-CA"), ("CN", f"{name} SHAKEN ROOT")])
-        issuer_name = _name([("C", "US"), ("O", f"{name} STI-CA"), ("CN", f"{name} SHAKEN Intermediate")])
+        root_name = x500_name([("C", "US"), ("O", f"{name} STI-CA"), ("CN", f"{name} SHAKEN ROOT")])
+        issuer_name = x500_name([("C", "US"), ("O", f"{name} STI-CA"), ("CN", f"{name} SHAKEN Intermediate")])
         root = _ca(root_name, root_key, root_name, root_key, start, timedelta(days=3650))
         issuer = _ca(issuer_name, issuer_key, root_name, root_key, start, timedelta(days=3600), length=0)
         return cls(root_key, root, issuer_key, issuer)
@@ -148,6 +157,31 @@ class Authority:
         """The trust anchor."""
         return _pem(self.root)
 
+    def delegate(
+        self,
+        *,
+        now: float,
+        spc: str | None = None,
+        numbers: Sequence[str] = (),
+        ranges: Sequence[tuple[str, int]] = (),
+    ) -> Authority:
+        """A holder of numbers who issues for parts of them (RFC 9060 §4): a CA with a TNAuthList.
+
+        The first is issued by the root, because the intermediate lets no CA stand below it; a
+        delegate's delegate by that one. Nothing keeps it from more than its parent has.
+        """
+        start = datetime.fromtimestamp(now, UTC) - timedelta(days=30)
+        is_first = tnauthlist_of(self.issuer) is None
+        parent, parent_key = (self.root, self.root_key) if is_first else (self.issuer, self.issuer_key)
+        key = _new_key(KeyKind.P256)
+        name = x500_name(
+            [("C", "US"), ("O", "Lab Delegate"), ("CN", f"SHAKEN delegate CA {x509.random_serial_number():x}")]
+        )
+        builder = _ca_builder(name, key, parent.subject, parent_key, start, timedelta(days=720))
+        builder = builder.add_extension(_tnauthlist(spc, numbers, ranges), critical=False)
+        issuer = builder.sign(parent_key, _hash(parent_key))
+        return replace(self, issuer_key=key, issuer=issuer, above=() if is_first else (self.issuer, *self.above))
+
     def issue(
         self,
         *,
@@ -157,6 +191,8 @@ class Authority:
         ranges: Sequence[tuple[str, int]] = (),
         lifetime: timedelta = timedelta(days=90),
         age: timedelta = AGE,
+        constraints: ClaimConstraints | None = None,
+        enhanced: ClaimConstraints | None = None,
         defect: Defect | None = None,
     ) -> Issued:
         """A signing key and its chain.
@@ -168,6 +204,8 @@ class Authority:
             ranges: first number and count for it.
             lifetime: from start to end of validity, ``age`` included.
             age: how long ago validity began; negative for the future.
+            constraints: JWTClaimConstraints (RFC 8226 §8).
+            enhanced: EnhancedJWTClaimConstraints (RFC 9118).
             defect: what shall be wrong.
         """
         moment = datetime.fromtimestamp(now, UTC)
@@ -179,7 +217,7 @@ class Authority:
         signer = self
         if defect is Defect.UNTRUSTED:
             signer = Authority.new(now, name="Unknown")
-        issuer, issuer_key, above = signer.issuer, signer.issuer_key, list[x509.Certificate]()
+        issuer, issuer_key, above = signer.issuer, signer.issuer_key, list(signer.above)
         if defect is Defect.ISSUER_EXPIRED:
             issuer = _ca(
                 issuer.subject, issuer_key, self.root.subject, self.root_key,
@@ -189,18 +227,26 @@ class Authority:
             other = self.issue(now=now, spc=spc or "000X")
             issuer, issuer_key, above = other.certificate, _load_key(other.key, 0), [self.issuer]
         key = _leaf_key(defect)
-        builder = _builder(_leaf_name(spc, numbers), key, issuer.subject, issuer_key, start, lifetime)
+        builder = certificate_builder(_leaf_name(spc, numbers), key, issuer.subject, issuer_key, start, lifetime)
         builder = _leaf_extensions(builder, defect)
         if defect is not Defect.NO_TNAUTHLIST:
-            content = TnAuthList(
-                (spc,) if spc else (), tuple(TnRange(first, count) for first, count in ranges), tuple(numbers)
-            ).to_der()
+            content = _tnauthlist(spc, numbers, ranges)
             if defect is Defect.MALFORMED_TNAUTHLIST:
-                content = content[:-1]
-            builder = builder.add_extension(x509.UnrecognizedExtension(TNAUTHLIST_OID, content), critical=False)
+                content = x509.UnrecognizedExtension(content.oid, content.value[:-1])
+            builder = builder.add_extension(content, critical=False)
+        for oid, value in ((CONSTRAINTS_OID, constraints), (ENHANCED_OID, enhanced)):
+            if value is not None:
+                builder = builder.add_extension(x509.UnrecognizedExtension(oid, value.to_der()), critical=False)
         leaf = builder.sign(issuer_key, _hash(issuer_key))
         chain = _pem(leaf) if defect is Defect.MISSING_ISSUER else _pem(leaf, issuer, *above)
         return Issued(key_pem(_new_key(KeyKind.P256) if defect is Defect.KEY_MISMATCH else key), chain, leaf)
+
+
+def _tnauthlist(
+    spc: str | None, numbers: Sequence[str], ranges: Sequence[tuple[str, int]]
+) -> x509.UnrecognizedExtension:
+    spans = tuple(TnRange(first, count) for first, count in ranges)
+    return x509.UnrecognizedExtension(TNAUTHLIST_OID, TnAuthList((spc,) if spc else (), spans, tuple(numbers)).to_der())
 
 
 def _leaf_key(defect: Defect | None) -> Key:
@@ -211,7 +257,7 @@ def _leaf_key(defect: Defect | None) -> Key:
 
 def _leaf_name(spc: str | None, numbers: Sequence[str]) -> x509.Name:
     holder = f"SHAKEN {spc}" if spc else f"SHAKEN delegate {numbers[0] if numbers else 'range'}"
-    return _name([("C", "US"), ("O", "Lab Provider"), ("CN", holder)])
+    return x500_name([("C", "US"), ("O", "Lab Provider"), ("CN", holder)])
 
 
 def _load_key(document: bytes, index: int) -> Key:
@@ -226,9 +272,10 @@ def _hash(key: Key) -> hashes.SHA256 | hashes.SHA384:
     return hashes.SHA384() if is_p384 else hashes.SHA256()
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name, key: Key, issuer: x509.Name, issuer_key: Key, start: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
+    """A certificate with names, key, validity and key identifiers."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -242,15 +289,16 @@ def _builder(
     )
 
 
-def _usage(*, signs: bool, certifies: bool) -> x509.KeyUsage:
+def key_usage(*, signs: bool = False, certifies: bool = False, lists: bool = False) -> x509.KeyUsage:
+    """digitalSignature, keyCertSign, cRLSign; or a useless one, because an empty key usage is none."""
     return x509.KeyUsage(
         digital_signature=signs,
-        content_commitment=not signs and not certifies,
+        content_commitment=not (signs or certifies or lists),
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=certifies,
-        crl_sign=False,
+        crl_sign=lists,
         encipher_only=False,
         decipher_only=False,
     )
@@ -260,11 +308,11 @@ def _leaf_extensions(builder: x509.CertificateBuilder, defect: Defect | None) ->
     is_ca = defect is Defect.CA_LEAF
     signs = defect is not Defect.NO_DIGITAL_SIGNATURE
     distribution = x509.DistributionPoint(
-        [x509.UniformResourceIdentifier(CRL_URL)], None, None, [x509.DirectoryName(_name(_CRL_ISSUER))]
+        [x509.UniformResourceIdentifier(CRL_URL)], None, None, [x509.DirectoryName(x500_name(CRL_ISSUER))]
     )
     return (
         builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .add_extension(_usage(signs=signs, certifies=is_ca), critical=True)
+        .add_extension(key_usage(signs=signs, certifies=is_ca), critical=True)
         .add_extension(x509.CertificatePolicies([x509.PolicyInformation(POLICY_OID, None)]), critical=False)
         .add_extension(x509.CRLDistributionPoints([distribution]), critical=False)
     )
@@ -279,9 +327,21 @@ def _ca(
     lifetime: timedelta,
     length: int | None = None,
 ) -> x509.Certificate:
+    builder = _ca_builder(subject, key, issuer, issuer_key, start, lifetime, length)
+    return builder.sign(issuer_key, _hash(issuer_key))
+
+
+def _ca_builder(
+    subject: x509.Name,
+    key: Key,
+    issuer: x509.Name,
+    issuer_key: Key,
+    start: datetime,
+    lifetime: timedelta,
+    length: int | None = None,
+) -> x509.CertificateBuilder:
     return (
-        _builder(subject, key, issuer, issuer_key, start, lifetime)
+        certificate_builder(subject, key, issuer, issuer_key, start, lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=length), critical=True)
-        .add_extension(_usage(signs=False, certifies=True), critical=True)
-        .sign(issuer_key, _hash(issuer_key))
+        .add_extension(key_usage(signs=False, certifies=True), critical=True)
     )

@@ -94,6 +94,7 @@ class Provider:
         policy: Mapping[str, Any] | None = None,
         signing: Mapping[str, Any] | None = None,
         verification: Mapping[str, Any] | None = None,
+        agent: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Provider:
         """A new provider.
@@ -106,6 +107,7 @@ class Provider:
             policy: records instead of `sample_policy`.
             signing: settings of this section that differ from the lab's.
             verification: likewise.
+            agent: likewise.
             settings: other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,8 +129,11 @@ class Provider:
                 "verification": {
                     "trust_anchors": ["file:anchors.pem"],
                     "certificates": "certificates",
+                    "cache": "certificates.sqlite",
+                    "replay_memory": "replay.sqlite",
                     **(verification or {}),
                 },
+                "agent": {"socket": "agent.sock", "listen": "127.0.0.1:0"} | dict(agent or {}),
                 "log": {"full_numbers": True, "trace": True},
                 "policy": "policy.yaml",
                 **settings,

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from shaken_plugin.certs.agent_client import AgentClient
 from shaken_plugin.errors import ShakenError
 
 START_TIMEOUT: Final = 20.0
@@ -155,6 +156,31 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # children that outlived their parent
         process.wait()
+
+
+class AgentServer(Server):
+    """A ``shaken agent`` with the settings of a provider.
+
+    Args:
+        name: for its log.
+        folder: of the provider.
+        settings: the plugin's settings file.
+        socket: where it answers workers.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: Path, socket: Path) -> None:
+        self._client = AgentClient(socket)
+        command = [sys.executable, "-c", "from shaken_plugin.cli import main; main()", "agent"]
+        super().__init__(name, [*command, "--settings", str(settings)], folder, {})
+
+    def is_ready(self) -> bool:
+        """See `Server.is_ready`."""
+        return self._client.alive()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
 
 
 def answers_sip(port: int, host: str = LOOPBACK) -> bool:

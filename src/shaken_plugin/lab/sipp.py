@@ -19,6 +19,10 @@ TIMEOUT: Final = 60
 """Seconds after which a run that should have ended is an error, beyond the calls' own time."""
 
 
+PATIENCE: Final = "20000"
+"""Milliseconds without a message after which a call has failed, so that a lost one is counted and ends the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """One SIP message that SIPp sent or received."""
@@ -130,7 +134,8 @@ def call(
         arguments: more options for SIPp.
     """
     command = _command(file or scenario(name), folder, label, free_port(), address, keys or {}, trace=trace)
-    command += ["-m", str(calls), "-r", str(rate), "-l", str(max(calls, 10)), *arguments, target]
+    command += ["-m", str(calls), "-r", str(rate), "-l", str(max(calls, 10)), "-recv_timeout", PATIENCE]
+    command += [*arguments, target]
     done = subprocess.run(
         command,
         cwd=folder,

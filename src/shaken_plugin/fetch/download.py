@@ -1,0 +1,188 @@
+"""One download: one connection, one request, one answer that is judged; nothing is kept or repeated."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import httpcore
+
+from shaken_plugin import __version__
+from shaken_plugin.core.x5u import Target
+from shaken_plugin.fetch import freshness
+from shaken_plugin.fetch.content import check_body
+from shaken_plugin.fetch.model import DAY, FetchCode, Fetched, FetchFailure, Kind, KindRules
+from shaken_plugin.fetch.sockets import GuardedBackend
+
+MAX_HEADERS: Final = 100
+MAX_HEADER_OCTETS: Final = 16_384
+FRAMING_OCTETS: Final = 65_536
+"""What an answer may have beside its body: header, informational answers, chunk sizes, trailers."""
+
+_ACCEPT: Final = {
+    # ATIS-1000080: the media type of a chain; many repositories use another, hence the rest.
+    Kind.CERTIFICATE: b"application/pem-certificate-chain, */*;q=0.5",
+    Kind.TRUST_LIST: b"*/*",
+    Kind.CRL: b"application/pkix-crl, */*;q=0.5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to fetch."""
+
+    url: str
+    target: Target
+    kind: Kind
+    rules: KindRules
+    previous: Fetched | None
+    """What was fetched before of this URL; the server is asked whether it still holds."""
+
+
+async def download(
+    question: Question, backend: GuardedBackend, tls: ssl.SSLContext, clock: Callable[[], float]
+) -> Fetched:
+    """Fetch a document.
+
+    Raises:
+        FetchFailure: anything but OVERLOADED, CIRCUIT_OPEN and URL_NOT_ALLOWED; the caller keeps the deadline.
+    """
+    requested_at = clock()
+    try:
+        async with _answer(question, backend, tls) as response:
+            headers = _headers(response)
+            received_at = clock()
+            _check_status(response.status, headers, received_at, question)
+            fresh = freshness.fresh_until(headers, requested_at, received_at, question.rules)
+            etag, modified = freshness.validators(headers)
+            if response.status == 304:
+                return _confirmed(question.previous, headers, received_at, fresh)
+            _check_encoding(headers)
+            backend.phase("reading the body")
+            body = await _read(response, headers, question.rules.max_body)
+    except (httpcore.NetworkError, httpcore.ProtocolError) as exc:
+        why = str(exc) or "the connection broke"
+        raise FetchFailure(FetchCode.BODY_BROKEN, f"no whole answer: {why}") from exc
+    except httpcore.TimeoutException as exc:
+        raise FetchFailure(FetchCode.TIMEOUT, str(exc) or "no answer") from exc
+    check_body(body, question.kind)
+    return Fetched(question.url, body, received_at, fresh, etag, modified, headers=headers)
+
+
+@asynccontextmanager
+async def _answer(question: Question, backend: GuardedBackend, tls: ssl.SSLContext) -> AsyncIterator[httpcore.Response]:
+    """The header of the answer; the connection is closed afterwards, never used again."""
+    target = question.target
+    url = httpcore.URL(
+        scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
+    )
+    request = httpcore.Request("GET", url, headers=_request_headers(question))
+    connection = httpcore.AsyncHTTPConnection(url.origin, ssl_context=tls, http2=False, network_backend=backend)
+    try:
+        response = await connection.handle_async_request(request)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+    finally:
+        await connection.aclose()
+        await backend.aclose()
+
+
+def _request_headers(question: Question) -> list[tuple[bytes, bytes]]:
+    target, previous = question.target, question.previous
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    default = {"https": 443, "http": 80}[target.scheme]
+    headers = [
+        (b"Host", (host if target.port == default else f"{host}:{target.port}").encode()),
+        (b"User-Agent", f"shaken-plugin/{__version__}".encode()),
+        (b"Accept", _ACCEPT[question.kind]),
+        (b"Accept-Encoding", b"identity"),
+        (b"Connection", b"close"),
+    ]
+    if previous is not None:
+        # Validated once more: they come back from a file.
+        etag, modified = freshness.validators(
+            [("etag", previous.etag or ""), ("last-modified", previous.last_modified or "")]
+        )
+        if etag is not None:
+            headers.append((b"If-None-Match", etag.encode()))
+        if modified is not None:
+            headers.append((b"If-Modified-Since", modified.encode()))
+    return headers
+
+
+def _headers(response: httpcore.Response) -> tuple[tuple[str, str], ...]:
+    """The header fields, names in lower case.
+
+    Raises:
+        FetchFailure: TOO_LARGE.
+    """
+    octets = sum(len(name) + len(value) for name, value in response.headers)
+    if len(response.headers) > MAX_HEADERS or octets > MAX_HEADER_OCTETS:
+        raise FetchFailure(
+            FetchCode.TOO_LARGE,
+            f"a header of {len(response.headers)} fields, {octets} octets; at most {MAX_HEADERS}, {MAX_HEADER_OCTETS}",
+        )
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers)
+
+
+def _check_status(status: int, headers: freshness.Headers, now: float, question: Question) -> None:
+    if status == 200 or (status == 304 and question.previous is not None):
+        return
+    wait = freshness.retry_after(headers, now, DAY)
+    if 300 <= status < 400 and status != 304:
+        # ATIS-1000074: "The STI-VS shall not follow redirects".
+        where = (freshness.first(headers, "location") or "nowhere")[:200]
+        raise FetchFailure(
+            FetchCode.REDIRECT, f"answer {status}, a redirect to {where}, is not followed", wait, status=status
+        )
+    raise FetchFailure(FetchCode.STATUS, f"answer {status} instead of 200", wait, status=status)
+
+
+def _check_encoding(headers: freshness.Headers) -> None:
+    # Nothing is decompressed: a small body cannot become a large one.
+    for name, value in headers:
+        if name == "content-encoding" and value.strip().lower() != "identity":
+            raise FetchFailure(FetchCode.ENCODED, f"Content-Encoding {value[:40]}, although identity was asked for")
+
+
+async def _read(response: httpcore.Response, headers: freshness.Headers, most: int) -> bytes:
+    """The body.
+
+    Raises:
+        FetchFailure: TOO_LARGE.
+    """
+    announced = freshness.first(headers, "content-length") or ""
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
+        raise FetchFailure(FetchCode.TOO_LARGE, f"a body of {announced[:18]} octets announced, at most {most}")
+    body = bytearray()
+    async for part in response.aiter_stream():
+        body += part
+        if len(body) > most:
+            raise FetchFailure(FetchCode.TOO_LARGE, f"a body of more than {most} octets")
+    return bytes(body)
+
+
+def _confirmed(previous: Fetched | None, headers: freshness.Headers, received_at: float, fresh: float) -> Fetched:
+    """What a 304 makes of what we had (RFC 9111 §4.3.4).
+
+    Raises:
+        FetchFailure: BODY_BROKEN, where it speaks of another document.
+    """
+    assert previous is not None
+    etag, modified = freshness.validators(headers)
+    if etag is not None and previous.etag is not None and not freshness.same_etag(etag, previous.etag):
+        raise FetchFailure(FetchCode.BODY_BROKEN, f"304 for {etag[:80]}, asked about {previous.etag[:80]}")
+    return replace(
+        previous,
+        fetched_at=received_at,
+        fresh_until=fresh,
+        etag=etag or previous.etag,
+        last_modified=modified or previous.last_modified,
+        not_modified=True,
+        headers=tuple(headers),
+    )
