@@ -34,5 +34,10 @@ class Bounded(Generic[_Key, _Value]):
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
+    def discard(self, key: _Key) -> None:
+        """Forget an entry, if it is there."""
+        with self._lock:
+            self._entries.pop(key, None)
+
     def __len__(self) -> int:
         return len(self._entries)

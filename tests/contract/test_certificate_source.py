@@ -9,10 +9,14 @@ from typing import Protocol
 
 import pytest
 
+from shaken_plugin.certs.cache import CacheWriter, CertificateCache, StoredDocument
+from shaken_plugin.certs.chained import ChainedSources
 from shaken_plugin.certs.directory import CertificateDirectory, file_name
+from shaken_plugin.certs.fetched import FetchedCertificates
 from shaken_plugin.certs.memory import CertificateMemory
 from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.ports import CertificateSource
+from tests.conftest import NOW
 
 URL = "https://certificates.example.com/709J.pem"
 OTHER = "https://certificates.example.com/709j.pem"
@@ -45,6 +49,20 @@ class MemoryShelf:
         del self._memory.documents[url]
 
 
+class FetchedShelf:
+    """`FetchedCertificates`."""
+
+    def __init__(self, _folder: Path) -> None:
+        self._fetched = FetchedCertificates()
+        self.source: CertificateSource = self._fetched
+
+    def put(self, url: str, document: bytes) -> None:
+        self._fetched.keep(url, document, NOW + 20)
+
+    def take(self, url: str) -> None:
+        self._fetched.fail(url, "404", NOW - 1)
+
+
 class FolderShelf:
     """`CertificateDirectory`, filled as whoever fetches must: a new file renamed over the old."""
 
@@ -62,7 +80,37 @@ class FolderShelf:
         (self._folder / file_name(url)).unlink()
 
 
-SHELVES: dict[str, Callable[[Path], Shelf]] = {"memory": MemoryShelf, "folder": FolderShelf}
+class CacheShelf:
+    """`CertificateCache`, filled as the agent does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = CacheWriter(folder / "certificates.sqlite")
+        self._writer.check()
+        self.source: CertificateSource = CertificateCache(folder / "certificates.sqlite")
+
+    def put(self, url: str, document: bytes) -> None:
+        self._writer.put([StoredDocument(url, document, NOW, NOW + 10, NOW + 20)])
+
+    def take(self, url: str) -> None:
+        self._writer.delete([url])
+
+
+class ChainShelf:
+    """`ChainedSources` over an empty folder and a cache."""
+
+    def __init__(self, folder: Path) -> None:
+        shelf = CacheShelf(folder)
+        self.source: CertificateSource = ChainedSources(CertificateDirectory(folder), shelf.source)
+        self.put, self.take = shelf.put, shelf.take
+
+
+SHELVES: dict[str, Callable[[Path], Shelf]] = {
+    "memory": MemoryShelf,
+    "fetched": FetchedShelf,
+    "folder": FolderShelf,
+    "cache": CacheShelf,
+    "chain": ChainShelf,
+}
 
 
 @pytest.fixture(params=SHELVES)
@@ -85,34 +133,34 @@ def test_a_document_comes_back_as_it_was_put(shelf: Shelf) -> None:
 @pytest.mark.parametrize("url", [OTHER, URL + "?", "", "https://other.example/709J.pem"])
 def test_a_url_without_document_has_no_version_and_is_unavailable(shelf: Shelf, url: str) -> None:
     shelf.put(URL, b"document")
-    assert shelf.source.version(url) is None
+    assert shelf.source.version(url, NOW) is None
     assert _unavailable(shelf.source, url)
 
 
 def test_the_version_stays_while_the_document_does(shelf: Shelf) -> None:
     shelf.put(URL, b"document")
     shelf.put(OTHER, b"other")
-    version = shelf.source.version(URL)
+    version = shelf.source.version(URL, NOW)
     shelf.source.read(URL)
     shelf.take(OTHER)
     assert version is not None
-    assert shelf.source.version(URL) == version
-    assert hash(version) == hash(shelf.source.version(URL))
+    assert shelf.source.version(URL, NOW) == version
+    assert hash(version) == hash(shelf.source.version(URL, NOW))
 
 
 @pytest.mark.parametrize("document", [b"tnemucod", b"", b"a longer document"], ids=["same size", "empty", "longer"])
 def test_the_version_changes_with_the_document(shelf: Shelf, document: bytes) -> None:
     shelf.put(URL, b"document")
-    before = shelf.source.version(URL)
+    before = shelf.source.version(URL, NOW)
     shelf.put(URL, document)
-    assert shelf.source.version(URL) not in {None, before}
+    assert shelf.source.version(URL, NOW) not in {None, before}
     assert shelf.source.read(URL) == document
 
 
 def test_a_document_taken_away_is_unavailable_at_once_and_may_come_back(shelf: Shelf) -> None:
     shelf.put(URL, b"document")
     shelf.take(URL)
-    assert shelf.source.version(URL) is None
+    assert shelf.source.version(URL, NOW) is None
     assert _unavailable(shelf.source, URL)
     shelf.put(URL, b"document")
     assert shelf.source.read(URL) == b"document"

@@ -211,7 +211,7 @@ def test_a_reader_never_writes(path: Path) -> None:
     store = SqliteStore(path)
     ask(store)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._connection().execute("DELETE FROM customer")
+        store._connections.get().execute("DELETE FROM customer")
 
 
 def test_a_reader_makes_no_file(path: Path) -> None:
@@ -230,7 +230,7 @@ def test_every_thread_has_its_own_connection(path: Path) -> None:
 
     def read() -> None:
         versions.append(ask(store).version)
-        connections.append(store._connection())
+        connections.append(store._connections.get())
 
     for _ in range(3):
         thread = Thread(target=read)
@@ -283,7 +283,7 @@ def test_a_forked_process_sees_changes_with_a_connection_of_its_own(path: Path, 
         if read_before:
             # The parent's locks end here. Had the child taken them for its own, the next writer
             # would remove the log that the child still reads from.
-            store._forget()
+            store._connections.forget()
         for version in (2, 3):
             replace_policy(path, policy(), None, {})
             assert _version_in(pipes) == version

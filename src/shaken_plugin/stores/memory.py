@@ -46,3 +46,21 @@ class MemoryStore:
         if number is None:
             return ()
         return tuple(right for key in number_keys(number, self._lengths) for right in self._rights.get(key, ()))
+
+
+class ReplayInMemory:
+    """A `ports.ReplayMemory` for one process, for tests and tools."""
+
+    def __init__(self) -> None:
+        self.seen: dict[bytes, tuple[bytes, float]] = {}
+        self.broken = False
+
+    def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
+        """See `ports.ReplayMemory.first_use`."""
+        if self.broken:
+            raise StoreUnavailable("broken on purpose")
+        known = self.seen.get(token)
+        if known is not None and known[0] != call and known[1] >= now:
+            return False
+        self.seen[token] = (call, until)
+        return True

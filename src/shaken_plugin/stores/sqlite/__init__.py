@@ -8,14 +8,8 @@ The file also carries the settings that were checked with the policy, so that a 
 them at a reload without parsing YAML.
 """
 
-from shaken_plugin.stores.sqlite.file import (
-    FILE_MODE,
-    SCHEMA_VERSION,
-    Header,
-    create,
-    read_header,
-    replace_policy,
-)
+from shaken_plugin.sqlitefile import FILE_MODE, create
+from shaken_plugin.stores.sqlite.file import SCHEMA_VERSION, Header, read_header, replace_policy
 from shaken_plugin.stores.sqlite.reader import SqliteStore
 
 __all__ = ["FILE_MODE", "SCHEMA_VERSION", "Header", "SqliteStore", "create", "read_header", "replace_policy"]

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.sqlitefile import BUSY_TIMEOUT, connect, create
 from shaken_plugin.stores.policy import Policy, network_key, right_keys
 
 SCHEMA_VERSION: Final = 1
 """Version of the tables below; a file with a newer one is refused."""
 
-BUSY_TIMEOUT: Final = 0.02
-"""Seconds a reader waits for a lock. A call must not; Python's default is 5."""
-
 WRITER_TIMEOUT: Final = 10.0
 """Seconds the writing command waits for another writer."""
-
-FILE_MODE: Final = 0o660
-"""The switch's user and the administrator's group both read and write (WAL needs both)."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -56,49 +50,6 @@ class Header(NamedTuple):
     """The checked settings as plain values; secrets are references, never the secrets."""
     digests: dict[str, str]
     """SHA-256 of each file this was compiled from, by path."""
-
-
-class _Connection(sqlite3.Connection):
-    """Closes itself: from Python 3.13 on, a connection that is merely dropped is warned about."""
-
-    def __del__(self) -> None:
-        with suppress(sqlite3.ProgrammingError):  # it was never open
-            self.close()
-
-
-def create(path: Path) -> None:
-    """Make an empty file where there is none.
-
-    Raises:
-        StoreError: the folder cannot be written to.
-    """
-    try:
-        # SQLite gives its own files 0644 minus the umask, and the -wal and -shm beside them the
-        # mode of the main file: so the mode is set here, once.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        os.fchmod(descriptor, FILE_MODE)
-        os.close(descriptor)
-    except FileExistsError:
-        return
-    except OSError as exc:
-        raise StoreError(f"{path}: cannot be created: {exc.strerror}") from exc
-
-
-def connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """A connection in autocommit mode to a file that exists.
-
-    Raises:
-        sqlite3.Error: it cannot be opened.
-        StoreError: the name is a link.
-    """
-    # Who may write to the folder could make root write to another database.
-    if os.path.islink(path):  # not Path.is_symlink, which raises where the folder cannot be read
-        raise StoreError(f"{path}: is a link; name the file itself in store.path")
-    # mode=rw: a missing file is an error here, not an empty database.
-    uri = f"{path.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(
-        uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=_Connection
-    )
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -13,8 +12,9 @@ from shaken_plugin.bounded import Bounded
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
 from shaken_plugin.stores.policy import address_keys, number_keys
-from shaken_plugin.stores.sqlite.file import BUSY_TIMEOUT, DAMAGE, check_schema, connect, meta
+from shaken_plugin.stores.sqlite.file import DAMAGE, check_schema, meta
 
 MAX_SOURCES: Final = 4_096
 """Sources (address and user) remembered per process between two policy versions."""
@@ -45,11 +45,12 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
+        self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
 
     def facts(self, source: str | None, user: str | None, number: str | None) -> PolicyFacts:
         """See `ports.PolicyStore.facts`."""
         try:
-            connection = self._connection()
+            connection = self._connections.get()
             connection.execute("BEGIN")
             try:
                 index = self._index(connection)
@@ -61,38 +62,17 @@ class SqliteStore:
             finally:
                 connection.execute("COMMIT")
         except (sqlite3.Error, StoreError, OSError) as exc:
-            self._forget()
+            self._connections.forget()
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
         return PolicyFacts(known[0], rights, index.version)
 
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection; a new one where there is none to this very file.
-
-        The process is asked for because a connection must not cross a fork, the file because
-        another one may stand in its place: removed and made anew, or restored from a backup.
-        """
-        local = self._local
-        file = self._path.stat()
-        opened = (os.getpid(), file.st_dev, file.st_ino)
-        if getattr(local, "opened", None) != opened:
-            # Closed before another is opened: SQLite keeps one book of locks per process and
-            # file, and would believe that a child holds the locks that its parent took.
-            self._forget()
-            local.connection = connect(self._path, BUSY_TIMEOUT)
-            local.connection.execute("PRAGMA query_only = 1")
-            if check_schema(local.connection, self._path) == 0:
-                raise StoreError("no policy in it yet; run 'shaken apply'")
-            local.opened, local.index = opened, None
-        return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
-
-    def _forget(self) -> None:
-        """Close the connection; the next question opens another."""
-        connection = getattr(self._local, "connection", None)
-        self._local.connection = self._local.opened = None
-        if connection is not None:
-            connection.close()
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA query_only = 1")
+        if check_schema(connection, self._path) == 0:
+            raise StoreError("no policy in it yet; run 'shaken apply'")
+        self._local.index = None
 
     def _index(self, connection: sqlite3.Connection) -> _Index:
         index: _Index | None = self._local.index

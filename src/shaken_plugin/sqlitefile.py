@@ -1,0 +1,112 @@
+"""Opening SQLite files that several processes and users share.
+
+Connections open lazily in the process and thread that use them: a connection must not cross a
+fork. Nobody waits long for a lock, and files are made with a mode that lets the group write.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from shaken_plugin.errors import StoreError
+
+BUSY_TIMEOUT: Final = 0.02
+"""Seconds a reader waits for a lock. A call must not; Python's default is 5."""
+
+FILE_MODE: Final = 0o660
+"""The switch's user and the administrator's group both read and write (WAL needs both)."""
+
+
+class _Connection(sqlite3.Connection):
+    """Closes itself: from Python 3.13 on, a connection that is merely dropped is warned about."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it was never open
+            self.close()
+
+
+def create(path: Path) -> None:
+    """Make an empty file where there is none.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    try:
+        # SQLite gives its own files 0644 minus the umask, and the -wal and -shm beside them the
+        # mode of the main file: so the mode is set here, once.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        os.fchmod(descriptor, FILE_MODE)
+        os.close(descriptor)
+    except FileExistsError:
+        return
+    except OSError as exc:
+        raise StoreError(f"{path}: cannot be created: {exc.strerror}") from exc
+
+
+def connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """A connection in autocommit mode to a file that exists.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+        StoreError: the name is a link.
+    """
+    # Who may write to the folder could make root write to another database.
+    if os.path.islink(path):  # not Path.is_symlink, which raises where the folder cannot be read
+        raise StoreError(f"{path}: is a link; name the file itself in the settings")
+    # mode=rw: a missing file is an error here, not an empty database.
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(
+        uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
+
+
+class Connections:
+    """One connection for each thread of each process, to the file that now has the name.
+
+    Args:
+        path: the file.
+        timeout: seconds to wait for a lock.
+        prepare: told of every new connection; may raise, then it is not used.
+    """
+
+    def __init__(self, path: Path, timeout: float, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._prepare = prepare
+        self._local = threading.local()
+
+    def get(self) -> sqlite3.Connection:
+        """This thread's connection; a new one where there is none to this very file.
+
+        The process is asked for because a connection must not cross a fork, the file because
+        another one may stand in its place: removed and made anew, or restored from a backup.
+
+        Raises:
+            OSError: there is no such file.
+            sqlite3.Error: it cannot be opened.
+            StoreError: it is a link, or what ``prepare`` raises.
+        """
+        local = self._local
+        file = os.stat(self._path)
+        opened = (os.getpid(), file.st_dev, file.st_ino)
+        if getattr(local, "opened", None) != opened:
+            # Closed before another is opened: SQLite keeps one book of locks per process and
+            # file, and would believe that a child holds the locks that its parent took.
+            self.forget()
+            local.connection = connect(self._path, self._timeout)
+            self._prepare(local.connection)
+            local.opened = opened
+        return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
+
+    def forget(self) -> None:
+        """Close the connection; the next question opens another."""
+        connection = getattr(self._local, "connection", None)
+        self._local.connection = self._local.opened = None
+        if connection is not None:
+            connection.close()
