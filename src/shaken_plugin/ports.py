@@ -5,7 +5,7 @@ Every Protocol has a shipped, tested stand-in: `stores.memory`, `certs.memory`, 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -42,14 +42,70 @@ class PolicyStore(Protocol):
 class CertificateSource(Protocol):
     """Where certificate documents lie ready. Nothing is downloaded by asking."""
 
-    def version(self, url: str) -> Hashable | None:
-        """A value that changes with the document, None where there is none for this URL."""
+    def version(self, url: str, now: float) -> Hashable | None:
+        """A value that changes with what is known of this URL.
+
+        None where nothing is known, or what is known has grown too old at ``now`` (POSIX seconds)
+        to be used: then whoever may download should be asked. A download that failed a short
+        while ago is known, too: `read` raises its failure.
+        """
 
     def read(self, url: str) -> bytes:
         """The document.
 
         Raises:
-            VerificationFailure: CERTIFICATE_UNAVAILABLE.
+            VerificationFailure: CERTIFICATE_UNAVAILABLE, with what went wrong.
+        """
+
+
+class RevocationSource(Protocol):
+    """What the certificate revocation lists say, taken from lists whose signature was checked."""
+
+    def revoked(self, issuer: bytes, serial: int) -> bool:
+        """Whether a list names this certificate. Never raises: what hinders it is `trouble`.
+
+        Args:
+            issuer: the issuer's name as `core.names.canonical_name` makes it.
+            serial: the certificate's serial number.
+        """
+
+    def trouble(self, now: float) -> str | None:
+        """Why the lists cannot be relied on at ``now`` (none yet, out of date, unreadable), or None."""
+
+
+class ReplayMemory(Protocol):
+    """Remembers which PASSporT came with which call, for all workers of a host."""
+
+    def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
+        """Whether the token came with no other call before, and from now on with this one.
+
+        Retransmissions and forks of one call are the same call.
+
+        Args:
+            token: names the PASSporTs, at most 32 octets.
+            call: names the call, likewise.
+            until: POSIX seconds after which the token is stale anyway and may be forgotten.
+            now: POSIX seconds.
+
+        Raises:
+            StoreUnavailable: nothing can be remembered now.
+        """
+
+
+class CertificateFetcher(Protocol):
+    """Whoever may download: the agent of this host."""
+
+    def alive(self) -> bool:
+        """Whether it answers just now."""
+
+    def fetch(self, urls: Sequence[str], timeout: float) -> None:
+        """Have documents fetched into the `CertificateSource`; returns when they are there, or not.
+
+        Never raises: afterwards the source is asked again, and says what is known.
+
+        Args:
+            urls: certificate URLs that passed `core.x5u.check`.
+            timeout: seconds to wait at most.
         """
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 from shaken_plugin.ports import Observer, Severity
@@ -83,7 +84,8 @@ class StreamObserver:
 
     def log(self, severity: Severity, text: str) -> None:
         """See `ports.Observer.log`."""
-        print(f"{severity.value}: {clean(text)}", file=self._stream)
+        with suppress(OSError, ValueError):  # a full disk or a closed pipe: nobody may fail for want of a log
+            print(f"{severity.value}: {clean(text)}", file=self._stream, flush=True)
 
     def count(self, name: str) -> None:
         """See `ports.Observer.count`."""

@@ -19,7 +19,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 KEYWORDS = {
     "$defs", "$ref", "$schema", "additionalProperties", "anyOf", "const", "default", "description", "enum", "items",
-    "maximum", "minItems", "minimum", "pattern", "properties", "required", "title", "type",
+    "maximum", "minItems", "minimum", "pattern", "patternProperties", "properties", "required", "title", "type",
 }  # fmt: skip
 """Keywords that are understood here; one more in a schema is an error of this checker."""
 
@@ -74,6 +74,13 @@ def _object(schema: Schema, data: dict[str, Any], root: Schema, path: str) -> It
     for name, value in data.items():
         if name in properties:
             yield from mistakes(properties[name], value, root, f"{path}.{name}")
+            continue
+        patterns = schema.get("patternProperties", {})
+        fitting = [inner for pattern, inner in patterns.items() if re.search(pattern, name)]
+        for inner in fitting:
+            yield from mistakes(inner, value, root, f"{path}.{name}")
+        if patterns and not fitting:
+            yield f"{path}: {name} does not match"
         elif schema.get("additionalProperties") is False:
             yield f"{path}: {name} is unknown"
 
@@ -82,7 +89,7 @@ def every_schema(schema: Schema) -> Iterator[Schema]:
     """A schema and all that stand in it."""
     yield schema
     for name, value in schema.items():
-        if name in {"properties", "$defs"}:
+        if name in {"properties", "patternProperties", "$defs"}:
             for inner in value.values():
                 yield from every_schema(inner)
         elif name == "anyOf":

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from shaken_plugin.config.settings import (
-    PATH_VARIABLE,
-    Settings,
-    parse_settings,
-    settings_path,
-)
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import PATH_VARIABLE, parse_settings, settings_path
 from shaken_plugin.errors import Problem
 
 PAIR = {"key": "file:k.pem", "chain": "file:c.pem", "x5u": "https://certificates.example.com/a.pem"}
@@ -49,6 +45,9 @@ FULL: dict[str, Any] = {
         "trust_anchors": ["file:roots.pem", "env:ROOTS"],
         "certificates": "certificates",
         "freshness": 45,
+        "inner_freshness": 10800,
+        "profile": "rfc8224",
+        "mky": False,
         "verstat": "strict",
         "verstat_level": True,
         "add_asserted": False,
@@ -56,6 +55,33 @@ FULL: dict[str, Any] = {
         "reject": [403, 438],
         "reason": False,
         "lab_hosts": ["127.0.0.1:8443"],
+        "trust_list": "us",
+        "revocation": "hard",
+        "replay": "enforce",
+        "wait": 1.5,
+        "max_waiting": 10,
+        "cache": "certificates.sqlite",
+        "replay_memory": "replay.sqlite",
+    },
+    "trust_lists": {
+        "us": {
+            "url": "https://authority.example.com/ca-list",
+            "signers": ["file:authority.pem"],
+            "crl": {"urls": ["http://authority.example.com/crl"], "signers": ["file:crl.pem"]},
+        }
+    },
+    "agent": {
+        "enabled": False,
+        "socket": "agent.sock",
+        "listen": "0.0.0.0:9000",
+        "listen_anywhere": True,
+        "max_documents": 1000,
+        "max_bytes": 10485760,
+        "max_fetches": 8,
+        "max_per_host": 2,
+        "keep_days": 30,
+        "stale": 3600,
+        "ca_bundle": "repositories.pem",
     },
     "log": {"full_numbers": True, "trace": True},
 }
@@ -121,6 +147,8 @@ def test_every_setting_stands_in_the_full_sample_and_arrives(file: Path) -> None
         return {key: leaf for name, inner in value.items() for key, leaf in leaves(inner, (*path, name)).items()}
 
     full, default = leaves(settings.model_dump()), leaves(plain.model_dump())
+    full = {path: leaf for path, leaf in full.items() if path[0] != "trust_lists"} | {("trust_lists",): True}
+    default[("trust_lists",)] = bool(plain.trust_lists)
     assert full.keys() == default.keys()
     same = {".".join(path) for path in full if full[path] == default[path]}
     assert same == {"country", "numeric_users", "policy", "signing.credentials", "verification.mode"}

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from shaken_plugin.config import settings as settings_module
-from shaken_plugin.config.settings import Settings, parse_settings, policy_file, resolve, sound_settings
+from shaken_plugin.config import sections as sections_module
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import parse_settings, policy_file, resolve, sound_settings
 from shaken_plugin.errors import FileProblems
 from tests.config.jsonschema import every_schema, mistakes
 from tests.config.test_settings import CREDENTIAL, FULL, MINIMAL, MISTAKES, PAIR, at, dumped, merged, read
@@ -227,7 +228,7 @@ def test_what_stands_twice_is_told_in_its_own_line_beside_other_mistakes(file: P
         "7:13: signing.credentials[1].name: stands twice, first in line 4",
         "9:96: signing.credentials[1].pairs[0].live_from: not a time such as 2026-12-31 or 2026-12-31T08:00:00-05:00",
         "10:45: signing.credentials[1].pairs[1].x5u: stands twice, first in line 6; every pair needs its own URL",
-        "11:31: verification.trust_anchors: without any nothing can be trusted (or set mode: off)",
+        "11:31: verification.trust_anchors: without any, or a trust_list, nothing can be trusted (or set mode: off)",
         "11:46: verification.freshness: input should be greater than or equal to 1",
     ]
 
@@ -279,7 +280,7 @@ def test_the_schema_and_the_models_have_the_same_settings() -> None:
     assert set(schema["properties"]) == set(Settings.model_fields)
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"signing", "verification"}
-    sections = {name: model for name, model in vars(settings_module).items() if name in schema["$defs"]}
+    sections = {name: model for name, model in vars(sections_module).items() if name in schema["$defs"]}
     for name, model in sections.items():
         if hasattr(model, "model_fields"):
             assert set(schema["$defs"][name]["properties"]) == set(model.model_fields)

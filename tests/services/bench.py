@@ -8,7 +8,7 @@ from typing import Any
 
 from shaken_plugin.authentication import SigningPair
 from shaken_plugin.certs.memory import CertificateMemory
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustAnchors
 from shaken_plugin.core.telephone import DialPlan

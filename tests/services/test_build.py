@@ -11,9 +11,11 @@ import pytest
 
 from shaken_plugin import runtime
 from shaken_plugin.authentication import OrigidScope, StoreDown
-from shaken_plugin.config.settings import Settings, parse_settings
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import parse_settings
 from shaken_plugin.config.yamlfile import render
 from shaken_plugin.core.attestation import Level
+from shaken_plugin.core.verification import Profile, VerificationRules
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.stores import sqlite
@@ -80,6 +82,22 @@ def test_settings_become_signing_rules(build: Build) -> None:
     policy = rules.attestation
     assert (policy.unknown_source, policy.pending_customer) == (Level.REFUSE, Level.B)
     assert (policy.sign_international, policy.leave_alone, policy.home_country_code) == (False, ("4470",), "44")
+
+
+def test_settings_become_verification_rules(build: Build) -> None:
+    services, _ = build(
+        verification={
+            "freshness": 45,
+            "inner_freshness": 10_800,
+            "profile": "rfc8224",
+            "mky": False,
+            "lab_hosts": ["127.0.0.1:8443"],
+        }
+    )
+    assert services.verification is not None
+    assert services.verification._rules == VerificationRules(
+        services.plan, 45, frozenset({"127.0.0.1:8443"}), Profile.RFC8224, 10_800, media_keys=False
+    )
 
 
 @pytest.mark.parametrize(

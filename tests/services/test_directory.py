@@ -9,6 +9,7 @@ import pytest
 
 from shaken_plugin.certs.directory import CertificateDirectory, file_name
 from shaken_plugin.errors import FailureCode, VerificationFailure
+from tests.conftest import NOW
 
 URL = "https://certificates.example.com/709J.pem"
 
@@ -22,13 +23,13 @@ def test_a_document_lies_under_the_sha_256_of_its_url() -> None:
 @pytest.mark.parametrize("url", ["../../etc/passwd", "/etc/passwd", "", "https://a.example/" + "x" * 5_000, "\x00"])
 def test_no_url_leaves_the_folder(tmp_path: Path, url: str) -> None:
     assert (tmp_path / file_name(url)).resolve().parent == tmp_path.resolve()
-    assert CertificateDirectory(tmp_path).version(url) is None
+    assert CertificateDirectory(tmp_path).version(url, NOW) is None
 
 
 @pytest.mark.parametrize("other", [URL.upper(), URL + "/", URL.replace("https", "http"), URL + " "])
 def test_urls_that_differ_in_one_character_have_different_documents(tmp_path: Path, other: str) -> None:
     (tmp_path / file_name(URL)).write_bytes(b"document")
-    assert CertificateDirectory(tmp_path).version(other) is None
+    assert CertificateDirectory(tmp_path).version(other, NOW) is None
 
 
 @pytest.mark.parametrize("there", ["folder", "missing"])
@@ -43,7 +44,7 @@ def test_what_is_no_file_is_unavailable(tmp_path: Path, there: str) -> None:
 
 def test_a_folder_that_appears_later_is_found(tmp_path: Path) -> None:
     source = CertificateDirectory(tmp_path / "later")
-    assert source.version(URL) is None
+    assert source.version(URL, NOW) is None
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / file_name(URL)).write_bytes(b"document")
     assert source.read(URL) == b"document"

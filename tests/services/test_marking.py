@@ -8,16 +8,18 @@ from typing import Any, NoReturn
 
 import pytest
 
-from shaken_plugin.authentication import SigningPair
+from shaken_plugin.authentication import SigningPair, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
+from shaken_plugin.core.passport import div_claims
 from shaken_plugin.core.sip import format_date
+from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.lab.pki import Authority, Issued
 from shaken_plugin.switch import AddHeader, Outcome, Reject, RemoveHeader, StripVerstat
 from tests.conftest import NOW
 from tests.services.bench import Bench
-from tests.services.builders import CALLER, EMERGENCIES, RANDOM_ORIGID, SPC, X5U, call, identity_of, sip
+from tests.services.builders import CALLED, CALLER, EMERGENCIES, RANDOM_ORIGID, SPC, X5U, call, identity_of, sip
 
 ASSERTED, FROM = CallerHeader.ASSERTED, CallerHeader.FROM
 PASSED, NONE, FAILED = "TN-Validation-Passed", "No-TN-Validation", "TN-Validation-Failed"
@@ -65,6 +67,48 @@ def test_a_call_that_passes_is_marked_and_told_about(make: Callable[..., Bench],
     }
     assert outcome.actions == (RemoveHeader(ASSERTED.value), AddHeader(ASSERTED.value, marked(CALLER, PASSED)))
     assert outcome.reject is None
+
+
+def test_what_else_was_signed_is_told(make: Callable[..., Bench], theirs: SigningPair) -> None:
+    jcard = ["vcard", [["fn", {}, "text", "Acme\u202e"]]]
+    rcd = {"nam": "Zo\u00eb\r\nX: y", "apn": "12155551299", "jcd": jcard, "icn": "https://b.example/i"}
+    base = {"iat": int(NOW), "orig": {"tn": CALLER}, "dest": {"tn": [CALLED]}}
+    values = [
+        identity_of(theirs),
+        identity_header(theirs, base | {"rcd": rcd, "crn": "Alert", "iss": "Zorin"}, "rcd").format(),
+        identity_header(theirs, base | {"rph": {"auth": ["esnet.0"]}, "sph": "psap-callback"}, "rph").format(),
+        identity_header(theirs, div_claims(base, TelephoneNumber(CALLED), TelephoneNumber(CALLED)), "div").format(),
+    ]
+    bench = make()
+    message = call(identity=tuple(values), resource_priority=("esnet.0",), priority="psap-callback")
+    variables = bench.verify(message).variables
+    told = {name: variables[name] for name in variables if name[:3] in {"rcd", "rph", "sph", "div"}}
+    assert told == {
+        "div": CALLED,
+        "rcd": "partial",
+        "rcd_nam": "Zo\u00ebX: y",
+        "rcd_apn": "12155551299",
+        "rcd_crn": "Alert",
+        "rcd_jcd": '["vcard",[["fn",{},"text","Acme"]]]',
+        "rcd_iss": "Zorin",
+        "rcd_why": "icn: a URI without the digest of its content",
+        "rph": "passed",
+        "rph_auth": "esnet.0",
+        "sph": "psap-callback",
+    }
+    (line,) = bench.events("verify")
+    assert (line["rcd"], line["rph"], len(line["div"])) == ("partial", "passed", 1)
+    assert CALLED not in str(line)
+
+
+def test_priority_that_was_not_signed_is_named(make: Callable[..., Bench], theirs: SigningPair) -> None:
+    base = {"iat": int(NOW), "orig": {"tn": CALLER}, "dest": {"tn": [CALLED]}}
+    value = identity_header(theirs, base | {"rph": {"auth": ["ets.0"]}}, "rph").format()
+    bench = make()
+    outcome = bench.verify(call(identity=(identity_of(theirs), value), resource_priority=("ets.1",)))
+    assert (outcome.variables["result"], outcome.variables["rph"]) == ("passed", "rph_mismatch")
+    assert "rph_auth" not in outcome.variables
+    assert bench.events("verify")[0]["rph"] == "rph_mismatch"
 
 
 def test_the_level_is_appended_if_wanted(make: Callable[..., Bench], theirs: SigningPair) -> None:
@@ -180,7 +224,7 @@ def test_verification_that_is_off_says_so(make: Callable[..., Bench]) -> None:
 def test_a_fault_leaves_no_foreign_verstat_to_be_believed(make: Callable[..., Bench]) -> None:
     # A trust domain believes only its own verstat; who can make us stumble must not profit.
     class Raising:
-        def verify(self, message: CallMessage, now: float) -> NoReturn:
+        def begin(self, message: CallMessage, now: float) -> NoReturn:
             raise RuntimeError("a bug")
 
     def unreadable() -> NoReturn:
@@ -189,7 +233,7 @@ def test_a_fault_leaves_no_foreign_verstat_to_be_believed(make: Callable[..., Be
     everywhere = {StripVerstat(name) for name in (*(header.value for header in CallerHeader), *NAMING)}
     bench = make()
     assert set(bench.switch.verify(unreadable).actions) == everywhere
-    bench.switch.services.verification.verify = Raising().verify  # type: ignore[union-attr,method-assign]
+    bench.switch.services.verification.begin = Raising().begin  # type: ignore[union-attr,method-assign]
     assert set(bench.verify(call()).actions) == everywhere
     observing = make(mode="observe")
     assert observing.switch.verify(unreadable).actions == ()
@@ -203,7 +247,7 @@ def _failing(theirs: SigningPair) -> dict[int, CallMessage]:
     return {
         403: call(identity=(identity_of(theirs, iat=NOW - 61),)),
         428: call(),
-        436: call(identity=(identity_of(replace(theirs, x5u="https://certificates.example.org/811K.pem")),)),
+        436: call(identity=(identity_of(replace(theirs, x5u="https://certificates.example.org:444/811K.pem")),)),
         437: call(identity=(identity_of(theirs),)),
         438: call(identity=("nonsense;",)),
     }

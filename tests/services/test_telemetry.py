@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -121,3 +122,13 @@ def test_the_memory_observer_counts_every_occurrence() -> None:
     observer.count("signed_a")
     observer.count("signed_a")
     assert observer.counts == {"signed_a": 2}
+
+
+def test_a_log_that_cannot_be_written_hinders_nobody() -> None:
+    with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:  # noqa: PTH123
+        observer = StreamObserver(full)
+        observer.log(Severity.ERROR, "alarm: the disk is full")
+        with suppress(OSError):
+            full.close()
+    observer.log(Severity.ERROR, "the log was closed")
+    assert full.closed

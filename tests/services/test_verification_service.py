@@ -15,10 +15,10 @@ from shaken_plugin.certs.memory import CertificateMemory
 from shaken_plugin.core.certificates import TrustAnchors
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.telephone import DialPlan, TelephoneNumber
-from shaken_plugin.core.verification import Result, VerificationRules
-from shaken_plugin.errors import FailureCode
+from shaken_plugin.core.verification import Result, Verdict, VerificationRules
+from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.lab.pki import Authority, Defect, Issued
-from shaken_plugin.verification import MAX_PATHS, VerificationService
+from shaken_plugin.verification import MAX_PATHS, VerificationService, Waiting
 from tests.conftest import NOW
 from tests.services.builders import (
     CALLER,
@@ -47,7 +47,7 @@ class CountingSource(CertificateMemory):
 class BrokenSource:
     """Knows a version of every document and cannot read any."""
 
-    def version(self, url: str) -> Hashable | None:
+    def version(self, url: str, now: float) -> Hashable | None:
         return 1
 
     def read(self, url: str) -> bytes:
@@ -114,11 +114,32 @@ def test_the_freshness_window_is_the_operators(
     assert strict.verify(message, NOW + 6).failure is FailureCode.IAT_STALE
 
 
-def test_a_certificate_that_is_not_at_hand_is_named_so(us: DialPlan, authority: Authority, ours: SigningPair) -> None:
-    # RFC 8224 §6.2 step 3: 436.
+def test_a_certificate_that_nobody_asked_for_yet_fails_nobody(
+    us: DialPlan, authority: Authority, ours: SigningPair
+) -> None:
     empty = VerificationService(VerificationRules(us), TrustAnchors([authority.root]), CertificateMemory({}))
-    verdict = empty.verify(call(identity=(identity_of(ours),)), NOW)
-    assert verdict.failure is FailureCode.CERTIFICATE_UNAVAILABLE
+    message = call(identity=(identity_of(ours),))
+    verdict = empty.verify(message, NOW)
+    assert (verdict.result, verdict.failure) == (Result.NONE, FailureCode.CERTIFICATE_NOT_YET)
+    assert empty.begin(message, NOW) == Waiting(verdict, (X5U,))
+
+
+def test_what_fails_beside_it_does_not_decide_and_what_passes_needs_no_waiting(
+    verifier: VerificationService, ours: SigningPair
+) -> None:
+    unknown = identity_of(replace(ours, x5u="https://certificates.example.org/811K.pem"))
+    stale = identity_of(ours, iat=NOW - 61)
+    outcome = verifier.begin(call(identity=(stale, unknown)), NOW)
+    assert isinstance(outcome, Waiting)
+    assert (outcome.verdict.result, outcome.verdict.failure) == (Result.NONE, FailureCode.CERTIFICATE_NOT_YET)
+    assert [result.failure for result in outcome.verdict.results] == [
+        FailureCode.IAT_STALE,
+        FailureCode.CERTIFICATE_NOT_YET,
+    ]
+    assert outcome.missing == ("https://certificates.example.org/811K.pem",)
+    passing = verifier.begin(call(identity=(unknown, identity_of(ours))), NOW)
+    assert isinstance(passing, Verdict)
+    assert passing.result is Result.PASSED
 
 
 def test_a_document_that_vanishes_between_two_looks_is_unavailable(
@@ -222,24 +243,51 @@ def test_a_certificate_named_by_several_identities_is_read_once(
     assert source.reads == 1
 
 
-def test_a_replaced_document_counts_from_the_next_call(
+def test_a_replaced_document_counts_within_a_second(
     verifier: VerificationService, source: CountingSource, authority: Authority, ours: SigningPair, issued: Issued
 ) -> None:
     message = call(identity=(identity_of(ours),))
     assert verifier.verify(message, NOW).result is Result.PASSED
     source.documents[X5U] = authority.issue(spc=SPC, now=NOW, defect=Defect.EXPIRED).chain
-    assert verifier.verify(message, NOW).failure is FailureCode.CERTIFICATE_EXPIRED
+    assert verifier.verify(message, NOW + 0.9).result is Result.PASSED
+    assert verifier.verify(message, NOW + 1).failure is FailureCode.CERTIFICATE_EXPIRED
     source.documents[X5U] = issued.chain
-    assert verifier.verify(message, NOW).result is Result.PASSED
+    assert verifier.verify(message, NOW + 2).result is Result.PASSED
 
 
-def test_a_removed_document_counts_from_the_next_call(
+def test_a_clock_that_goes_back_makes_nothing_last(
+    verifier: VerificationService, source: CountingSource, ours: SigningPair
+) -> None:
+    message = call(identity=(identity_of(ours),))
+    assert verifier.verify(message, NOW + 50).result is Result.PASSED
+    del source.documents[X5U]
+    assert verifier.verify(message, NOW).failure is FailureCode.CERTIFICATE_NOT_YET
+
+
+def test_a_removed_document_counts_within_a_second(
     verifier: VerificationService, source: CountingSource, ours: SigningPair
 ) -> None:
     message = call(identity=(identity_of(ours),))
     assert verifier.verify(message, NOW).result is Result.PASSED
     del source.documents[X5U]
-    assert verifier.verify(message, NOW).failure is FailureCode.CERTIFICATE_UNAVAILABLE
+    assert verifier.verify(message, NOW + 1).failure is FailureCode.CERTIFICATE_NOT_YET
+
+
+def test_a_document_that_is_found_damaged_is_missing_and_no_fault_of_the_signer(
+    us: DialPlan, authority: Authority, ours: SigningPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = CertificateMemory({X5U: b"damaged"})
+
+    def read(url: str) -> bytes:
+        del source.documents[url]  # from now on it is not known
+        raise VerificationFailure(FailureCode.CERTIFICATE_UNAVAILABLE, "its row is damaged")
+
+    monkeypatch.setattr(source, "read", read)
+    verifier = VerificationService(VerificationRules(us), TrustAnchors([authority.root]), source)
+    outcome = verifier.begin(call(identity=(identity_of(ours),)), NOW)
+    assert isinstance(outcome, Waiting)
+    assert outcome.missing == (X5U,)
+    assert outcome.verdict.failure is FailureCode.CERTIFICATE_NOT_YET
 
 
 def test_a_kept_path_ends_with_its_certificate(us: DialPlan, authority: Authority, source: CountingSource) -> None:
@@ -261,22 +309,22 @@ def test_a_certificate_that_becomes_valid_is_taken_without_a_new_document(
     assert verifier.verify(message, NOW + 21).result is Result.PASSED
 
 
-@pytest.mark.parametrize(
-    ("defect", "reads"),
-    [(Defect.CA_LEAF, 1), (Defect.NO_TNAUTHLIST, 1), (Defect.EXPIRED, 3), (Defect.UNTRUSTED, 3)],
-)
-def test_failures_that_time_does_not_mend_are_kept_too(
+@pytest.mark.parametrize("defect", [Defect.CA_LEAF, Defect.NO_TNAUTHLIST, Defect.EXPIRED, Defect.UNTRUSTED])
+def test_a_path_that_failed_is_not_tried_again_at_every_call(
     verifier: VerificationService,
     source: CountingSource,
     authority: Authority,
     ours: SigningPair,
     defect: Defect,
-    reads: int,
 ) -> None:
+    # Anybody may send us such, again and again, and each would cost a path to be looked for.
     source.documents[X5U] = authority.issue(spc=SPC, now=NOW, defect=defect).chain
-    for _ in range(3):
-        assert verifier.verify(call(identity=(identity_of(ours),)), NOW).result is Result.FAILED
-    assert source.reads == reads
+    reads = []
+    for second in (0, 0.5, 30, 59, 60, 61):
+        message = call(identity=(identity_of(ours, iat=NOW + second),))
+        assert verifier.verify(message, NOW + second).result is Result.FAILED
+        reads.append(source.reads)
+    assert reads == [1, 1, 1, 1, 2, 2]
 
 
 def test_paths_are_bounded_in_number(verifier: VerificationService, source: CountingSource, ours: SigningPair) -> None:

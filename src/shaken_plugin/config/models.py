@@ -171,10 +171,10 @@ def _names(model: type[BaseModel], path: Path) -> list[str]:
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
-    """The model inside ``list[Model]``, ``Model | None`` and the like."""
+    """The model inside ``list[Model]``, ``dict[str, Model]``, ``Model | None`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in {list, tuple, typing.Union, types.UnionType, Annotated}:
+    if typing.get_origin(annotation) in {list, tuple, dict, typing.Union, types.UnionType, Annotated}:
         for argument in typing.get_args(annotation):
             if (found := section_in(argument)) is not None:
                 return found

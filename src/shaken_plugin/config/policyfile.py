@@ -36,8 +36,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from shaken_plugin.config import yamlfile
+from shaken_plugin.config.fields import Moment, UuidText, moment
 from shaken_plugin.config.models import Label, Matching, Name, Section, present, salvage, validate
-from shaken_plugin.config.settings import Moment, UuidText, moment, read_text
+from shaken_plugin.config.settings import read_text
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, Trunk
 from shaken_plugin.stores.policy import Network, Policy

@@ -5,15 +5,18 @@ Works on settings with gaps, too (`settings.sound_settings`), so that one round 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
 from typing import TypeVar
 
 from cryptography import x509
 
 from shaken_plugin.authentication import Credential, SigningPair
+from shaken_plugin.certs.cache import ListedAnchors
 from shaken_plugin.certs.credentials import check_x5u, expiry_warning, load_certificate, load_signer, misfits
 from shaken_plugin.config.models import present
-from shaken_plugin.config.settings import PairSettings, Settings, VerificationSettings, pairs_in, resolve
+from shaken_plugin.config.sections import PairSettings, Settings
+from shaken_plugin.config.settings import pairs_in, resolve
 from shaken_plugin.config.yamlfile import Path
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.errors import CredentialError, ShakenError, VerificationFailure
@@ -79,15 +82,39 @@ def _load(reference: str | None, place: Path, load: Callable[[bytes], _Loaded], 
         return None
 
 
-def build_anchors(settings: VerificationSettings, report: Report) -> TrustAnchors | None:
-    """The trust anchors of all configured files; None where anything about them was reported."""
+def build_anchors(settings: Settings, report: Report) -> TrustAnchors | ListedAnchors | None:
+    """The trust anchors of all configured files, and of the trust list that the agent keeps.
+
+    None where anything about them was reported.
+    """
+    verification = settings.verification
+    places: list[tuple[Path, str]] = [
+        (("verification", "trust_anchors", index), file) for index, file in present(verification.trust_anchors)
+    ]
+    name = verification.trust_list
+    chosen = (settings.trust_lists or {}).get(name) if name else None
+    if name and chosen is not None:
+        of_list: Path = ("trust_lists", name)
+        places += [((*of_list, "anchors", index), file) for index, file in present(chosen.anchors)]
+        _check_signers((*of_list, "signers"), chosen.signers, report)
+        _check_signers((*of_list, "crl", "signers"), chosen.crl.signers if chosen.crl else None, report)
     certificates: list[x509.Certificate] = []
     sound = True
-    for index, reference in present(settings.trust_anchors):
-        found = _load(reference, ("verification", "trust_anchors", index), _anchors, report)
+    for place, reference in places:
+        found = _load(reference, place, _anchors, report)
         certificates += found or ()
         sound = sound and found is not None
-    return TrustAnchors(certificates) if sound and certificates else None
+    if not sound:
+        return None
+    if name and chosen is not None and chosen.url is not None and verification.cache:
+        return ListedAnchors(FilePath(verification.cache), name, certificates)
+    return TrustAnchors(certificates) if certificates else None
+
+
+def _check_signers(place: Path, references: Sequence[str] | None, report: Report) -> None:
+    """Those who sign lists are used by the agent alone; a file that cannot be read is told here, too."""
+    for index, reference in present(references):
+        _load(reference, (*place, index), parse_anchor_file, report)
 
 
 def _anchors(document: bytes) -> tuple[x509.Certificate, ...]:
@@ -101,4 +128,4 @@ def check_references(settings: Settings, now: float, report: Report) -> None:
     if settings.signing and settings.signing.mode != "off":
         build_credentials(settings, now, report, [])
     if settings.verification and settings.verification.mode != "off":
-        build_anchors(settings.verification, report)
+        build_anchors(settings, report)

@@ -1,73 +1,27 @@
-"""The composition root: settings put together into services.
-
-    check    read and check everything, report every problem, build the services
-    apply    check, then put settings and policy in force in the local store
-    start    what a switch does before it forks: check, apply if the files changed
-    reload   what a worker does later: take the settings from the store, no YAML
-
-Everything built before a fork is safe to use after it: stores connect lazily, per process and
-thread.
-"""
+"""Files put into force: read, checked, written to the local store, and taken from there again."""
 
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from pydantic import ValidationError
 
-from shaken_plugin.authentication import (
-    AuthenticationService,
-    Credential,
-    SigningRules,
-    StoreDown,
-)
-from shaken_plugin.certs.directory import CertificateDirectory
-from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.config.policyfile import parse_policy
-from shaken_plugin.config.references import Report, build_anchors, build_credentials, check_references
-from shaken_plugin.config.settings import (
-    Settings,
-    credentials_in,
-    parse_settings,
-    policy_file,
-    sound_settings,
-)
+from shaken_plugin.config.references import check_references
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import credentials_in, parse_settings, policy_file, sound_settings
 from shaken_plugin.config.yamlfile import Document, render
-from shaken_plugin.core.attestation import AttestationPolicy, Level
-from shaken_plugin.core.telephone import DialPlan
-from shaken_plugin.core.verification import VerificationRules
 from shaken_plugin.errors import (
     FileProblems,
     Problem,
     StoreError,
     StoreUnavailable,
 )
-from shaken_plugin.ports import PolicyStore
+from shaken_plugin.runtime.services import Services, build
 from shaken_plugin.stores import sqlite
-from shaken_plugin.stores.last_known import LastKnown
 from shaken_plugin.stores.policy import Policy
-from shaken_plugin.stores.sqlite import SqliteStore
-from shaken_plugin.verification import VerificationService
-
-_ORIGID_NAMESPACE: Final = uuid.UUID("b1d5bb0e-6a2c-4d0c-9f49-b0a9a3d1a3a1")
-"""Our own name space (RFC 4122 §4.3), for origids of installations that configure none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What one process needs to sign and verify. A part that is switched off is None."""
-
-    settings: Settings
-    plan: DialPlan
-    authentication: AuthenticationService | None
-    verification: VerificationService | None
-    credentials: Mapping[str, Credential]
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -81,83 +35,6 @@ class Checked:
     in_force: bool = False
     """The files are those that are in force in the store; the policy was not parsed again."""
     problems: list[Problem] = field(default_factory=list)
-
-
-# --- Settings into services -------------------------------------------------------------------
-
-
-def build(settings: Settings, now: float, report: Report) -> Services:
-    """The services for settings whose form is right.
-
-    Args:
-        settings: as read.
-        now: POSIX seconds.
-        report: told of everything that cannot be used; then the services must not be used.
-    """
-    plan = settings_plan(settings)
-    warnings: list[str] = []
-    authentication = verification = None
-    credentials: dict[str, Credential] = {}
-    if settings.signing.mode != "off":
-        credentials = build_credentials(settings, now, report, warnings)
-        if credentials:
-            authentication = AuthenticationService(_signing_rules(settings, plan), _local_store(settings), credentials)
-    if settings.verification.mode != "off":
-        anchors = build_anchors(settings.verification, report)
-        if anchors is not None:
-            verification = VerificationService(
-                VerificationRules(plan, settings.verification.freshness, frozenset(settings.verification.lab_hosts)),
-                anchors,
-                CertificateDirectory(Path(settings.verification.certificates)),
-            )
-    return Services(settings, plan, authentication, verification, credentials, tuple(warnings))
-
-
-def _local_store(settings: Settings) -> PolicyStore:
-    store = SqliteStore(Path(settings.store.path))
-    return LastKnown(store) if settings.store.when_unavailable is StoreDown.LAST_KNOWN else store
-
-
-def settings_plan(settings: Settings) -> DialPlan:
-    """The dial plan that settings describe."""
-    return dial_plan(settings.country, settings.emergency_numbers, numeric_users=settings.numeric_users)
-
-
-def attestation_policy(settings: Settings, plan: DialPlan) -> AttestationPolicy:
-    """The operator's choices about attestation."""
-    signing = settings.signing
-    return AttestationPolicy(
-        unknown_source=Level(signing.unknown_source),
-        pending_customer=Level(signing.pending_customer),
-        sign_international=signing.sign_international,
-        leave_alone=tuple(signing.leave_alone),
-        home_country_code=plan.country_code,
-    )
-
-
-def _signing_rules(settings: Settings, plan: DialPlan) -> SigningRules:
-    signing = settings.signing
-    default = signing.credentials[0]
-    namespace = signing.origid.namespace
-    return SigningRules(
-        plan=plan,
-        attestation=attestation_policy(settings, plan),
-        origid_namespace=(
-            uuid.UUID(namespace) if namespace else uuid.uuid5(_ORIGID_NAMESPACE, default.spc or default.name)
-        ),
-        default_credential=default.name,
-        sources=tuple(signing.sources),
-        existing=signing.existing_identity,
-        stale_date=signing.stale_date,
-        store_down=settings.store.when_unavailable,
-        origid=signing.origid.per,
-        freshness=signing.freshness,
-        quote_ppt=signing.quote_ppt,
-        mky=signing.mky,
-    )
-
-
-# --- Files into force -------------------------------------------------------------------------
 
 
 def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:

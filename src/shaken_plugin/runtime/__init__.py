@@ -1,0 +1,33 @@
+"""The composition root: settings put together into services.
+
+check    read and check everything, report every problem, build the services
+apply    check, then put settings and policy in force in the local store
+start    what a switch does before it forks: check, apply if the files changed
+reload   what a worker does later: take the settings from the store, no YAML
+build    the services of settings that were read already
+"""
+
+from shaken_plugin.runtime.force import Checked, apply, check, digests, reload, start
+from shaken_plugin.runtime.services import (
+    Services,
+    attestation_policy,
+    build,
+    build_verifier,
+    settings_plan,
+    verification_rules,
+)
+
+__all__ = [
+    "Checked",
+    "Services",
+    "apply",
+    "attestation_policy",
+    "build",
+    "build_verifier",
+    "check",
+    "digests",
+    "reload",
+    "settings_plan",
+    "start",
+    "verification_rules",
+]

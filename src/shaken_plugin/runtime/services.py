@@ -1,0 +1,184 @@
+"""Settings put together into services.
+
+Everything built before a fork is safe to use after it: stores connect lazily, per process and
+thread.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shaken_plugin.authentication import (
+    AuthenticationService,
+    Credential,
+    SigningRules,
+    StoreDown,
+)
+from shaken_plugin.certs.agent_client import AgentClient
+from shaken_plugin.certs.cache import CertificateCache, ListedAnchors, RevocationCache
+from shaken_plugin.certs.chained import ChainedSources, DependingSource
+from shaken_plugin.certs.directory import CertificateDirectory
+from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.references import Report, build_anchors, build_credentials
+from shaken_plugin.config.sections import Settings, VerificationSettings
+from shaken_plugin.core.attestation import AttestationPolicy, Level
+from shaken_plugin.core.crl import RevocationMode
+from shaken_plugin.core.telephone import DialPlan
+from shaken_plugin.core.verification import ReplayMode, VerificationRules
+from shaken_plugin.ports import CertificateFetcher, CertificateSource, PolicyStore, ReplayMemory, RevocationSource
+from shaken_plugin.stores.last_known import LastKnown
+from shaken_plugin.stores.replay import ReplayFile
+from shaken_plugin.stores.sqlite import SqliteStore
+from shaken_plugin.verification import VerificationService
+
+_ORIGID_NAMESPACE: Final = uuid.UUID("b1d5bb0e-6a2c-4d0c-9f49-b0a9a3d1a3a1")
+"""Our own name space (RFC 4122 §4.3), for origids of installations that configure none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process needs to sign and verify. A part that is switched off is None."""
+
+    settings: Settings
+    plan: DialPlan
+    authentication: AuthenticationService | None
+    verification: VerificationService | None
+    credentials: Mapping[str, Credential]
+    warnings: tuple[str, ...] = ()
+    fetcher: CertificateFetcher | None = None
+    """The agent of this host; without one a certificate that is not at hand is "not yet"."""
+    revocation: RevocationSource | None = None
+    """The revocation lists that the agent keeps, where settings want them."""
+
+
+def build(settings: Settings, now: float, report: Report) -> Services:
+    """The services for settings whose form is right.
+
+    Args:
+        settings: as read.
+        now: POSIX seconds.
+        report: told of everything that cannot be used; then the services must not be used.
+    """
+    plan = settings_plan(settings)
+    warnings: list[str] = []
+    authentication = None
+    credentials: dict[str, Credential] = {}
+    if settings.signing.mode != "off":
+        credentials = build_credentials(settings, now, report, warnings)
+        if credentials:
+            authentication = AuthenticationService(_signing_rules(settings, plan), _local_store(settings), credentials)
+    verifier = build_verifier(settings, report, warnings, ReplayFile(Path(settings.verification.replay_memory)))
+    return Services(settings, plan, authentication, verifier[0], credentials, tuple(warnings), *verifier[1:])
+
+
+def build_verifier(
+    settings: Settings, report: Report, warnings: list[str], replays: ReplayMemory | None
+) -> tuple[VerificationService | None, CertificateFetcher | None, RevocationSource | None]:
+    """The verifying half of `build`, which needs no private key; all None where it is off or was reported.
+
+    Args:
+        settings: as read.
+        report: as for `build`.
+        warnings: are added to.
+        replays: remembers PASSporTs; None for tools, which must not make a call a replay.
+    """
+    anchors = build_anchors(settings, report) if settings.verification.mode != "off" else None
+    if anchors is None:
+        return None, None, None
+    source, fetcher = _certificates(settings)
+    revocation = _revocation(settings, warnings)
+    if isinstance(anchors, ListedAnchors):
+        source = DependingSource(source, anchors)
+    service = VerificationService(
+        verification_rules(settings.verification, settings_plan(settings)),
+        anchors,
+        source,
+        revocation,
+        RevocationMode(settings.verification.revocation) if revocation else RevocationMode.OFF,
+        replays,
+        ReplayMode(settings.verification.replay),
+    )
+    return service, fetcher, revocation
+
+
+def _certificates(settings: Settings) -> tuple[CertificateSource, AgentClient | None]:
+    """Where certificates lie, the operator's own folder first; and who fetches what is missing."""
+    chosen = settings.verification
+    folder, path = CertificateDirectory(Path(chosen.certificates)), Path(chosen.cache)
+    if not settings.agent.enabled:
+        return ChainedSources(folder, CertificateCache(path)), None
+    socket = Path(settings.agent.socket)
+    cache = CertificateCache(path, AgentClient(socket).tell)
+    return ChainedSources(folder, cache), AgentClient(socket, cache.lend, cache.blind)
+
+
+def _revocation(settings: Settings, warnings: list[str]) -> RevocationSource | None:
+    name, chosen = settings.verification.trust_list, settings.trust_list
+    if settings.verification.revocation == "off":
+        return None
+    if name is None or chosen is None:
+        return None  # said in the report at the start
+    if not chosen.crl.signers:
+        warnings.append("revocation is not checked: the trust list names no signers of revocation lists (crl.signers)")
+        return None
+    return RevocationCache(Path(settings.verification.cache), name, chosen.crl.urls)
+
+
+def verification_rules(settings: VerificationSettings, plan: DialPlan) -> VerificationRules:
+    """The operator's choices about verification."""
+    return VerificationRules(
+        plan,
+        settings.freshness,
+        frozenset(settings.lab_hosts),
+        profile=settings.profile,
+        inner_freshness=settings.inner_freshness,
+        media_keys=settings.mky,
+    )
+
+
+def _local_store(settings: Settings) -> PolicyStore:
+    store = SqliteStore(Path(settings.store.path))
+    return LastKnown(store) if settings.store.when_unavailable is StoreDown.LAST_KNOWN else store
+
+
+def settings_plan(settings: Settings) -> DialPlan:
+    """The dial plan that settings describe."""
+    return dial_plan(settings.country, settings.emergency_numbers, numeric_users=settings.numeric_users)
+
+
+def attestation_policy(settings: Settings, plan: DialPlan) -> AttestationPolicy:
+    """The operator's choices about attestation."""
+    signing = settings.signing
+    return AttestationPolicy(
+        unknown_source=Level(signing.unknown_source),
+        pending_customer=Level(signing.pending_customer),
+        sign_international=signing.sign_international,
+        leave_alone=tuple(signing.leave_alone),
+        home_country_code=plan.country_code,
+    )
+
+
+def _signing_rules(settings: Settings, plan: DialPlan) -> SigningRules:
+    signing = settings.signing
+    default = signing.credentials[0]
+    namespace = signing.origid.namespace
+    return SigningRules(
+        plan=plan,
+        attestation=attestation_policy(settings, plan),
+        origid_namespace=(
+            uuid.UUID(namespace) if namespace else uuid.uuid5(_ORIGID_NAMESPACE, default.spc or default.name)
+        ),
+        default_credential=default.name,
+        sources=tuple(signing.sources),
+        existing=signing.existing_identity,
+        stale_date=signing.stale_date,
+        store_down=settings.store.when_unavailable,
+        origid=signing.origid.per,
+        freshness=signing.freshness,
+        quote_ppt=signing.quote_ppt,
+        mky=signing.mky,
+    )
