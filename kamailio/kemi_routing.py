@@ -52,10 +52,14 @@ class Routing(Kamailio):  # shaken
                 return 1
             KSR.pv.sets("$du", OUTSIDE_PEER)
             KSR.tm.t_on_failure("next_peer")
-        else:
-            if self.shaken_verify(msg) == ANSWERED:  # shaken
-                return 1
-            KSR.pv.sets("$du", INSIDE_PEER)
+            return self.relay()
+        return self.from_outside(msg)
+
+    def from_outside(self, msg):
+        # Also where a call goes on that was held until its signer's certificate had come.
+        if self.shaken_verify(msg, "from_outside") == ANSWERED:  # shaken
+            return 1
+        KSR.pv.sets("$du", INSIDE_PEER)
         return self.relay()
 
     def within_dialog(self, msg):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shaken_plugin import runtime
-from shaken_plugin.adapters import kamailio as adapter
-from shaken_plugin.adapters.fake_kamailio import FakeKsr
+from shaken_plugin.adapters.fake_kamailio import FakeKsr, Lumps
 from shaken_plugin.adapters.kamailio import ANSWERED, GO_ON, SIGNING, VERIFYING, Kamailio, KamailioObserver
+from shaken_plugin.authentication import identity_header
+from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.identity import IdentityHeader
-from shaken_plugin.core.passport import Passport
-from shaken_plugin.lab.pki import Authority
+from shaken_plugin.core.passport import Passport, base_claims
+from shaken_plugin.core.telephone import TelephoneNumber
+from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.switch import Switch
+from shaken_plugin.switch.process import Process
+from shaken_plugin.switch.waiting import WaitingRoom
 from tests.conftest import NOW
 
 CUSTOMER, GATEWAY, STRANGER, PENDING, BANNED = (f"127.0.0.{last}" for last in (2, 3, 4, 5, 6))
@@ -328,6 +333,20 @@ def test_a_good_call_is_marked_on_its_asserted_identity(bench: Bench) -> None:
     assert ksr.counters["verified_passed"] == 1
 
 
+def test_priority_and_fingerprints_are_read(bench: Bench) -> None:
+    orig, dest = TelephoneNumber(OWN[1:]), TelephoneNumber(CALLED[1:])
+    claims = base_claims(orig, dest, int(NOW), [{"alg": "sha-256", "dig": "AB"}])
+    claims |= {"rph": {"auth": ["ets.0", "wps.1"]}}
+    pair = bench.services.credentials["main"].current(NOW)
+    assert pair is not None
+    rph = identity_header(pair, claims, "rph").format().encode()
+    headers = [b"Identity: " + rph, b"Resource-Priority: ets.0", b"Resource-Priority: wps.1"]
+    for body, found in ((b"a=fingerprint:sha-256 AB\r\n", "passed"), (b"a=fingerprint:sha-256 00\r\n", "mky_mismatch")):
+        ksr, _ = verified(bench, invite(*headers) + body)
+        assert ksr.xavps[VERIFYING, "rph"] == found
+    assert ksr.xavps[VERIFYING, "code"] == "number_not_signed"
+
+
 def test_a_call_without_asserted_identity_gets_one_and_from_stays(bench: Bench) -> None:
     ksr, _ = verified(bench, invite(f"y: {bench.identity_of()}".encode()))
     assert ksr.sent_values("p-asserted-identity") == ["<sip:+12155551212;verstat=TN-Validation-Passed@a.example>"]
@@ -545,8 +564,8 @@ def test_numbers_are_masked_in_the_log_unless_asked(bench: Bench) -> None:
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has loaded nothing yet."""
-    monkeypatch.setattr(adapter._Process, "switch", None)
-    monkeypatch.setattr(adapter._Process, "observer", None)
+    monkeypatch.setattr(Process, "switch", None)
+    monkeypatch.setattr(Process, "observer", None)
 
 
 @pytest.mark.usefixtures("process")
@@ -574,19 +593,20 @@ def test_the_start_says_what_is_on(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("process")
 def test_a_reload_takes_what_was_applied_and_keeps_the_old_where_it_is_unusable(bench: Bench) -> None:
-    Kamailio(FakeKsr(invite()), bench.provider.settings)
+    ksr = FakeKsr(invite())  # its log is the process's from now on
+    Kamailio(ksr, bench.provider.settings)
     bench.configure(signing={"quote_ppt": "false"})
     for name in ("shaken.yaml", "policy.yaml"):
         (bench.folder / name).unlink()  # no YAML is read at a reload
-    ksr = FakeKsr(invite())
-    kamailio = Kamailio(ksr, bench.provider.settings)
+    kamailio = Kamailio(FakeKsr(invite()), bench.provider.settings)
     assert kamailio.switch.services.settings.signing.quote_ppt is False
     assert [text for level, text in ksr.logged if level == "err"] == []
 
     (bench.folder / "signing.key").unlink()
-    ksr = FakeKsr(invite())
-    again = Kamailio(ksr, bench.provider.settings)
-    assert again.switch.services is kamailio.switch.services
+    old = kamailio.switch.services
+    assert Kamailio(FakeKsr(invite()), bench.provider.settings).switch.services is old
+    (line,) = [text for level, text in ksr.logged if level == "err"]
+    assert "reload refused, the old settings stay" in line
 
 
 @pytest.mark.usefixtures("process")
@@ -606,3 +626,95 @@ def test_a_process_that_cannot_read_the_policy_says_so_when_it_starts(bench: Ben
     (bench.folder / "policy.db").unlink()
     kamailio.child_init(1)
     assert any("the policy cannot be read here" in text for level, text in ksr.logged if level == "warn")
+
+
+# --- Calls that are held ------------------------------------------------------------------------
+
+
+class Agent:
+    """Puts the certificate in its place when it is asked to wait."""
+
+    def __init__(self, bench: Bench, chain: bytes) -> None:
+        self.bench, self.chain = bench, chain
+
+    def alive(self) -> bool:
+        return True
+
+    def fetch(self, urls: Sequence[str], timeout: float) -> None:
+        if timeout:
+            for url in urls:
+                self.bench.provider.publish(url, self.chain)
+
+
+def held(bench: Bench, chain: bytes | None = None) -> tuple[Kamailio, FakeKsr]:
+    """A call whose signer nobody knows, and an agent."""
+    kamailio, ksr = bench.kamailio(invite(b"Identity: " + bench.identity_of().encode()))
+    (bench.folder / "certificates" / file_name(bench.provider.x5u)).unlink()
+    switch = kamailio.switch
+    switch.room = WaitingRoom()
+    switch.services = replace(switch.services, fetcher=Agent(bench, chain or bench.provider.credential.chain))
+    return kamailio, ksr
+
+
+def test_a_call_is_held_until_the_certificate_has_come(bench: Bench) -> None:
+    kamailio, ksr = held(bench)
+    assert kamailio.shaken_verify(None, "FROM_OUTSIDE") == ANSWERED
+    assert ksr.suspended == ("FROM_OUTSIDE", "shaken")
+    assert (ksr.reply, ksr.lumps) == (None, Lumps())
+    assert kamailio.shaken_verify(None, "FROM_OUTSIDE") == GO_ON
+    assert ksr.xavps[VERIFYING, "verstat"] == "TN-Validation-Passed"
+    assert "verstat=TN-Validation-Passed" in ksr.sent_values("P-Asserted-Identity")[0]
+    assert kamailio.shaken_verify(None, "FROM_OUTSIDE") == GO_ON  # a third time: done already
+    assert ksr.counters["verified_passed"] == 1
+
+
+def test_a_held_call_is_answered_by_its_transaction(bench: Bench) -> None:
+    bench.configure(verification={"reject": [437]})
+    expired = bench.authority.issue(spc="709J", now=NOW, defect=Defect.EXPIRED)
+    kamailio, ksr = held(bench, expired.chain)
+    assert [kamailio.shaken_verify(None, "FROM_OUTSIDE") for _ in range(2)] == [ANSWERED] * 2
+    assert ksr.reply == (437, "Unsupported Credential")
+
+
+def test_a_call_that_cannot_be_held_goes_on_without(bench: Bench) -> None:
+    def full(ksr: FakeKsr) -> None:
+        ksr.can_suspend = False
+
+    def not_loaded(ksr: FakeKsr) -> None:
+        delattr(ksr, "async")
+
+    for prevent in (full, not_loaded):
+        kamailio, ksr = held(bench)
+        prevent(ksr)
+        assert kamailio.shaken_verify(None, "FROM_OUTSIDE") == GO_ON
+        assert ksr.xavps[VERIFYING, "code"] == "certificate_not_yet"
+        assert any("async_workers_group" in text for _, text in ksr.logged)
+        assert kamailio.switch.room is not None
+        assert kamailio.switch.room.enter(1, NOW, NOW) == 0  # its place is free
+        bench.configure()
+
+
+def test_no_route_to_come_back_to_means_no_waiting(bench: Bench) -> None:
+    kamailio, ksr = held(bench)
+    assert kamailio.shaken_verify() == GO_ON
+    assert (ksr.suspended, ksr.xavps[VERIFYING, "code"]) == (None, "certificate_not_yet")
+
+
+@pytest.mark.parametrize(("table", "metric"), [(True, True), (True, False), (False, True), (False, False)])
+def test_counts_go_where_the_configuration_has_a_place_for_them(bench: Bench, table: bool, metric: bool) -> None:
+    ksr = FakeKsr(invite(), CUSTOMER)
+    ksr.has_counters, ksr.has_metric = table, metric
+    observer = KamailioObserver(ksr)
+    observer.find_counters()
+    observer.count("signed_a")
+    assert ksr.counters == ({"loads": 1, "signed_a": 1} if table else {})
+    assert ksr.metrics == ({"loads": 1, "signed_a": 1} if metric else {})
+
+
+def test_without_the_modules_nothing_is_counted(bench: Bench) -> None:
+    ksr = FakeKsr(invite(), CUSTOMER)
+    del ksr.htable, ksr.xhttp_prom
+    observer = KamailioObserver(ksr)
+    observer.find_counters()
+    observer.count("signed_a")
+    assert (ksr.counters, ksr.metrics) == ({}, {})

@@ -61,6 +61,12 @@ class FakeKsr:
         self.sl = _Sl(self)
         self.tm = _Tm(self)
         self.htable = _HTable(self)
+        self.metrics: dict[str, int] = {}
+        self.has_metric = True
+        self.xhttp_prom = _XhttpProm(self)
+        self.suspended: tuple[str, str] | None = None
+        self.can_suspend = True
+        setattr(self, "async", _Async(self))  # the name is a keyword
         self.receive(message)
 
     # --- For the test -------------------------------------------------------------------------
@@ -254,6 +260,22 @@ class _Tm:
     def t_get_branch_index(self) -> int:
         return self._ksr.branch_index
 
+    def t_reply(self, status: int, phrase: str) -> int:
+        if self._ksr.suspended is None:
+            raise AssertionError("there is no transaction yet")
+        return self._ksr.sl.send_reply(status, phrase)
+
+
+class _Async:
+    def __init__(self, ksr: FakeKsr) -> None:
+        self._ksr = ksr
+
+    def task_group_route(self, route: str, group: str) -> int:
+        if not self._ksr.can_suspend:
+            return -1
+        self._ksr.suspended = (route, group)
+        return 0
+
 
 class _HTable:
     def __init__(self, ksr: FakeKsr) -> None:
@@ -264,3 +286,14 @@ class _HTable:
             return -255
         self._ksr.counters[name] = self._ksr.counters.get(name, 0) + 1
         return self._ksr.counters[name]
+
+
+class _XhttpProm:
+    def __init__(self, ksr: FakeKsr) -> None:
+        self._ksr = ksr
+
+    def counter_inc_l1(self, metric: str, number: int, label: str) -> int:
+        if metric != "shaken_events" or not self._ksr.has_metric:
+            return -1
+        self._ksr.metrics[label] = self._ksr.metrics.get(label, 0) + number
+        return 1

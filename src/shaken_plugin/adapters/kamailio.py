@@ -14,19 +14,15 @@ branch and cannot be taken off again, so a failover would carry a stale token, o
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from shaken_plugin import __version__, runtime
-from shaken_plugin.config.settings import settings_path
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.verstat import VERSTAT_PATTERN
-from shaken_plugin.errors import FileProblems, ShakenError
 from shaken_plugin.ports import Severity
 from shaken_plugin.switch import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
+from shaken_plugin.switch.process import Process, load
 from shaken_plugin.telemetry import clean
 
 GO_ON: Final = 1
@@ -39,6 +35,12 @@ VERIFYING: Final = "shaken_vs"
 
 COUNTERS: Final = "shaken"
 """Name of the htable that counts, where the configuration defines it."""
+
+METRIC: Final = "shaken_events"
+"""Name of the Prometheus counter, with the label ``event``, where the configuration defines it."""
+
+TASK_GROUP: Final = "shaken"
+"""Name of the asynchronous task group whose workers wait for certificates."""
 
 MAX_HEADERS: Final = 32
 """Most header lines of one name that are read."""
@@ -59,6 +61,7 @@ class KamailioObserver:
             Severity.ERROR: ksr.err,
         }
         self.counting = False
+        self.measuring = False
 
     def log(self, severity: Severity, text: str) -> None:
         """See `ports.Observer.log`."""
@@ -68,80 +71,14 @@ class KamailioObserver:
         """See `ports.Observer.count`."""
         if self.counting:
             self._ksr.htable.sht_inc(COUNTERS, name)
+        if self.measuring:
+            self._ksr.xhttp_prom.counter_inc_l1(METRIC, 1, name)
 
     def find_counters(self) -> None:
-        """Count from now on, if the configuration defines the htable."""
-        htable = getattr(self._ksr, "htable", None)
+        """Count from now on, in what the configuration defines: the htable, the metric, or both."""
+        htable, metrics = getattr(self._ksr, "htable", None), getattr(self._ksr, "xhttp_prom", None)
         self.counting = htable is not None and htable.sht_inc(COUNTERS, "loads") > 0
-
-
-class _Process:
-    """What outlives a reload of the script: its module is imported anew, this one is not."""
-
-    switch: Switch | None = None
-    observer: KamailioObserver | None = None
-
-
-def load(ksr: Any, path: Path | None = None) -> Switch:
-    """The switch of this process: made before the fork, with new settings after a reload.
-
-    Raises:
-        RuntimeError: at the start, where a file has mistakes. They are all in the log.
-    """
-    now = time.time()
-    if _Process.switch is None or _Process.observer is None:
-        observer = KamailioObserver(ksr)
-        path = path or settings_path()
-        try:
-            services = runtime.start(path, now)
-        except FileProblems as exc:
-            for problem in exc.problems:
-                ksr.err(clean(f"shaken: {problem}") + "\n")
-            raise RuntimeError(f"shaken: {path} is refused, see the {len(exc.problems)} lines above") from None
-        switch = Switch(services, observer, time.time, lambda: str(uuid.uuid4()))
-        _Process.switch, _Process.observer = switch, observer
-        _report_start(observer, services, now)
-        return switch
-    switch, observer = _Process.switch, _Process.observer
-    store = Path(switch.services.settings.store.path)
-    try:
-        switch.services, version = runtime.reload(store, now)
-    except ShakenError as exc:
-        for line in str(exc).splitlines():
-            observer.log(Severity.ERROR, f"shaken: reload refused, the old settings stay: {line}")
-    except Exception as exc:  # a worker must survive whatever a reload finds
-        switch.fault("reload", exc)
-    else:
-        observer.log(Severity.INFO, f"shaken: settings reloaded, policy version {version}")
-        _report_warnings(observer, switch.services)
-    return switch
-
-
-def _report_start(observer: KamailioObserver, services: runtime.Services, now: float) -> None:
-    """Say loudly what is on and what is not: nothing may be silently absent."""
-    settings = services.settings
-    signing: str = settings.signing.mode
-    if services.authentication is not None:
-        names = []
-        for credential in services.credentials.values():
-            days = (credential.lasts_until(now) - now) / 86_400
-            names.append(f"{credential.name} ({days:.1f} days)")
-        signing += f" with {', '.join(names)}"
-    verification: str = settings.verification.mode
-    if services.verification is not None:
-        verification += f" with {services.verification.anchors.count} trust anchors"
-    observer.log(
-        Severity.INFO,
-        f"shaken-plugin {__version__}: signing {signing}; verification {verification}; "
-        f"policy in {settings.store.path}; certificates in {settings.verification.certificates}, "
-        "nothing is downloaded",
-    )
-    _report_warnings(observer, services)
-
-
-def _report_warnings(observer: KamailioObserver, services: runtime.Services) -> None:
-    for warning in services.warnings:
-        observer.log(Severity.WARNING, f"shaken: {warning}")
+        self.measuring = metrics is not None and metrics.counter_inc_l1(METRIC, 1, "loads") > 0
 
 
 class Kamailio:
@@ -155,12 +92,12 @@ class Kamailio:
 
     def __init__(self, ksr: Any, path: Path | None = None, switch: Switch | None = None) -> None:
         self._ksr = ksr
-        self.switch = switch or load(ksr, path)
+        self.switch = switch or load(lambda: KamailioObserver(ksr), path)
 
     def child_init(self, _rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
-        if _Process.observer is not None:
-            _Process.observer.find_counters()
+        if isinstance(Process.observer, KamailioObserver):
+            Process.observer.find_counters()
         # Kamailio may have changed to another user since mod_init.
         self.switch.check_store()
         return GO_ON
@@ -205,15 +142,47 @@ class Kamailio:
         except BaseException as exc:
             return self._survive("branch", exc)
 
-    def shaken_verify(self, _msg: object = None) -> int:
-        """Verify a call from outside and mark it for the inside."""
+    def shaken_verify(self, _msg: object = None, route: str = "") -> int:
+        """Verify a call from outside and mark it for the inside.
+
+        Args:
+            route: the route to come back to where a certificate has to be fetched first. The call
+                is held meanwhile, in the task group "shaken", and the route is entered from its
+                beginning: it must be the one that calls this function. Without it no call waits.
+        """
         try:
             if self._get(VERIFYING, "result"):
                 return GO_ON
-            outcome = self.switch.verify(self._read)
+
+            def read() -> CallMessage:
+                return self._read(body=True)
+
+            waited = self._get(VERIFYING, "waiting")
+            outcome = self.switch.verify(read, may_wait=bool(route) and not waited, waited=waited)
+            if outcome.wait:
+                self._publish(VERIFYING, outcome.variables)
+                if self._hold(route):
+                    return ANSWERED
+                self._set(VERIFYING, "waiting", "")
+                self.switch.release(outcome.variables["waiting"])
+                outcome = self.switch.verify(read)
             return self._finish(VERIFYING, outcome)
         except BaseException as exc:
             return self._survive("verify", exc)
+
+    def _hold(self, route: str) -> bool:
+        """Suspend the transaction; a worker of the task group goes on with it in ``route``."""
+        try:
+            held: bool = self._ksr.__dict__["async"].task_group_route(route, TASK_GROUP) >= 0
+        except (KeyError, AttributeError):
+            held = False
+        if not held:
+            self.switch.warn(
+                "cannot_hold",
+                f"shaken: calls cannot be held: Kamailio needs the module async and "
+                f'async_workers_group="name={TASK_GROUP};workers=8;nonblock=0;usleep=0"',
+            )
+        return held
 
     def shaken_reply(self, _msg: object = None) -> int:
         """Take STIR Reasons about our PASSporT out of a reply, put those of our verdict in."""
@@ -251,6 +220,7 @@ class Kamailio:
             identity=tuple(self._headers("Identity", unreadable)),
             priority=next(self._headers("Priority", unreadable), ""),
             naming={name: lines for name in NAMING if (lines := tuple(self._headers(name)))},
+            resource_priority=tuple(self._headers("Resource-Priority", unreadable)),
             sdp=self._pseudo("$rb") if body else "",
             source=pv.get("$si"),
             user=user,
@@ -316,7 +286,10 @@ class Kamailio:
     def _answer(self, reject: Reject) -> None:
         for reason in reject.reasons:
             self._ksr.hdr.append_to_reply(f"Reason: {reason}\r\n")
-        self._ksr.sl.send_reply(reject.status, reject.phrase)
+        if self._get(VERIFYING, "waiting"):
+            self._ksr.tm.t_reply(reject.status, reject.phrase)  # a held call has a transaction
+        else:
+            self._ksr.sl.send_reply(reject.status, reject.phrase)
 
     def _publish(self, root: str, variables: Mapping[str, str]) -> None:
         for name, value in variables.items():

@@ -60,6 +60,8 @@ class Outcome:
     variables: Mapping[str, str] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
     reject: Reject | None = None
+    wait: bool = False
+    """Nothing is decided yet: hold the call, and verify again with the variable ``waiting``."""
 
 
 def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
@@ -115,6 +117,8 @@ def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
         variables["code"] = verdict.failure.code
         if verdict.result is Result.FAILED or verdict.failure.value.status == 428:
             variables["status"] = str(verdict.failure.value.status)
+    if verdict.replayed:
+        variables["replayed"] = "1"
     if (decisive := verdict.decisive) is not None:
         known = {
             "attest": decisive.attest.value if decisive.attest else None,
@@ -123,7 +127,34 @@ def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
             "orig": clean(str(decisive.orig)) if decisive.orig else None,  # a uri claim is any text
         }
         variables |= {name: value for name, value in known.items() if value is not None}
-    return variables
+    return variables | _beside_the_number(verdict)
+
+
+def _beside_the_number(verdict: Verdict) -> dict[str, str]:
+    """Where the call was diverted, what may be shown of the caller, and its priority."""
+    found: dict[str, str | None] = {"div": ",".join(map(str, verdict.diversions)) or None}
+    if (rich := verdict.rich) is not None:
+        found |= {
+            "rcd": rich.shown.value,
+            "rcd_nam": rich.nam,
+            "rcd_apn": rich.apn,
+            "rcd_crn": rich.crn,
+            "rcd_jcd": rich.jcd,
+            "rcd_iss": rich.iss,
+            "rcd_why": "; ".join(f"{name}: {why}" for name, why in rich.withheld) or None,
+        }
+    if (priority := verdict.priority) is not None:
+        found |= {
+            "rph": priority.failure.code if priority.failure else "passed",
+            "rph_auth": ",".join(priority.auth) or None,
+            "sph": priority.sph,
+        }
+    return {name: _printable(value) for name, value in found.items() if value is not None}
+
+
+def _printable(text: str) -> str:
+    """Text for people, in their letters: without line breaks and without marks that turn it round."""
+    return "".join(char for char in text if char.isprintable())
 
 
 STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value for header in CallerHeader), *NAMING))

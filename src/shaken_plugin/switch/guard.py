@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from shaken_plugin.core.call import CallerHeader, CallMessage, is_emergency
@@ -25,6 +25,8 @@ from shaken_plugin.switch.actions import (
     verdict_variables,
 )
 from shaken_plugin.switch.reports import Reporter
+from shaken_plugin.switch.waiting import Held, WaitingRoom
+from shaken_plugin.verification import VerificationService, Waiting
 
 _OUR_FAULT: Final = Reject(500, "Server Internal Error")
 """The answer where we and not the caller are to blame, and the declared mode is to refuse."""
@@ -38,12 +40,19 @@ class Switch:
         observer: the switch's log and counters.
         clock: POSIX seconds, ``time.time`` in a switch.
         new_uuid: a fresh random UUID as text.
+        room: places for calls that wait; without it none waits.
     """
 
     def __init__(
-        self, services: Services, observer: Observer, clock: Callable[[], float], new_uuid: Callable[[], str]
+        self,
+        services: Services,
+        observer: Observer,
+        clock: Callable[[], float],
+        new_uuid: Callable[[], str],
+        room: WaitingRoom | None = None,
     ) -> None:
         self.services = services
+        self.room = room
         self._reports = Reporter(observer)
         self._clock = clock
         self._new_uuid = new_uuid
@@ -94,11 +103,14 @@ class Switch:
 
     # --- Verifying ----------------------------------------------------------------------------
 
-    def verify(self, read: Callable[[], CallMessage]) -> Outcome:
+    def verify(self, read: Callable[[], CallMessage], *, may_wait: bool = False, waited: str = "") -> Outcome:
         """Verify one incoming call.
 
         Args:
             read: reads the call; what it raises is a fault like any other.
+            may_wait: the adapter is able to hold the call.
+            waited: of a call that was held, the variable ``waiting``; then this may take up to
+                ``verification.wait`` seconds.
 
         Returns:
             Variables ``verstat``, ``result``, ``code``, ``attest``, ``origid``, ``spc``, ``orig``,
@@ -116,12 +128,20 @@ class Switch:
             message = read()
             if not message.is_initial_invite:
                 return Outcome({}, strip_foreign(message) if active else ())
-            verdict = service.verify(message, now)
             emergency = is_emergency(message.request_uri, message.to, message.priority, self.services.plan)
+            verdict = self._verdict(service, message, now, waited, may_wait=may_wait and active and not emergency)
+            if isinstance(verdict, Held):
+                return Outcome({"waiting": str(verdict)}, wait=True)
             verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
             reject = None if emergency or not active else self._rejection(verdict)
             self._reports.verification(
-                message, verdict, verstat, self.services.settings, emergency=emergency, rejected=reject is not None
+                message,
+                verdict,
+                verstat,
+                self.services.settings,
+                emergency=emergency,
+                rejected=reject is not None,
+                now=now,
             )
             variables = verdict_variables(verdict, verstat)
             if active and settings.reason and (values := reasons(verdict)):
@@ -132,9 +152,63 @@ class Switch:
         except BaseException as exc:  # nothing of ours may drop a call
             return self._fault("verify", exc, message)
 
+    def release(self, waiting: str) -> None:
+        """Free the place of a call that could not be held after all (its variable ``waiting``)."""
+        held = Held.parse(waiting)
+        if held is not None and self.room is not None:
+            self.room.leave(held.place)
+
+    def _verdict(
+        self, service: VerificationService, message: CallMessage, now: float, waited: str, *, may_wait: bool
+    ) -> Verdict | Held:
+        held = Held.parse(waited)
+        if held is not None:
+            return self._verdict_of_held(service, message, now, held)
+        outcome = service.begin(message, now)
+        if not isinstance(outcome, Waiting):
+            return outcome
+        if may_wait and (place := self._place(now)) is not None:
+            return Held(place, now)
+        self._fetch(outcome.missing, 0.0)  # for the next call of this signer
+        return outcome.verdict
+
+    def _verdict_of_held(self, service: VerificationService, message: CallMessage, now: float, held: Held) -> Verdict:
+        """Wait for the agent, as long as is left; the call is judged by the time it came."""
+        try:
+            outcome = service.begin(message, held.arrived)
+            if not isinstance(outcome, Waiting):
+                return outcome
+            left = held.arrived + self.services.settings.verification.wait - now
+            if left <= 0:
+                self.warn(
+                    "waited_for_a_worker",
+                    "shaken: a held call waited for a worker of its task group until its time was up; give the "
+                    "group as many workers as verification.max_waiting",
+                )
+                return outcome.verdict
+            self._fetch(outcome.missing, left)
+            return service.verify(message, held.arrived)
+        finally:
+            self.release(str(held))
+
+    def _place(self, now: float) -> int | None:
+        settings = self.services.settings.verification
+        if self.room is None or self.services.fetcher is None or settings.wait <= 0:
+            return None
+        # A second more than the wait: who is late is still among the waiting.
+        place = self.room.enter(settings.max_waiting, now + settings.wait + 1.0, now)
+        if place is None:
+            self._reports.count("waiting_full")
+        return place
+
+    def _fetch(self, urls: Sequence[str], timeout: float) -> None:
+        if self.services.fetcher is not None:
+            self.services.fetcher.fetch(urls, timeout)
+
     def _rejection(self, verdict: Verdict) -> Reject | None:
         failure = verdict.failure
-        if failure is None or failure is FailureCode.CALLER_ANONYMOUS:
+        # Neither who withholds the number nor who meets trouble of ours has done wrong.
+        if failure is None or failure is FailureCode.CALLER_ANONYMOUS or failure.is_ours:
             return None
         if failure.value.status not in self.services.settings.verification.reject:
             return None

@@ -7,7 +7,7 @@ import traceback
 
 from shaken_plugin.authentication import Credential, Signing
 from shaken_plugin.certs.credentials import expiry_warning
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.attestation import Decision, Level
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.records import Trunk
@@ -28,6 +28,10 @@ class Reporter:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._throttle = Throttle(observer)
+
+    def count(self, name: str) -> None:
+        """Count something that needs no words."""
+        self._observer.count(name)
 
     def warn(self, name: str, text: str, now: float) -> None:
         """Count something that an operator should mend, and say it once a minute."""
@@ -110,14 +114,21 @@ class Reporter:
         *,
         emergency: bool,
         rejected: bool,
+        now: float,
     ) -> None:
-        """One line, and counters."""
+        """One line, counters, and a warning where something hinders the verification."""
         decisive = verdict.decisive
         code = verdict.failure.code if verdict.failure else None
+        # Also where no PASSporT decides, it is said whose certificate is missing, and why.
+        told = decisive or next((result for result in verdict.results if result.failure is verdict.failure), None)
         self._observer.count(f"verified_{verdict.result.value}")
         for result in verdict.results:
             if result.failure is not None:
                 self._observer.count(f"failure_{result.failure.code}")
+        for alarm in verdict.alarms:
+            self.warn(alarm.name, f"shaken: {alarm.text}", now)
+        if verdict.replayed:
+            self._observer.count("replayed")
         if rejected:
             self._observer.count("rejected")
         if emergency:
@@ -130,22 +141,32 @@ class Reporter:
                     "call_id": message.call_id,
                     "result": verdict.result.value,
                     "code": code,
-                    "detail": _masked(decisive.detail, settings) if decisive else None,
+                    "detail": _masked(told.detail, settings) if told else None,
                     "verstat": verstat,
                     "rejected": rejected or None,
+                    "replayed": verdict.replayed or None,
                     "observe": settings.verification.mode == "observe" or None,
                     "emergency": emergency or None,
                     "attest": decisive.attest.value if decisive and decisive.attest else None,
                     "orig": _number(decisive.orig, settings) if decisive else None,
                     "origid": decisive.origid if decisive else None,
                     "iat": decisive.iat if decisive else None,
-                    "x5u": decisive.x5u if decisive else None,
+                    "x5u": told.x5u if told else None,
                     "spc": decisive.spc if decisive else None,
+                    "div": [_number(party, settings) for party in verdict.diversions],
+                    "rcd": verdict.rich.shown.value if verdict.rich else None,
+                    "rph": _priority(verdict),
                     "identities": len(verdict.results) or None,
                     "unreadable": list(message.unreadable),
                 },
             ),
         )
+
+
+def _priority(verdict: Verdict) -> str | None:
+    if verdict.priority is None:
+        return None
+    return verdict.priority.failure.code if verdict.priority.failure else "passed"
 
 
 def _trace(decision: Decision, settings: Settings) -> list[str]:
