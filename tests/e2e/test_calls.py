@@ -103,7 +103,7 @@ def test_a_wrong_setting_stops_the_start_with_a_clear_message(network: Network) 
         server.__enter__()
     log = server.log_text()
     assert "signing.freshnes: unknown setting (did you mean freshness?)" in log
-    assert "verification.trust_anchors: without any nothing can be trusted" in log
+    assert "verification.trust_anchors: without any, or a trust_list, nothing can be trusted" in log
     assert not server.running()
 
 

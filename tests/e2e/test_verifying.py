@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from shaken_plugin.authentication import SigningPair, identity_header
 from shaken_plugin.certs.credentials import load_pair
+from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Attest, shaken_claims
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.demo import tampered
 from shaken_plugin.lab.pki import Defect
 from shaken_plugin.lab.provider import CERTIFICATE_HOST, Provider
-from shaken_plugin.lab.servers import KamailioServer
+from shaken_plugin.lab.servers import KamailioServer, free_port, share
 from shaken_plugin.lab.sipp import Answerer
 from tests.e2e.conftest import Network, logged, pair_of
 from tests.e2e.phone import Phone
@@ -75,14 +79,16 @@ def cases(target: Target) -> Iterator[tuple[str, str | None, int, str]]:
     """What is sent, and the status and code it must get."""
     pair = target.pair
     yield "no Identity", None, 428, "no_identity"
-    yield "other type", "e30.e30.AAAA;info=<https://a.example.com/x>;ppt=rcd", 428, "no_supported_ppt"
+    yield "other type", "e30.e30.AAAA;info=<https://a.example.com/x>;ppt=nonesuch", 428, "no_supported_ppt"
     yield "nonsense", "nonsense", 438, "token_malformed"
     yield "tampered", tampered(header(pair, attest=Attest.B)).format(), 438, "signature_invalid"
     yield "stale", header(pair, age=120).format(), 403, "iat_stale"
     yield "future", header(pair, age=-120).format(), 403, "iat_in_future"
     yield "cut and paste", header(pair, dest="12025550199").format(), 438, "dest_mismatch"
     unknown = SigningPair(pair.signer, pair.certificate, "https://unknown.example.com/x.pem", 0)
-    yield "certificate not at hand", header(unknown).format(), 436, "certificate_unavailable"
+    # A folder where a document should be: something that can never be read.
+    (target.provider.folder / "certificates" / file_name(unknown.x5u)).mkdir(exist_ok=True)
+    yield "certificate cannot be had", header(unknown).format(), 436, "certificate_unavailable"
     forbidden = SigningPair(pair.signer, pair.certificate, "http://10.0.0.1/x.pem", 0)
     yield "forbidden URL", header(forbidden).format(), 436, "info_not_allowed"
     untrusted = target.with_defect(Defect.UNTRUSTED)
@@ -193,3 +199,46 @@ def test_reports_about_our_own_passport_do_not_reach_the_caller(network: Network
     caller.close()
     assert seen == {183: ["SIP;cause=480", foreign], 480: ["SIP;cause=480", foreign]}
     assert signer.counters()["reported_by_verifier"] == 2
+
+
+def test_a_replayed_passport_is_seen_by_all_workers_and_a_retransmission_is_none(network: Network) -> None:
+    origin = network.provider("origin")
+    target = network.provider("target", spc="123T", policy={}, verification={"replay": "enforce", "reject": [438]})
+    target.publish(origin.x5u, origin.credential.chain)
+    called = network.called()
+    verifier = network.kamailio(target, inside_peer=called.uri, workers=4)
+    identity = f"Identity: {header(pair_of(origin)).format()}\r\n".encode()
+    caller = Phone()
+    invite = caller.invite(identity)
+    for _ in range(3):
+        caller.send(invite, verifier.outside_port)
+    answers = [caller.ask(invite, verifier.outside_port)]
+    answers += [caller.ask(caller.invite(identity), verifier.outside_port) for _ in range(8)]
+    caller.close()
+    assert [answer[0] if answer else None for answer in answers] == [200] + [438] * 8
+    assert len(called.invites()) == 1
+    counters = verifier.counters()
+    assert (counters["verified_passed"], counters["replayed"], counters["failure_replayed"]) == (1, 8, 8)
+
+
+def test_every_outcome_is_a_metric_for_prometheus(network: Network) -> None:
+    provider = network.provider("target", spc="123T", policy={})
+    called = network.called()
+    port = free_port()
+    document = (Path(__file__).parents[2] / "kamailio" / "README.md").read_text("utf-8")
+    lines = re.search(r"```\n(listen=tcp.*?)```", document, re.DOTALL)
+    assert lines is not None
+    listen, rest = lines[1].replace("9090", str(port)).split("\n", 1)
+    config = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
+    config = config.replace("listen=OUTSIDE_LISTEN", f"listen=OUTSIDE_LISTEN\n{listen}\ntcp_accept_no_cl=yes")
+    file = network.folder / "metrics.cfg"
+    file.write_text(config.replace("request_route {", f"{rest}\nrequest_route {{", 1))
+    verifier = network.kamailio(provider, inside_peer=called.uri, config=file)
+    caller = Phone()
+    for extra in (b"Identity: nonsense\r\n", b""):
+        assert caller.ask(caller.invite(extra), verifier.outside_port)
+    caller.close()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    for event, count in (("failure_token_malformed", 1), ("verified_failed", 1), ("verified_none", 1)):
+        assert f'kamailio_shaken_events{{event="{event}"}} {count} ' in metrics, metrics
