@@ -1,0 +1,246 @@
+"""The daemon: everything put together, from start to SIGTERM.
+
+SIGHUP takes new settings where that is possible without a restart: trust lists, revocation
+lists, limits. A settings file with mistakes changes nothing, with an alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from shaken_plugin import __version__
+from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.clock import ClockCheck, Watched
+from shaken_plugin.agent.documents import Documents, Limits
+from shaken_plugin.agent.index import Index
+from shaken_plugin.agent.metrics import Metrics
+from shaken_plugin.agent.parts import Parts
+from shaken_plugin.agent.recorder import Recorder
+from shaken_plugin.agent.server import Listener, Server
+from shaken_plugin.agent.trusted import Keeping
+from shaken_plugin.agent.web import Web
+from shaken_plugin.certs.cache import CacheWriter
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.errors import FileProblems, StoreUnavailable
+from shaken_plugin.ports import Observer, Severity
+from shaken_plugin.telemetry import clean
+
+FLUSH_EVERY: Final = 2.0
+SWEEP_EVERY: Final = 300.0
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The bounds that settings give."""
+    agent = settings.agent
+    return Limits(
+        agent.max_fetches,
+        agent.max_per_host,
+        agent.keep_days * 86_400.0,
+        float(agent.stale),
+        frozenset(settings.verification.lab_hosts),
+    )
+
+
+class Agent:
+    """One daemon.
+
+    Args:
+        settings: checked.
+        load: reads the settings anew, for SIGHUP; raises `FileProblems`.
+        parts: see there.
+        observer: takes log lines.
+        clock: POSIX seconds.
+
+    Raises:
+        SocketTaken: another agent runs, or the socket's folder cannot be written to.
+        OSError: the address for metrics is taken.
+        FileProblems: anchors or signers cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], Settings],
+        parts: Parts,
+        observer: Observer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._load = load
+        self._observer = observer
+        self._clock = clock
+        self.metrics = Metrics()
+        self.alarms = Alarms(observer, self.metrics.alarms, clock)
+        self._downloader = Watched(parts.downloader(settings), ClockCheck(self.alarms, self.metrics.clock))
+        writer = CacheWriter(Path(settings.verification.cache))
+        self._recorder = Recorder(writer, self.alarms, self.metrics, self._lost)
+        self._keeping = Keeping(parts, self._downloader, self._recorder, self.alarms, self.metrics, clock)
+        self._documents = Documents(
+            self._downloader,
+            self._recorder,
+            Index(settings.agent.max_documents, settings.agent.max_bytes),
+            self._keeping.judge,
+            limits_of(settings),
+            clock,
+            self.alarms,
+            self.metrics,
+        )
+        self._server = Server(self._documents, self.metrics)
+        self._stop = asyncio.Event()
+        self._begun = clock()
+        self._restored = False
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        settings = self._settings
+        self._keeping.configure(settings)
+        with contextlib.ExitStack() as stack:
+            listener = Listener(Path(settings.agent.socket))
+            stack.callback(listener.close)
+            host, _, port = settings.agent.listen.rpartition(":")
+            web = Web(host.strip("[]"), int(port), self.metrics.registry)
+            stack.callback(web.close)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            await self._restore()
+            server = await self._server.start(listener)
+            tasks = [
+                asyncio.create_task(self._forever(name, every, work))
+                for name, every, work in (
+                    ("refresh", 1.0, self._tick),
+                    ("flush", FLUSH_EVERY, self._flush),
+                    ("sweep", SWEEP_EVERY, self._sweep),
+                    ("health", 1.0, lambda: self._show(web)),
+                )
+            ]
+            self._keeping.start()
+            self._say(f"agent {__version__}: socket {listener.path}, http://{host}:{web.port}/health")
+            notify("READY=1")
+            await self._stop.wait()
+            notify("STOPPING=1")
+            server.close()
+            await self._end(tasks)
+        self._say("agent: ended")
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        await self._keeping.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._documents.close()
+        await self._server.close()
+        await self._recorder.close()
+        await self._downloader.close()
+
+    async def _restore(self) -> None:
+        """Take over what lies in the file, also later where it could not be read at the start."""
+        if self._restored:
+            return
+        try:
+            await self._recorder.open()
+            self._documents.load(await self._recorder.run(CacheWriter.documents))
+            self._keeping.resume(await self._recorder.run(CacheWriter.revocation_lists))
+            self._restored = True
+        except StoreUnavailable:
+            return  # alarmed; begun with empty hands, and tried again
+
+    def _lost(self) -> None:
+        self._documents.lost()
+        self._keeping.lost()
+
+    # --- What happens now and then --------------------------------------------------------------
+
+    async def _forever(self, name: str, every: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something again and again, whatever it raises."""
+        while True:
+            try:
+                await work()
+            except Exception as exc:
+                self.alarms.on("fault", f"{name}: {exc!r}", lasts=60.0)
+            await asyncio.sleep(every)
+
+    async def _tick(self) -> None:
+        self._documents.refresh()
+        self._keeping.look()
+        self.alarms.tick()
+
+    async def _flush(self) -> None:
+        await self._restore()
+        with contextlib.suppress(StoreUnavailable):  # alarmed; tried again
+            await self._recorder.flush()
+
+    async def _sweep(self) -> None:
+        self._documents.sweep()
+        if self._restored:  # before, it is not known which lists certificates name
+            with contextlib.suppress(StoreUnavailable):  # alarmed; tried again
+                await self._keeping.tidy()
+
+    async def _show(self, web: Web) -> None:
+        web.alive(self.health())
+
+    def health(self) -> dict[str, Any]:
+        """What the health page says."""
+        now = self._clock()
+        alarms = [
+            {"name": alarm.name, "about": alarm.about, "seconds": round(now - alarm.since), "text": alarm.text}
+            for alarm in self.alarms.now()
+        ]
+        return {
+            "status": "alarm" if alarms else "ok",
+            "version": __version__,
+            "pid": os.getpid(),
+            "up_seconds": round(now - self._begun),
+            "alarms": alarms,
+            "documents": len(self._documents.index),
+            "document_bytes": self._documents.index.bytes,
+            "lists": self._keeping.status(now),
+        }
+
+    def _reload(self) -> None:
+        notify("RELOADING=1")
+        try:
+            settings = self._load()
+            self._keeping.configure(settings)
+        except FileProblems as exc:
+            self.alarms.on("settings_refused", f"{exc}; the old settings stay")
+        else:
+            self.alarms.clear("settings_refused")
+            self._documents.limits = limits_of(settings)
+            self._documents.index.max_documents = settings.agent.max_documents
+            self._documents.index.max_bytes = settings.agent.max_bytes
+            self._keeping.start()
+            self._say("agent: settings reloaded")
+            if _fixed(settings) != _fixed(self._settings):
+                text = "socket, listen, cache or lab_hosts changed: restart the agent for these"
+                self._observer.log(Severity.WARNING, f"agent: {text}")
+        notify("READY=1")
+
+    def _say(self, text: str) -> None:
+        self._observer.log(Severity.INFO, clean(text))
+
+
+def _fixed(settings: Settings) -> tuple[object, ...]:
+    """What only a restart changes."""
+    agent, verification = settings.agent, settings.verification
+    return agent.socket, agent.listen, verification.cache, verification.lab_hosts
+
+
+def notify(state: str) -> None:
+    """Tell systemd how we are, where it wants to know: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    if state == "RELOADING=1":
+        state += f"\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(state.encode(), address.replace("@", "\0", 1))

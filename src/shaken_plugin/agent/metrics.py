@@ -1,0 +1,35 @@
+"""What the agent counts, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """All metrics of one agent, in a registry of its own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter("shaken_agent_requests", "URLs asked for by workers", ["result"], registry=registry)
+        self.downloads = Counter("shaken_agent_downloads", "Downloads", ["kind", "result"], registry=registry)
+        self.seconds = Histogram(
+            "shaken_agent_download_seconds", "Time of downloads", ["kind"], registry=registry, buckets=_SECONDS
+        )
+        self.outstanding = Gauge("shaken_agent_downloads_outstanding", "Downloads going on", registry=registry)
+        self.documents = Gauge("shaken_agent_documents", "Certificate URLs known", registry=registry)
+        self.bytes = Gauge("shaken_agent_document_bytes", "Size of all certificate documents", registry=registry)
+        self.evicted = Counter("shaken_agent_evicted", "Certificate URLs forgotten for want of room", registry=registry)
+        self.unrecorded = Counter(
+            "shaken_agent_unrecorded", "Results that could not be written to the cache at once", registry=registry
+        )
+        self.pending = Gauge("shaken_agent_unrecorded_now", "Results that wait to be written", registry=registry)
+        self.connections = Gauge("shaken_agent_connections", "Workers connected", registry=registry)
+        self.alarms = Gauge("shaken_alarm", "1 while an alarm is on", ["name", "about"], registry=registry)
+        self.clock = Gauge("shaken_agent_clock_offset_seconds", "Our clock against that of servers", registry=registry)
+        self.expires = Gauge(
+            "shaken_agent_list_expires", "POSIX time at which a list expires", ["kind", "name"], registry=registry
+        )
