@@ -8,12 +8,13 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check wheel packages install test-debian12 test-debian13 clean
+.PHONY: help demo test check wheel packages install fuzz test-debian12 test-debian13 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 	@echo "make check           lint and types alone"
 	@echo "make test-debian13   the same tests in a fresh Debian 13 tree (needs root); likewise test-debian12"
+	@echo "make fuzz            each parser of what comes from the wire for ten minutes"
 	@echo "make clean           remove what these commands made in this folder"
 
 demo: install
@@ -49,8 +50,13 @@ $(VENV)/.made: pyproject.toml
 	@$(BIN)/python tools/requirements.py | xargs -d '\n' $(BIN)/python -m pip install --quiet
 	@touch $@
 
+# Each parser of what comes from the wire for ten minutes; not part of test.
+fuzz: install
+	@$(BIN)/python -m pip install --quiet atheris
+	@$(BIN)/python fuzz/run.py $(FUZZ)
+
 test-debian12 test-debian13: test-debian%:
 	@tools/test-debian $*
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch .fuzz

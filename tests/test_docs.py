@@ -16,9 +16,11 @@ import yaml
 
 from shaken_plugin.cli import main
 from shaken_plugin.config import yamlfile
+from shaken_plugin.config.fields import moment
 from shaken_plugin.config.models import validate
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import PATH_VARIABLE, Settings, moment
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import PATH_VARIABLE
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.servers import share
 
@@ -39,10 +41,12 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 def test_the_examples_in_the_readme_are_valid() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
-    settings, policy = (yamlfile.parse(block, "README.md") for block in blocks)
+    assert len(blocks) == 3
+    settings, policy, waiting = (yamlfile.parse(block, "README.md") for block in blocks)
     assert validate(Settings, settings) is not None, settings.problems
     assert validate(PolicyFile, policy) is not None, policy.problems
+    waiting.data["signing"] = {"mode": "off"}
+    assert validate(Settings, waiting) is not None, waiting.problems
 
 
 def test_the_explanation_in_the_readme_is_what_the_command_prints(tmp_path: Path) -> None:
@@ -54,7 +58,7 @@ def test_the_explanation_in_the_readme_is_what_the_command_prints(tmp_path: Path
     issued = authority.issue(spc="709J", now=now)
     (tmp_path / "keys").mkdir()
     contents = {"keys/709J.key": issued.key, "keys/709J.pem": issued.chain, "anchors.pem": authority.root_pem}
-    settings, policy = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    settings, policy, _ = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     for name, content in (contents | {"shaken.yaml": settings.encode(), "policy.yaml": policy.encode()}).items():
         (tmp_path / name).write_bytes(content)
     done = subprocess.run(
@@ -105,7 +109,7 @@ def test_every_scenario_says_what_it_does(scenario: Path) -> None:
 def test_the_wheel_carries_scripts_and_scenarios() -> None:
     """What a user gets is what stands in the repository."""
     assert files("shaken-plugin")
-    for folder in ("kamailio", "sipp_scenarios"):
+    for folder in ("kamailio", "sipp_scenarios", "systemd"):
         shipped = {path.name: path.read_bytes() for path in share(folder).iterdir() if path.is_file()}
         source = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir() if path.is_file()}
         assert shipped == source

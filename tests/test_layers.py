@@ -19,15 +19,17 @@ PACKAGE = "shaken_plugin"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"bounded"}),
+    frozenset({"bounded", "sqlitefile"}),
     frozenset({"core"}),
     frozenset({"ports"}),
     frozenset({"authentication"}),
     frozenset({"verification"}),
     frozenset({"stores", "certs", "telemetry"}),
+    frozenset({"lint"}),
+    frozenset({"fetch"}),
     frozenset({"config"}),
     frozenset({"runtime"}),
-    frozenset({"switch"}),
+    frozenset({"switch", "agent"}),
     frozenset({"adapters", "cli", "lab", "setup"}),
 )
 """From the top: each layer imports from those before it, and from itself within one package."""
@@ -38,20 +40,23 @@ BESIDE = {("cli", "lab"), ("cli", "setup"), ("setup", "lab")}
 THIRD_PARTY = {
     "core": {"cryptography"},
     "certs": {"cryptography"},
+    "fetch": {"aiodns", "httpcore"},
+    "agent": {"cryptography", "prometheus_client"},
     "config": {"cryptography", "pydantic", "pydantic_core", "phonenumbers", "yaml"},
     "runtime": {"pydantic"},
-    "cli": {"click", "rich"},
-    "lab": {"cryptography", "rich", "yaml"},
+    "lint": {"cryptography"},
+    "cli": {"click", "cryptography", "httpx", "rich"},
+    "lab": {"cryptography", "httpcore", "rich", "trustme", "yaml"},
 }
 """Libraries that a layer may use; one that is not named uses none."""
 
 CORE_STDLIB = {
-    "__future__", "base64", "binascii", "calendar", "collections", "dataclasses", "datetime", "enum", "ipaddress",
-    "json", "re", "typing",
+    "__future__", "base64", "binascii", "bisect", "calendar", "collections", "dataclasses", "datetime", "enum",
+    "hashlib", "ipaddress", "json", "re", "typing",
 }  # fmt: skip
 """All that the core needs of the standard library: nothing that reads, waits, draws or writes."""
 
-PURE = {"errors", "core", "ports", "authentication", "verification"}
+PURE = {"errors", "core", "ports", "authentication", "verification", "lint"}
 IMPURE_MODULES = {
     "asyncio", "http", "io", "logging", "os", "pathlib", "random", "secrets", "select", "signal", "socket", "sqlite3",
     "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
@@ -59,8 +64,24 @@ IMPURE_MODULES = {
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "compile", "__import__", "globals"}
 IMPURE_ATTRIBUTES = {"now", "utcnow", "today", "uuid1", "uuid4", "urandom", "getenv", "environ", "import_module"}
 
-NETWORK = {"asyncio", "http", "requests", "httpx", "redis", "select", "selectors", "socket", "ssl", "subprocess"}
+NETWORK = {
+    "asyncio",
+    "http",
+    "requests",
+    "httpx",
+    "httpcore",
+    "aiodns",
+    "redis",
+    "select",
+    "selectors",
+    "socket",
+    "ssl",
+    "subprocess",
+}
 """What a SIP process must not have: it downloads nothing and starts nothing."""
+
+NOT_IN_A_SWITCH = {"aiodns", "anyio", "click", "h11", "httpcore", "httpx", "redis", "requests", "rich", "trustme"}
+"""Libraries of the agent, the command and the lab."""
 
 
 class Module(NamedTuple):
@@ -197,6 +218,9 @@ def _loaded_by(*layers: str) -> set[str]:
     return loaded
 
 
+CLIENT = "shaken_plugin.certs.agent_client"
+"""Asks the agent of the same host; the one place of a switch process with a socket."""
+
 IN_A_SWITCH = sorted(_loaded_by("adapters", "switch"))
 
 
@@ -206,10 +230,18 @@ def test_a_switch_process_loads_the_services() -> None:
 
 @pytest.mark.parametrize("name", IN_A_SWITCH)
 def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
-    assert MODULES[name].layer not in {"cli", "lab", "setup"}
+    assert MODULES[name].layer not in {"fetch", "cli", "lab", "setup", "agent"}
     libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
-    assert not libraries & ({"click", "rich"} | NETWORK)
+    allowed = {"socket"} if name == CLIENT else set()
+    assert not libraries & ({"click", "rich"} | NETWORK) - allowed
     assert "urllib.request" not in MODULES[name].imports
+
+
+def test_the_client_of_the_agent_opens_unix_sockets_alone() -> None:
+    nodes = [node for node in ast.walk(MODULES[CLIENT].tree) if isinstance(node, ast.Attribute)]
+    used = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "socket"}
+    assert "AF_UNIX" in used
+    assert used <= {"AF_UNIX", "SOCK_STREAM", "SOCK_CLOEXEC", "MSG_DONTWAIT", "MSG_NOSIGNAL", "socket"}
 
 
 def test_loading_the_adapter_loads_no_command_line_library() -> None:
@@ -224,8 +256,12 @@ def test_loading_the_adapter_loads_no_command_line_library() -> None:
     )
     loaded = set(done.stdout.split())
     assert "shaken_plugin.switch" in loaded
-    assert not {name for name in loaded if name.partition(".")[0] in {"click", "rich", "requests", "redis"}}
-    assert not {name for name in loaded if name.startswith(("shaken_plugin.cli", "shaken_plugin.lab"))}
+    assert not {name for name in loaded if name.partition(".")[0] in NOT_IN_A_SWITCH}
+    assert not {
+        name
+        for name in loaded
+        if name.startswith(("shaken_plugin.cli", "shaken_plugin.fetch", "shaken_plugin.agent", "shaken_plugin.lab"))
+    }
 
 
 @each_module

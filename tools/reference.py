@@ -5,7 +5,9 @@ python tools/reference.py --write   write it; a test fails while the file is out
 """
 
 import sys
+import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from pydantic_core import PydanticUndefined
 
 from shaken_plugin.config.models import section_in
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.attestation import RULES
-from shaken_plugin.core.verification import AFTER_FETCH, BEFORE_FETCH
+from shaken_plugin.core.verification import AFTER_FETCH, BEFORE_FETCH, PASSPORT_TYPES
 from shaken_plugin.errors import FailureCode, SkipReason
+from shaken_plugin.lint import LINTS
+from shaken_plugin.lint.model import Edition, Lint
 
 FILE = Path("docs/reference.md")
 
@@ -38,6 +42,8 @@ def default(value: Any) -> str:
         return "see below"
     if isinstance(value, list):
         return "`[" + ", ".join(str(getattr(item, "value", item)) for item in value) + "]`"
+    if isinstance(value, dict):
+        return "none" if not value else str(value)
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -66,11 +72,41 @@ def sections(model: type[BaseModel], path: str, title: str) -> Iterator[str]:
         full = f"{path}{name}"
         rows.append((f"`{full}`", default(field.default), field.description or ""))
         if (section := section_in(field.annotation)) is not None:
-            is_list = "list" in str(field.annotation)
-            inner.append((section, f"{full}[]." if is_list else f"{full}."))
+            kind = typing.get_origin(field.annotation)
+            inner.append((section, f"{full}[]." if kind is list else f"{full}.NAME." if kind is dict else f"{full}."))
     yield from table(("name", "default", "meaning"), rows)
     for section, place in inner:
         yield from sections(section, place, f"`{place.rstrip('.')}`")
+
+
+def since(edition: Edition) -> str:
+    """From which day an edition holds: for CA certificates, then for end-entity ones where that differs."""
+    days = [f"{datetime.fromtimestamp(edition.since(is_ca=is_ca), UTC):%Y-%m-%d}" for is_ca in (True, False)]
+    return "" if edition.published is None else " / ".join(dict.fromkeys(days))
+
+
+def lint_row(lint: Lint[Any]) -> tuple[object, ...]:
+    """One check of certificates."""
+    name = f"`{lint.name}`" + (", `…_ca`" if lint.by_kind else "")
+    return name, lint.severity.value, lint.scope.words, since(lint.edition), lint.citation, lint.remedy
+
+
+def lints() -> Iterator[str]:
+    """The checks of `shaken lint-cert`."""
+    yield from (
+        "## Certificate lints",
+        "",
+        "What `shaken lint-cert` checks. A certificate is held to what was in force when it was issued: the first day",
+        "is for CA certificates, the second for end-entity ones. A name with `…_ca` ends so for a CA certificate.",
+        "",
+        "Exit code 0 without errors, 1 with one (also where a URL gives no answer), 2 wrong usage, 3 where a file",
+        "cannot be read. Warnings and notices do not count.",
+        "",
+    )
+    for title, rows in LINTS.items():
+        yield from (f"### {title}", "")
+        head = ("lint", "severity", "applies to", "issued from", "demanded by", "what to do")
+        yield from table(head, [lint_row(lint) for lint in rows])
 
 
 def reference() -> str:
@@ -101,11 +137,17 @@ def reference() -> str:
         *table(("rule", "question"), [(f"`{rule.name}`", rule.question) for rule in RULES]),
         "## Verification checks",
         "",
-        "In this order for every Identity header; the first that fails ends its examination.",
+        "In this order for every PASSporT; the first that fails ends its examination. Those of one type come after",
+        "those that need the message.",
         "",
         *table(
             ("check", "needs", "demanded by"),
             [(f"`{check.name}`", "the message", check.section) for check in BEFORE_FETCH]
+            + [
+                (f"`{check.name}`", f"the message; `{kind.ppt}` only", check.section)
+                for kind in PASSPORT_TYPES.values()
+                for check in kind.checks
+            ]
             + [(f"`{check.name}`", "the certificate", check.section) for check in AFTER_FETCH],
         ),
         "## Verification failures",
@@ -126,6 +168,7 @@ def reference() -> str:
         "In `$xavp(shaken_as=>skip)`, in the log and in the counter `unsigned_CODE`.",
         "",
         *table(("code", "meaning"), [(f"`{reason.code}`", reason.value) for reason in SkipReason]),
+        *lints(),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

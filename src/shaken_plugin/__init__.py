@@ -8,15 +8,17 @@ of its own unless the policy says so.
 Layers, each importing only from those above it in this list:
 
 ``errors``         exceptions, and the failure codes with their SIP answers
-``bounded``        a mapping that forgets its least recently used entry
+``bounded``, ``sqlitefile``  a mapping that forgets its least recently used entry; opening shared files
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
 ``ports``          what the services need from outside, as Protocols
 ``authentication`` the authentication service of RFC 8224 section 6.1
 ``verification``   the verification service of RFC 8224 section 6.2
 ``stores``, ``certs``, ``telemetry``  implementations of the ports
+``lint``           what is wrong with a certificate, its chain and its repository
+``fetch``          downloads that trust nobody; for the agent and the command, never in a switch process
 ``config``         settings and policy files, checked and with positions
 ``runtime``        settings put together into services, once per process
-``switch``         what the switch adapters share: guard, modes, actions
+``switch``, ``agent``  what the switch adapters share: guard, modes, actions; the daemon that downloads
 ``adapters``, ``cli``, ``lab``, ``setup``  glue for the switches, the ``shaken`` command, the test
                    lab, installation
 """

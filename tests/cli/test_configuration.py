@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from shaken_plugin import __version__
 from shaken_plugin.cli import main
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.stores import sqlite

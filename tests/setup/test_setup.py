@@ -63,6 +63,7 @@ def test_it_does_what_it_said(root: Path) -> None:
         "etc/default/kamailio": 0o644,
         "etc/systemd/system/freeswitch.service.d": 0o755,
         "etc/systemd/system/freeswitch.service.d/shaken.conf": 0o644,
+        "etc/systemd/system/shaken-agent.service": 0o644,
     }
     tree = tree_of(root)
     assert {path: tree[path][0] for path in modes} == modes

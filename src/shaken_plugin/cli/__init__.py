@@ -10,11 +10,13 @@ from __future__ import annotations
 import click
 
 from shaken_plugin import __version__
+from shaken_plugin.cli.agent import agent
 from shaken_plugin.cli.configuration import apply_, check_config, schema
 from shaken_plugin.cli.decoding import decode
 from shaken_plugin.cli.explaining import explain
 from shaken_plugin.cli.installing import setup_
 from shaken_plugin.cli.laboratory import lab
+from shaken_plugin.cli.linting import lint_cert
 from shaken_plugin.cli.signing import sign
 from shaken_plugin.cli.verifying import verify
 
@@ -28,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (check_config, apply_, schema, sign, verify, decode, explain, lab, setup_):
+for command in (check_config, apply_, schema, sign, verify, decode, explain, lint_cert, agent, lab, setup_):
     main.add_command(command)

@@ -11,7 +11,8 @@ import click
 from shaken_plugin import runtime
 from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, when
 from shaken_plugin.config.policyfile import PolicyFile
-from shaken_plugin.config.settings import Settings, read_text
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import read_text
 from shaken_plugin.errors import FileProblems, Problem, StoreError
 
 
@@ -53,7 +54,8 @@ def _summary(checked: runtime.Checked, now: float) -> None:
     for credential in services.credentials.values():
         console.print(f"  credential {credential.name}: signs until {when(credential.lasts_until(now))}", markup=False)
     anchors = f", {services.verification.anchors.count} trust anchors" if services.verification else ""
-    console.print(f"verification: {settings.verification.mode}{anchors}", markup=False)
+    listed = "" if settings.verification.trust_list is None else f", trust list {settings.verification.trust_list}"
+    console.print(f"verification: {settings.verification.mode}{anchors}{listed}", markup=False)
     if checked.policy is not None:
         policy = checked.policy
         console.print(

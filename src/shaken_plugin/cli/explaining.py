@@ -27,7 +27,7 @@ from shaken_plugin.cli.output import (
     table,
 )
 from shaken_plugin.config.policyfile import parse_policy
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step, decide
 from shaken_plugin.core.call import CallMessage, is_emergency

@@ -10,7 +10,8 @@ import click
 
 from shaken_plugin import runtime
 from shaken_plugin.cli.output import Exit, fail
-from shaken_plugin.config.settings import Settings, parse_settings
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import parse_settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.sip import Request, Uri
 from shaken_plugin.core.telephone import DialPlan, Party, canonical_party

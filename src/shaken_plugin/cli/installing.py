@@ -156,6 +156,7 @@ def next_steps(plan: Plan, machine: Machine) -> list[str]:
         "shaken setup   (once more: it sets the rights of what you put there)",
         "runuser -u shaken -- shaken check-config",
         "runuser -u shaken -- shaken apply",
+        "systemctl enable --now shaken-agent   (downloads certificates; without it unknown signers get no verdict)",
     ]
     if machine.staged:
         steps.insert(0, "make the users and groups listed above on the finished machine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -121,3 +122,33 @@ def demo(keep: Path | None, as_json: bool) -> None:
     except LabError as exc:
         fail(str(exc))
     sys.exit(Exit.YES if good else Exit.NO)
+
+
+@lab.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def repository(folder: Path, as_json: bool) -> None:
+    """Serve the files of a folder on loopback, well or badly, until interrupted; private keys are left out.
+
+    The files are read at the start, and the ports are others at every start.
+
+    Its TLS certificates lead to FOLDER/tls-ca.pem. Each port is like its name; how a path behaves is
+    told at run time on the plain one: PUT /-/behaviours, GET /-/requests.
+    """
+    from shaken_plugin.lab.repository import Behaviour, Repository  # noqa: PLC0415  # likewise
+
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    files = {name: content for name, content in files.items() if b"PRIVATE KEY" not in content}
+    with Repository(folder) as server:
+        for name, content in files.items():
+            server.set(f"/{name}", Behaviour(body=content))
+        described = server.urls() | {"ca": str(server.ca_file)}
+        if as_json:
+            print_json(described)
+        else:
+            for label, value in described.items():
+                console.print(f"{label:<10} {value}", markup=False)
+        sys.stdout.flush()
+        signal.sigwait(ends)

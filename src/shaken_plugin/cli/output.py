@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shaken_plugin.config.settings import moment, settings_path
+from shaken_plugin.config.fields import moment
+from shaken_plugin.config.settings import settings_path
 from shaken_plugin.errors import FileProblems
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shaken_plugin import runtime
-from shaken_plugin.certs.directory import CertificateDirectory
 from shaken_plugin.certs.memory import CertificateMemory
 from shaken_plugin.cli.inputs import as_uri, identity_values, is_message, read_input, read_request, read_settings
 from shaken_plugin.cli.output import (
@@ -28,16 +28,23 @@ from shaken_plugin.cli.output import (
     visible,
 )
 from shaken_plugin.config.dialplans import dial_plan
-from shaken_plugin.config.references import build_anchors
-from shaken_plugin.config.settings import Settings
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.telephone import DialPlan
-from shaken_plugin.core.verification import IdentityResult, Result, Verdict, VerificationRules, VerstatProfile
+from shaken_plugin.core.verification import (
+    IdentityResult,
+    ResourcePriority,
+    Result,
+    RichCallData,
+    Verdict,
+    VerificationRules,
+    VerstatProfile,
+)
 from shaken_plugin.errors import FileProblems, VerificationFailure
-from shaken_plugin.verification import VerificationService
+from shaken_plugin.verification import VerificationService, Waiting
 
 
 @click.command()
@@ -78,13 +85,13 @@ def verify(
     documents = None if certificate is None else _for_every_x5u(message, certificate.read_bytes())
     if anchors is None:
         settings, document = read_settings(settings_file)
-        service, chosen = _configured(settings, document, documents), settings.verification
-        profile, level = chosen.verstat, chosen.verstat_level
+        verdict = _as_the_switch(settings, document, documents, message, now)
+        profile, level = settings.verification.verstat, settings.verification.verstat_level
     else:
         roots = _anchors_of(anchors)
         service = VerificationService(VerificationRules(_plan(country)), roots, CertificateMemory(documents or {}))
         profile, level = VerstatProfile.ATIS1000082, False
-    verdict = service.verify(message, now)
+        verdict = service.verify(message, now)
     verstat = verdict.verstat(profile, level=level)
     if as_json:
         print_json(_verdict_data(verdict, verstat))
@@ -108,17 +115,23 @@ def _call_to_verify(data: bytes, caller: str | None, called: str | None) -> Call
     )
 
 
-def _configured(settings: Settings, document: Document, documents: Mapping[str, bytes] | None) -> VerificationService:
-    """The verifier that settings describe; it needs none of the private keys."""
-    chosen = settings.verification
-    if chosen.mode == "off":
+def _as_the_switch(
+    settings: Settings, document: Document, documents: Mapping[str, bytes] | None, message: CallMessage, now: float
+) -> Verdict:
+    """What the switch would find with these settings; the agent is asked for what is not at hand."""
+    if settings.verification.mode == "off":
         fail("verification is off in the settings; give --anchors")
-    roots = build_anchors(chosen, document.problem)
-    if roots is None:
+    service, fetcher, _ = runtime.build_verifier(settings, document.problem, [], None)
+    if service is None:
         fail(FileProblems(document.problems))
-    rules = VerificationRules(runtime.settings_plan(settings), chosen.freshness, frozenset(chosen.lab_hosts))
-    folder = CertificateDirectory(Path(chosen.certificates))
-    return VerificationService(rules, roots, folder if documents is None else CertificateMemory(documents))
+    if documents is not None:
+        rules = runtime.verification_rules(settings.verification, runtime.settings_plan(settings))
+        service, fetcher = VerificationService(rules, service.anchors, CertificateMemory(documents)), None
+    outcome = service.begin(message, now)
+    if isinstance(outcome, Waiting) and fetcher is not None:
+        fetcher.fetch(outcome.missing, settings.verification.wait)
+        return service.verify(message, now)
+    return outcome.verdict if isinstance(outcome, Waiting) else outcome
 
 
 def _anchors_of(file: Path) -> TrustAnchors:
@@ -148,6 +161,7 @@ def _for_every_x5u(message: CallMessage, chain: bytes) -> dict[str, bytes]:
 def _result_data(result: IdentityResult) -> dict[str, Any]:
     return {
         "index": result.index,
+        "depth": result.depth,
         "passed": result.passed,
         "ignored": result.ignored,
         "code": result.failure.code if result.failure else None,
@@ -157,6 +171,7 @@ def _result_data(result: IdentityResult) -> dict[str, Any]:
         "ppt": result.ppt,
         "attest": result.attest.value if result.attest else None,
         "orig": str(result.orig) if result.orig else None,
+        "div": str(result.div) if result.div else None,
         "origid": result.origid,
         "iat": result.iat,
         "x5u": result.x5u,
@@ -172,8 +187,40 @@ def _verdict_data(verdict: Verdict, verstat: str) -> dict[str, Any]:
         "code": failure.code if failure else None,
         "status": failure.value.status if failure else None,
         "phrase": failure.value.phrase if failure else None,
+        "diversions": [str(party) for party in verdict.diversions],
+        "rich": _rich_data(verdict.rich),
+        "priority": _priority_data(verdict.priority),
         "identities": [_result_data(result) for result in verdict.results],
     }
+
+
+def _rich_data(rich: RichCallData | None) -> dict[str, Any] | None:
+    return None if rich is None else {"shown": rich.shown.value, **asdict(rich), "withheld": dict(rich.withheld)}
+
+
+def _priority_data(priority: ResourcePriority | None) -> dict[str, Any] | None:
+    if priority is None:
+        return None
+    code = priority.failure.code if priority.failure else None
+    return {"code": code, "auth": list(priority.auth), "sph": priority.sph}
+
+
+def _findings(verdict: Verdict) -> Iterator[str]:
+    """What was learned beside the number, a line each."""
+    if verdict.diversions:
+        yield f"diverted from {', '.join(map(str, verdict.diversions))}"
+    if (rich := verdict.rich) is not None:
+        for name, value in _SHOWN.items():
+            if (text := getattr(rich, name)) is not None:
+                yield f"{value}: {text}"
+        for name, why in rich.withheld:
+            yield f"{name} must not be shown: {why}"
+    if (priority := verdict.priority) is not None:
+        code = priority.failure.code if priority.failure else None
+        yield f"priority not signed: {code}" if code else f"priority signed: {', '.join(priority.auth)}"
+
+
+_SHOWN = {"nam": "name", "apn": "number to show", "crn": "reason", "jcd": "jCard", "iss": "third party"}
 
 
 def _print_verdict(verdict: Verdict, verstat: str) -> None:
@@ -188,7 +235,7 @@ def _print_verdict(verdict: Verdict, verstat: str) -> None:
         outcome = "passed" if result.passed else "ignored" if result.ignored else "failed"
         code = f" {result.failure.code}" if result.failure else ""
         cells = (
-            result.index + 1,
+            f"{result.index + 1}{'.opt' * result.depth}",
             result.ppt or "",
             outcome + code,
             result.attest.value if result.attest else "",
@@ -199,3 +246,5 @@ def _print_verdict(verdict: Verdict, verstat: str) -> None:
         rows.add_row(*map(visible, cells))
     if verdict.results:
         console.print(rows)
+    for line in _findings(verdict):
+        console.print(visible(f"  {line}"))

@@ -129,7 +129,7 @@ class PutFiles(Step):
 
 
 class DropIn(PutFiles):
-    """A drop-in for a systemd unit; systemd is told, the service is not restarted."""
+    """A systemd unit, or a drop-in for one; systemd is told, no service is started or restarted."""
 
     kind: ClassVar[str] = "drop-in"
 

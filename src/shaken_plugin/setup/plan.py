@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from shaken_plugin.config.settings import PATH_VARIABLE, Settings, pairs_in, parse_settings, sound_settings
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.config.settings import PATH_VARIABLE, pairs_in, parse_settings, sound_settings
 from shaken_plugin.errors import FileProblems
 from shaken_plugin.lab.servers import share
 from shaken_plugin.setup.accounts import AddToGroup, CreateGroup, CreateUser
@@ -41,6 +42,7 @@ _DEFAULTS: Final = "/etc/default/kamailio"
 _MORE_DEFAULTS: Final = "/etc/default/kamailio.d"
 _DROP_INS: Final = "/etc/systemd/system/freeswitch.service.d"
 _DROP_IN: Final = "shaken.conf"
+_UNITS: Final = "/etc/systemd/system"
 _NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "ceph", "afs", "lustre", "gfs2", "ocfs2"}
     | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.ceph", "fuse.rclone"}
@@ -125,6 +127,8 @@ def _steps(
     rights = _rights(machine, settings, remarks)
     steps += [rights] if rights else []
     steps += _database(settings, remarks)
+    if members:
+        steps.append(DropIn(_UNITS, shipped_units(), "the unit of the agent, which downloads certificates"))
     python_path = site_packages(choice.prefix, version)
     if "kamailio" in switches:
         steps.append(SetVariables(_DEFAULTS, _variables(python_path)))
@@ -158,6 +162,19 @@ def shipped() -> Iterator[tuple[str, dict[str, bytes]]]:
             found = True
     if not found:
         raise SetupError(f"the scripts are missing from the package ({share()}); install it anew from its wheel")
+
+
+def shipped_units() -> dict[str, bytes]:
+    """The systemd units that ship.
+
+    Raises:
+        SetupError: the package came without them.
+    """
+    folders = (share("systemd"), share().parents[2] / "systemd")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise SetupError(f"the units are missing from the package ({share()}); install it anew from its wheel")
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.service"))}
 
 
 def _samples() -> dict[str, bytes]:

@@ -11,6 +11,8 @@ from typing import Final
 from shaken_plugin.setup.machine import PRODUCT, Machine
 
 NATIVE: Final = """\
+loadmodule "async.so"                                        # to hold calls of unknown signers
+async_workers_group="name=shaken;workers=8;nonblock=0;usleep=0"
 loadmodule "app_python3.so"
 modparam("app_python3", "load", "/opt/shaken/kamailio/shaken.py")
 modparam("htable", "htable", "shaken=>size=8;initval=0;")   # counters; where htable.so is loaded
@@ -18,8 +20,12 @@ modparam("htable", "htable", "shaken=>size=8;initval=0;")   # counters; where ht
 request_route {
     # calls from customers and gateways, before t_relay():
     python_exec("shaken_sign");
-    # calls from other carriers, before t_relay():
-    python_exec("shaken_verify");
+    # calls from other carriers:
+    route(FROM_OUTSIDE);
+}
+route[FROM_OUTSIDE] {
+    python_exec("shaken_verify", "FROM_OUTSIDE");              # the route to come back to
+    # what such calls need, up to t_relay()
 }
 # before every t_relay(), also in failure routes:  t_on_branch("BRANCH"); t_on_reply("REPLY");
 branch_route[BRANCH] {
@@ -41,8 +47,11 @@ class Routing(Kamailio):
         # calls from customers and gateways, before t_relay():
         if self.shaken_sign(msg) == ANSWERED:
             return 1
-        # calls from other carriers, before t_relay():
-        if self.shaken_verify(msg) == ANSWERED:
+        # calls from other carriers:
+        return self.from_outside(msg)
+
+    def from_outside(self, msg):
+        if self.shaken_verify(msg, "from_outside") == ANSWERED:  # the method to come back to
             return 1
         # before every t_relay(), also after a failure:
         KSR.tm.t_on_branch("branch")
