@@ -336,6 +336,22 @@ def test_lab_hosts_of_the_settings_may_be_asked(
     assert lints(data) == OF_THE_LAB
 
 
+def test_the_ca_bundle_of_the_settings_is_used(
+    run_json: RunJson,
+    repository: Repository,
+    provider: Provider,
+    change: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    change(verification={"lab_hosts": [repository.host]})
+    url = repository.url("chain.pem")
+    assert "e_tls_transport" in lints(run_json("lint-cert", url, "--settings", provider.settings, code=1))
+    change(agent={"ca_bundle": str(tmp_path / "web.pem")})
+    assert lints(run_json("lint-cert", url, "--settings", provider.settings, code=1)) == OF_THE_LAB
+
+
 def test_a_private_address_is_not_asked(run_json: RunJson, repository: Repository) -> None:
     data = run_json("lint-cert", repository.url("chain.pem"), code=1)
     assert lints(data) == {"e_url_host", "w_atis_protocol"}

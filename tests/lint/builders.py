@@ -66,7 +66,9 @@ def integer(value: int) -> bytes:
     return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def time(moment: float) -> bytes:
+def time(moment: float, *, generalized: bool = False) -> bytes:
+    if generalized:
+        return tlv(0x18, f"{datetime.fromtimestamp(moment, UTC):%Y%m%d%H%M%SZ}".encode())
     # RFC 5280 §4.1.2.5: "CAs … MUST always encode certificate validity dates through the year 2049 as UTCTime".
     return tlv(0x17, f"{datetime.fromtimestamp(moment, UTC):%y%m%d%H%M%SZ}".encode())
 
@@ -148,6 +150,8 @@ class Recipe:
     serial: int = 0x7EDCBA9876543210FEDC
     not_before: float = NOW - 10 * DAY
     not_after: float = NOW + 80 * DAY
+    generalized: bool = False
+    """Whether the end of the validity is written as GeneralizedTime."""
     algorithm: str = ECDSA_SHA256
     inner_algorithm: str | None = None
     parameters: bytes = b""
@@ -181,7 +185,7 @@ class Recipe:
             integer(self.serial),
             algorithm(self.inner_algorithm or self.algorithm),
             self.issuer,
-            tlv(0x30, time(self.not_before), time(self.not_after)),
+            tlv(0x30, time(self.not_before), time(self.not_after, generalized=self.generalized)),
             self.subject,
             self.public_key or spki(self.own_key),
             tlv(0xA3, tlv(0x30, *extensions)) if extensions else b"",

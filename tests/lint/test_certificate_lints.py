@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,7 @@ SOUND: dict[str, Callable[[], Recipe]] = {"leaf": leaf, "intermediate": issuer, 
 US, PROVIDER = ("C", "US"), ("O", "Lab Provider")
 CN = ("CN", "SHAKEN 709J")
 CA_NAME = ("CN", "SHAKEN ROOT")
+JANUARY_2050 = datetime(2050, 1, 1, tzinfo=UTC).timestamp()
 
 
 def findings(der: bytes) -> list[Finding]:
@@ -136,6 +138,12 @@ FIRING: list[tuple[str, Recipe]] = [
     ("e_atis_ext_authority_key_identifier_ca", issuer().without(AUTHORITY_KEY_IDENTIFIER)),
     ("e_atis_ext_authority_key_identifier_root",
      root().having(AUTHORITY_KEY_IDENTIFIER, tlv(0x30, tlv(0x80, identifier(key("leaf")))))),
+    ("e_ext_authority_key_identifier_missing", leaf().without(AUTHORITY_KEY_IDENTIFIER)),
+    ("e_ext_authority_key_identifier_missing", issuer().without(AUTHORITY_KEY_IDENTIFIER)),
+    ("w_ext_subject_key_identifier_missing_sub_cert", leaf().without(SUBJECT_KEY_IDENTIFIER)),
+    ("e_wrong_time_format_pre2050", leaf().but(generalized=True)),
+    ("e_wrong_time_format_pre2050", leaf().but(generalized=True, version=None)),
+    ("e_wrong_time_format_pre2050", root().but(generalized=True, not_after=JANUARY_2050 - 1)),
     ("e_ext_authority_key_identifier_no_key_identifier",
      leaf().having(AUTHORITY_KEY_IDENTIFIER, tlv(0x30, tlv(0x82, b"\7")))),
     ("e_atis_ext_certificate_policies", leaf().without(CERTIFICATE_POLICIES)),
@@ -212,27 +220,16 @@ def test_every_lint_of_certificates_applies_to_one_of_the_sound_ones() -> None:
     assert idle == []
 
 
-PUBLISHED = re.findall(
-    r"\w+",
-    """
-    e_bad_url e_tls_transport e_request_timeout e_http_status_200 e_atis_redirect e_atis_url_component
-    e_atis_cache_header w_atis_protocol w_atis_content_type w_atis_pem_certificate_chain
-    e_atis_ext_authority_key_identifier e_atis_ext_authority_key_identifier_root e_atis_ext_basic_constraints
-    e_atis_ext_certificate_policies e_shaken_certificate_policies_id e_atis_ext_certificate_policies_root
-    e_atis_ext_crl_distribution e_atis_ext_crl_distribution_root e_atis_ext_crl_distribution_struct
-    e_atis_ext_key_usage e_atis_ext_key_usage_ca e_atis_ext_key_usage_ee e_atis_ext_not_specified
-    e_atis_subject_key_identifier e_atis_subject_key_identifier_size e_atis_tn_auth_list e_atis_tn_auth_list_ca
-    e_atis_tn_auth_list_spc_format e_issuer_root e_atis_serial_number e_atis_serial_number_size
-    e_atis_signature_algorithm e_atis_subject_c_iso e_atis_subject_c_us e_atis_subject_cn e_atis_subject_cn_root
-    e_atis_subject_cn_spc e_atis_subject_dn e_atis_subject_o_required e_atis_subject_public_key
-    e_us_cp_subject_sn_may e_us_cp_subject_sn_shall e_atis_version
-    """,
-)
-"""Those of martinisecurity/shaken-pki-reports (10) and of martinisecurity/zlint, v3/lints/shaken (33)."""
+PUBLISHED = [
+    line.partition("#")[0].strip()
+    for line in (Path(__file__).parent / "published.txt").read_text().splitlines()
+    if line.partition("#")[0].strip()
+]
+"""See there for where they come from."""
 
 
 def test_all_published_lints_are_there() -> None:
-    assert len(PUBLISHED) == 43
+    assert len(PUBLISHED) == len(set(PUBLISHED)) == 47
     assert set(PUBLISHED) <= {lint.name for table in LINTS.values() for lint in table}
 
 
@@ -261,8 +258,6 @@ def test_the_letter_of_a_name_is_its_severity_but_for_one() -> None:
     ids=lambda value: getattr(value, "document", None),
 )
 def test_documents_hold_from_their_days_on(edition: object, leaf_day: str, ca_day: str) -> None:
-    from datetime import UTC, datetime
-
     from shaken_plugin.lint.model import Edition
 
     assert isinstance(edition, Edition)
@@ -291,6 +286,27 @@ def test_a_certificate_is_held_to_what_was_in_force_when_it_was_issued(
     day = edition.since(is_ca=recipe.certificate.is_ca)
     assert lint in names(recipe.but(not_before=day))
     assert lint not in names(recipe.but(not_before=day - 1))
+
+
+def test_times_from_2050_on_are_generalized() -> None:
+    assert names(root().but(generalized=True, not_after=JANUARY_2050)) == set()
+
+
+def test_key_identifiers_are_asked_of_each_kind_as_rfc_5280_does() -> None:
+    generic = {"e_ext_authority_key_identifier_missing", "w_ext_subject_key_identifier_missing_sub_cert"}
+    neither = [AUTHORITY_KEY_IDENTIFIER, SUBJECT_KEY_IDENTIFIER]
+
+    def missing(recipe: Recipe) -> set[str]:
+        for kind in neither:
+            recipe = recipe.without(kind)
+        return names(recipe) & generic
+
+    assert missing(leaf()) == generic
+    assert missing(leaf().but(not_before=V003.since(is_ca=False) - 1)) == generic  # an older requirement than ATIS'
+    assert missing(issuer()) == {"e_ext_authority_key_identifier_missing"}
+    assert missing(root()) == set()
+    alone = leaf().but(issuer_key=key("leaf"), issuer=leaf().subject)
+    assert missing(alone) == {"w_ext_subject_key_identifier_missing_sub_cert"}
 
 
 def test_roots_may_have_sha384_and_a_lint_of_the_leaf_spares_self_signed_ones() -> None:

@@ -19,7 +19,7 @@ ROOTS = (root().certificate,)
 
 def told(data: bytes = CHAIN, *, own: Signer | None = None, **known: object) -> str | None:
     """What the self-test finds, None where the call passes."""
-    expected = Expectations(**{"now": NOW, "anchors": ROOTS, "signer": own or signer(), **known})  # type: ignore[arg-type]
+    expected = Expectations(**{"now": NOW, "anchors": ROOTS, "signer": own or signer(), **known})  # type: ignore[arg-type]  # a test says what fits
     (report,) = examine([Source("it", data)], expected)
     texts = [finding.text for finding in report.findings if finding.lint == "e_self_test"]
     assert len(texts) <= 1
@@ -27,7 +27,7 @@ def told(data: bytes = CHAIN, *, own: Signer | None = None, **known: object) -> 
 
 
 def numbers(**entries: object) -> Recipe:
-    return leaf().having(TNAUTHLIST, TnAuthList(**entries).to_der())  # type: ignore[arg-type]
+    return leaf().having(TNAUTHLIST, TnAuthList(**entries).to_der())  # type: ignore[arg-type]  # a test says what fits
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_certificate_in_der_passes_where_no_roots_are_known() -> None:
     ids=["key", "expired", "expired, no roots", "not yet", "incomplete", "order", "usage", "no root", "none"],
 )
 def test_what_verifiers_would_refuse_is_told(data: bytes, known: dict[str, object], text: str) -> None:
-    found = told(data, **known)  # type: ignore[arg-type]
+    found = told(data, **known)  # type: ignore[arg-type]  # a test says what fits
     assert found is not None
     assert text in found
 

@@ -51,7 +51,8 @@ _PLURALS: Final = {Severity.ERROR: "errors", Severity.WARN: "warnings", Severity
     "--settings",
     "settings_file",
     type=EXISTING_FILE,
-    help="Take roots, signers of revocation lists and lab hosts from this settings file.",
+    help="Take roots, signers of revocation lists, lab hosts and agent.ca_bundle from this settings file; "
+    "without it none is read, that of $SHAKEN_SETTINGS neither.",
 )
 @click.option(
     "--key", type=EXISTING_FILE, help="Private key that the signer's certificate must match; a call is tried with it."
@@ -108,7 +109,8 @@ def lint_cert(
         signer=signer,
         crl=None if crl is None else _crl(crl, crl_signer, settings, now),
     )
-    reports = examine([_source(name, hosts) for name in sources or ("-",)], expected)
+    bundle = None if settings is None else settings.agent.ca_bundle
+    reports = examine([_source(name, hosts, bundle) for name in sources or ("-",)], expected)
     if as_json:
         print_json(_data(reports))
     else:
@@ -118,9 +120,9 @@ def lint_cert(
     sys.exit(Exit.NO if _total(reports, Severity.ERROR) else Exit.YES)
 
 
-def _source(name: str, lab_hosts: frozenset[str]) -> Source:
+def _source(name: str, lab_hosts: frozenset[str], ca_bundle: str | None) -> Source:
     if re.match(r"(?i)[a-z][a-z0-9+.-]*://", name):
-        exchange = download(name, lab_hosts)
+        exchange = download(name, lab_hosts, ca_bundle=ca_bundle)
         return Source(name, exchange.body, exchange)
     return Source(name, _read(name))
 

@@ -3,7 +3,8 @@
     report = examine("709J.pem", data, Expectations(now))
 
 Names and rules of those in the tables of ``fields`` and ``extensions`` that begin with ``e_atis``,
-``e_us_cp``, ``e_shaken`` and ``e_issuer`` are those of martinisecurity/zlint, and of the first ones
+``e_us_cp``, ``e_shaken`` and ``e_issuer`` are those of martinisecurity/zlint, those with ``_ext_``,
+``e_incorrect_ku_encoding`` and ``e_wrong_time_format_pre2050`` are of zmap/zlint, and of the first ones
 in ``repository`` those of martinisecurity/shaken-pki-reports. The others are our own.
 """
 

@@ -15,10 +15,11 @@ from shaken_plugin.core.tnauthlist import TnAuthList, TnAuthListError
 from shaken_plugin.lint import der
 from shaken_plugin.lint.certificate import KEY_USAGE, TNAUTHLIST, Certificate
 from shaken_plugin.lint.der import DerError
-from shaken_plugin.lint.model import EVERY, Edition, Lint, Scope, Severity, having
+from shaken_plugin.lint.model import EVERY, RFC5280, Edition, Lint, Scope, Severity, having
 
 _MAX_DEPTH: Final = 32
 _CONSTRUCTED: Final = 0x20
+_VERSION: Final = 0xA0
 _STRING_TAGS: Final = {0x0C, 0x12, 0x13, 0x16, 0x1A}
 
 
@@ -62,6 +63,16 @@ def _algorithms_differ(certificate: Certificate) -> str | None:
 def _duplicate_extension(certificate: Certificate) -> str | None:
     twice = [oid for oid, count in Counter(one.oid for one in certificate.extensions).items() if count > 1]
     return f"the extensions {', '.join(twice)} stand more than once" if twice else None
+
+
+def _time_format(certificate: Certificate) -> str | None:
+    fields = der.first(certificate.tbs).children
+    validity = fields[4 if fields[0].tag == _VERSION else 3]
+    # RFC 5280 §4.1.2.5: "CAs conforming to this profile MUST always encode certificate validity dates
+    # through the year 2049 as UTCTime".
+    early = [time.content.decode("ascii") for time in validity.children
+             if time.tag == der.GENERALIZED_TIME and time.content[:4] < b"2050"]  # fmt: skip
+    return f"the validity has {' and '.join(early)} as GeneralizedTime" if early else None
 
 
 def _key_usage_encoding(certificate: Certificate) -> str | None:
@@ -113,7 +124,7 @@ def _unreadable(reason: DerError) -> str | None:
 
 
 ERROR, WARN = Severity.ERROR, Severity.WARN
-_RFC5280, _RFC8226 = Edition("RFC 5280"), Edition("RFC 8226")
+_RFC8226 = Edition("RFC 8226")
 _WITH_LIST: Final = having(TNAUTHLIST, "TNAuthList")
 
 ENCODING_LINTS: Final = (
@@ -121,14 +132,16 @@ ENCODING_LINTS: Final = (
          "cut the file after the certificate; verifiers refuse it as it is"),
     Lint("e_der_length", ERROR, Edition("X.690"), "§10.1", EVERY, _length,
          "the issuer must write DER"),
-    Lint("e_der_refused", ERROR, _RFC5280, "§4.1", EVERY, _refused,
+    Lint("e_der_refused", ERROR, RFC5280, "§4.1", EVERY, _refused,
          "have it issued anew; verifiers that use strict libraries cannot read it"),
     Lint("e_der_algorithm_parameters", ERROR, Edition("RFC 5758"), "§3.2", EVERY, _algorithm_parameters,
          "the issuer must leave the parameters out, NULL too"),
-    Lint("e_der_algorithms_differ", ERROR, _RFC5280, "§4.1.1.2", EVERY, _algorithms_differ,
+    Lint("e_der_algorithms_differ", ERROR, RFC5280, "§4.1.1.2", EVERY, _algorithms_differ,
          "the issuer must write the same algorithm in both places"),
-    Lint("e_der_duplicate_extension", ERROR, _RFC5280, "§4.2", EVERY, _duplicate_extension,
+    Lint("e_der_duplicate_extension", ERROR, RFC5280, "§4.2", EVERY, _duplicate_extension,
          "the issuer must write each extension once"),
+    Lint("e_wrong_time_format_pre2050", ERROR, RFC5280, "§4.1.2.5", EVERY, _time_format,
+         "the issuer must write times before 2050 as UTCTime"),
     Lint("e_incorrect_ku_encoding", ERROR, Edition("X.690"), "§11.2.2", EVERY & having(KEY_USAGE, "KeyUsage"),
          _key_usage_encoding, "the issuer must write the bits without zeros at the end"),
     Lint("e_tnauthlist_outer_length", ERROR, _RFC8226, "§9", EVERY & _WITH_LIST, _outer_length,
@@ -141,7 +154,7 @@ ENCODING_LINTS: Final = (
 """For every certificate, whenever it was issued."""
 
 UNREADABLE: Final = (
-    Lint("e_der_unreadable", ERROR, _RFC5280, "§4.1",
+    Lint("e_der_unreadable", ERROR, RFC5280, "§4.1",
          Scope[DerError]("what should be a certificate and is none", lambda _: True), _unreadable,
          "put the certificate there as it was issued"),
 )  # fmt: skip

@@ -24,6 +24,7 @@ from shaken_plugin.lint.model import (
     CP14,
     END_ENTITY,
     EVERY,
+    NOT_SELF_SIGNED,
     ROOT,
     UNDER_13,
     UNDER_14,
@@ -32,7 +33,6 @@ from shaken_plugin.lint.model import (
     V004,
     V005,
     Lint,
-    Scope,
     Severity,
     having,
 )
@@ -54,10 +54,6 @@ _COUNTRIES: Final = frozenset(
 _EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
 _P256: Final = "1.2.840.10045.3.1.7"
 _P384: Final = "1.3.132.0.34"
-
-_NOT_SELF_SIGNED: Final = Scope[Certificate](
-    "that are not self-signed", lambda certificate: not certificate.is_self_signed
-)
 
 
 def _version(certificate: Certificate) -> str | None:
@@ -209,7 +205,7 @@ FIELD_LINTS: Final = (
          "have it issued with the word SHAKEN in the Common Name", by_kind=True),
     Lint("e_atis_subject_cn_root", ERROR, V005._replace(grace=0), "", ROOT, _subject_cn_root,
          "issue the root with the word ROOT in the Common Name"),
-    Lint("e_atis_subject_cn_spc", ERROR, V004, "", END_ENTITY & _NOT_SELF_SIGNED, _subject_cn_spc,
+    Lint("e_atis_subject_cn_spc", ERROR, V004, "", END_ENTITY & NOT_SELF_SIGNED, _subject_cn_spc,
          "have it issued with SHAKEN, one space and the SPC of its TNAuthList in the Common Name"),
     Lint("e_us_cp_subject_sn_shall", ERROR, CP13, "§3.1 Naming",
          EVERY & UNDER_13 & having(TNAUTHLIST, "TNAuthList"), _subject_sn_shall,

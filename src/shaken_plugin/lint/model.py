@@ -55,6 +55,7 @@ def _day(year: int, month: int, day: int) -> datetime:
 V003: Final = Edition("ATIS-1000080.v003 §6.4.1", _day(2020, 9, 4), 90)
 V004: Final = Edition("ATIS-1000080.v004 §6.4.1", _day(2021, 10, 18), 90)
 V005: Final = Edition("ATIS-1000080.v005 §6.4.1", _day(2022, 12, 12), 90)
+RFC5280: Final = Edition("RFC 5280")
 CP13: Final = Edition("United States SHAKEN Certificate Policy v1.3", _day(2021, 8, 18), 145)
 CP14: Final = Edition("United States SHAKEN Certificate Policy v1.4", _day(2023, 6, 6), 90)
 V003_AT_ONCE: Final = V003._replace(grace=0)
@@ -78,6 +79,9 @@ INTERMEDIATE: Final = Scope[Certificate](
 )
 ROOT: Final = Scope[Certificate]("roots", lambda certificate: certificate.is_root)
 BELOW_ROOT: Final = Scope[Certificate]("every certificate but roots", lambda certificate: not certificate.is_root)
+NOT_SELF_SIGNED: Final = Scope[Certificate](
+    "that are not self-signed", lambda certificate: not certificate.is_self_signed
+)
 UNDER_13: Final = Scope[Certificate]("under policy 1.3", lambda certificate: certificate.is_under(CP_1_3))
 UNDER_14: Final = Scope[Certificate]("under policy 1.4", lambda certificate: certificate.is_under(CP_1_4))
 
