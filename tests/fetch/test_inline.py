@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -136,14 +138,41 @@ def test_a_call_waits_no_longer_than_it_may_and_the_next_one_profits(
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_a_call_that_may_not_wait_begins_nothing(
+def test_a_call_that_may_not_wait_has_it_fetched_for_the_next(
     inline: Inline, repository: Repository, chain: bytes, timeout: float
 ) -> None:
-    path = f"/inline/never{timeout}.pem"
-    repository.set(path, Behaviour(body=chain))
-    inline.fetch(repository.url(path), timeout=timeout)
-    inline.fetch(repository.url(f"{path}.other"))
-    assert (repository.count(path), repository.count(f"{path}.other")) == (0, 1)
+    path = f"/inline/later{timeout}.pem"
+    repository.set(path, Behaviour(body=chain, delay=0.5))
+    url = repository.url(path)
+    assert inline.fetch(url, timeout=timeout) < 0.4
+    assert not inline.known(url)
+    until(lambda: inline.known(url))
+    assert inline.kept.read(url) == chain
+
+
+def test_it_works_in_a_process_with_the_stack_and_the_depth_that_freeswitch_allows(
+    repository: Repository, chain: bytes
+) -> None:
+    repository.set("/inline/narrow.pem", Behaviour(body=chain))
+    url = repository.url("/inline/narrow.pem")
+    program = f"""
+import resource, sys, threading
+from pathlib import Path
+threading.stack_size(240 * 1024)
+sys.setrecursionlimit(240)
+from shaken_plugin.certs.fetched import FetchedCertificates
+from shaken_plugin.fetch import FetchRules
+from shaken_plugin.fetch.inline import InlineFetcher
+kept = FetchedCertificates()
+rules = FetchRules(lab_hosts=frozenset({sorted(repository.hosts)!r}), ca_bundle=Path({str(repository.ca_file)!r}))
+call = threading.Thread(target=lambda: InlineFetcher(kept, rules).fetch([{url!r}], 10.0))
+call.start()
+call.join()
+assert threading.stack_size() == 240 * 1024
+sys.stdout.buffer.write(kept.read({url!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, chain), done.stderr.decode()
 
 
 # --- Failures ---------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Downloads that trust nobody: certificates, trust lists and CRLs, for the agent and the command.
 
 Never imported in a Kamailio process; `inline` is for a switch whose calls are threads. To be read in this order:
-`model`, `client`, `sockets`, `freshness`, `inline`.
+`model`, `client`, `sockets`, `caching`, `freshness`, `inline`.
 
 What a test may replace is names and sockets, and nothing else: ``resolve``, a `Resolver` (name to addresses), and
 ``sockets``, an ``httpcore.AsyncNetworkBackend`` (address to byte stream). What judges a URL, an address or an answer

@@ -12,7 +12,8 @@ import httpcore
 
 from shaken_plugin import __version__
 from shaken_plugin.core.x5u import Target
-from shaken_plugin.fetch import freshness
+from shaken_plugin.fetch import caching, freshness
+from shaken_plugin.fetch.caching import Asked, Headers
 from shaken_plugin.fetch.content import check_body
 from shaken_plugin.fetch.model import DAY, FetchCode, Fetched, FetchFailure, Kind, KindRules
 from shaken_plugin.fetch.sockets import GuardedBackend
@@ -24,9 +25,9 @@ FRAMING_OCTETS: Final = 65_536
 
 _ACCEPT: Final = {
     # ATIS-1000080: the media type of a chain; many repositories use another, hence the rest.
-    Kind.CERTIFICATE: b"application/pem-certificate-chain, */*;q=0.5",
-    Kind.TRUST_LIST: b"*/*",
-    Kind.CRL: b"application/pkix-crl, */*;q=0.5",
+    Kind.CERTIFICATE: "application/pem-certificate-chain, */*;q=0.5",
+    Kind.TRUST_LIST: "*/*",
+    Kind.CRL: "application/pkix-crl, */*;q=0.5",
 }
 
 
@@ -50,16 +51,21 @@ async def download(
     Raises:
         FetchFailure: anything but OVERLOADED, CIRCUIT_OPEN and URL_NOT_ALLOWED; the caller keeps the deadline.
     """
+    asked = caching.ask(question.url, _request_headers(question), _stored(question.previous))
     requested_at = clock()
     try:
-        async with _answer(question, backend, tls) as response:
+        async with _answer(question.target, asked, backend, tls) as response:
             headers = _headers(response)
             received_at = clock()
-            _check_status(response.status, headers, received_at, question)
-            fresh = freshness.fresh_until(headers, requested_at, received_at, question.rules)
-            etag, modified = freshness.validators(headers)
+            current = _current(asked, response.status, headers, received_at)
+            fresh = freshness.fresh_until(current, requested_at, received_at, question.rules)
+            known = dict(freshness.validators(current))
+            fetched = Fetched(
+                question.url, b"", received_at, fresh, known.get("etag"), known.get("last-modified"), headers=headers
+            )
             if response.status == 304:
-                return _confirmed(question.previous, headers, received_at, fresh)
+                assert question.previous is not None  # else nothing conditional was asked
+                return replace(fetched, body=question.previous.body, not_modified=True)
             _check_encoding(headers)
             backend.phase("reading the body")
             body = await _read(response, headers, question.rules.max_body)
@@ -69,17 +75,19 @@ async def download(
     except httpcore.TimeoutException as exc:
         raise FetchFailure(FetchCode.TIMEOUT, str(exc) or "no answer") from exc
     check_body(body, question.kind)
-    return Fetched(question.url, body, received_at, fresh, etag, modified, headers=headers)
+    return replace(fetched, body=body)
 
 
 @asynccontextmanager
-async def _answer(question: Question, backend: GuardedBackend, tls: ssl.SSLContext) -> AsyncIterator[httpcore.Response]:
+async def _answer(
+    target: Target, asked: Asked, backend: GuardedBackend, tls: ssl.SSLContext
+) -> AsyncIterator[httpcore.Response]:
     """The header of the answer; the connection is closed afterwards, never used again."""
-    target = question.target
     url = httpcore.URL(
         scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
     )
-    request = httpcore.Request("GET", url, headers=_request_headers(question))
+    sent = [(name.encode(), value.encode()) for name, value in caching.sent(asked)]
+    request = httpcore.Request("GET", url, headers=sent)
     connection = httpcore.AsyncHTTPConnection(url.origin, ssl_context=tls, http2=False, network_backend=backend)
     try:
         response = await connection.handle_async_request(request)
@@ -92,27 +100,25 @@ async def _answer(question: Question, backend: GuardedBackend, tls: ssl.SSLConte
         await backend.aclose()
 
 
-def _request_headers(question: Question) -> list[tuple[bytes, bytes]]:
-    target, previous = question.target, question.previous
+def _request_headers(question: Question) -> Headers:
+    target = question.target
     host = f"[{target.host}]" if ":" in target.host else target.host
     default = {"https": 443, "http": 80}[target.scheme]
-    headers = [
-        (b"Host", (host if target.port == default else f"{host}:{target.port}").encode()),
-        (b"User-Agent", f"shaken-plugin/{__version__}".encode()),
-        (b"Accept", _ACCEPT[question.kind]),
-        (b"Accept-Encoding", b"identity"),
-        (b"Connection", b"close"),
+    return [
+        ("Host", host if target.port == default else f"{host}:{target.port}"),
+        ("User-Agent", f"shaken-plugin/{__version__}"),
+        ("Accept", _ACCEPT[question.kind]),
+        ("Accept-Encoding", "identity"),
+        ("Connection", "close"),
     ]
-    if previous is not None:
-        # Validated once more: they come back from a file.
-        etag, modified = freshness.validators(
-            [("etag", previous.etag or ""), ("last-modified", previous.last_modified or "")]
-        )
-        if etag is not None:
-            headers.append((b"If-None-Match", etag.encode()))
-        if modified is not None:
-            headers.append((b"If-Modified-Since", modified.encode()))
-    return headers
+
+
+def _stored(previous: Fetched | None) -> Headers:
+    """What is known of the document that is there: ETag and Last-Modified are all that is kept of its header."""
+    if previous is None:
+        return ()
+    # Validated once more: they come back from a file.
+    return freshness.validators([("etag", previous.etag or ""), ("last-modified", previous.last_modified or "")])
 
 
 def _headers(response: httpcore.Response) -> tuple[tuple[str, str], ...]:
@@ -130,9 +136,20 @@ def _headers(response: httpcore.Response) -> tuple[tuple[str, str], ...]:
     return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers)
 
 
-def _check_status(status: int, headers: freshness.Headers, now: float, question: Question) -> None:
-    if status == 200 or (status == 304 and question.previous is not None):
-        return
+def _current(asked: Asked, status: int, headers: Headers, now: float) -> Headers:
+    """The header of the document from now on.
+
+    Raises:
+        FetchFailure: STATUS or REDIRECT; BODY_BROKEN, where a 304 speaks of another document.
+    """
+    legible = caching.legible(headers)
+    if status == 200:
+        return legible
+    if status == 304 and caching.is_conditional(asked):
+        current = caching.updated(asked, legible)
+        if current is None:
+            raise FetchFailure(FetchCode.BODY_BROKEN, "304 for another document than the one that was asked about")
+        return current
     wait = freshness.retry_after(headers, now, DAY)
     if 300 <= status < 400 and status != 304:
         # ATIS-1000074: "The STI-VS shall not follow redirects".
@@ -143,14 +160,14 @@ def _check_status(status: int, headers: freshness.Headers, now: float, question:
     raise FetchFailure(FetchCode.STATUS, f"answer {status} instead of 200", wait, status=status)
 
 
-def _check_encoding(headers: freshness.Headers) -> None:
+def _check_encoding(headers: Headers) -> None:
     # Nothing is decompressed: a small body cannot become a large one.
     for name, value in headers:
         if name == "content-encoding" and value.strip().lower() != "identity":
             raise FetchFailure(FetchCode.ENCODED, f"Content-Encoding {value[:40]}, although identity was asked for")
 
 
-async def _read(response: httpcore.Response, headers: freshness.Headers, most: int) -> bytes:
+async def _read(response: httpcore.Response, headers: Headers, most: int) -> bytes:
     """The body.
 
     Raises:
@@ -165,24 +182,3 @@ async def _read(response: httpcore.Response, headers: freshness.Headers, most: i
         if len(body) > most:
             raise FetchFailure(FetchCode.TOO_LARGE, f"a body of more than {most} octets")
     return bytes(body)
-
-
-def _confirmed(previous: Fetched | None, headers: freshness.Headers, received_at: float, fresh: float) -> Fetched:
-    """What a 304 makes of what we had (RFC 9111 §4.3.4).
-
-    Raises:
-        FetchFailure: BODY_BROKEN, where it speaks of another document.
-    """
-    assert previous is not None
-    etag, modified = freshness.validators(headers)
-    if etag is not None and previous.etag is not None and not freshness.same_etag(etag, previous.etag):
-        raise FetchFailure(FetchCode.BODY_BROKEN, f"304 for {etag[:80]}, asked about {previous.etag[:80]}")
-    return replace(
-        previous,
-        fetched_at=received_at,
-        fresh_until=fresh,
-        etag=etag or previous.etag,
-        last_modified=modified or previous.last_modified,
-        not_modified=True,
-        headers=tuple(headers),
-    )

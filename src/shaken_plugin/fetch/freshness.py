@@ -1,26 +1,26 @@
-"""How long a response may be used: RFC 9111 §4.2, for a private cache (that of one operator).
+"""Until when a response may be used: RFC 9111 §4.2, for a private cache (that of one operator).
 
-A private cache has no use for ``s-maxage`` and may keep what is ``private``. The result is a moment, so
-that it can be stored beside the document and compared by processes that know nothing of HTTP.
+A moment, so that it can be stored beside the document and compared by processes that know nothing of
+HTTP. The library behind `caching` answers "now?" alone; it has the last word, so that what is understood
+here never lives longer than there, and the other way round what it overlooks is seen here: ``Age``, and a
+``max-age`` that cannot be read or comes twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.request import parse_http_list
 
+from shaken_plugin.fetch import caching
+from shaken_plugin.fetch.caching import Headers
 from shaken_plugin.fetch.model import KindRules
 
-Headers = Sequence[tuple[str, str]]
-"""Names in lower case."""
-
 _DIGITS = re.compile(r"[0-9]+")
-_MOST_SECONDS: Final = 2**31
-"""RFC 9111 §1.2.2: a greater number "MUST" count as 2^31 or what can conveniently be represented."""
+_MOST_SECONDS: Final = 2**31 - 1
+"""RFC 9111 §1.2.2: a greater number counts as 2^31 or "the greatest positive integer" that can be represented."""
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,254}"')
 
 
@@ -39,7 +39,12 @@ def fresh_until(headers: Headers, requested_at: float, received_at: float, rules
         rules: the limits it is kept between.
     """
     lifetime = explicit_lifetime(headers, received_at)
-    remaining = rules.default_fresh if lifetime is None else lifetime - _age(headers, requested_at, received_at)
+    if lifetime is None:
+        remaining = rules.default_fresh
+    elif lifetime > 0 and caching.holds(headers, lifetime):
+        remaining = lifetime - _age(headers, requested_at, received_at)
+    else:
+        remaining = 0.0
     return received_at + min(max(remaining, rules.min_fresh), rules.max_fresh)
 
 
@@ -49,7 +54,7 @@ def explicit_lifetime(headers: Headers, received_at: float) -> float | None:
     What must not be used without asking again (``no-store``, ``no-cache``) has none left.
     """
     directives = cache_directives(headers)
-    if directives.keys() & {"no-store", "no-cache"}:
+    if directives.keys() & {"no-store", "no-cache"}:  # with a value, too
         return 0.0
     if "max-age" in directives:
         # §4.2.1: "Caches are encouraged to consider responses that have invalid freshness information
@@ -63,19 +68,21 @@ def explicit_lifetime(headers: Headers, received_at: float) -> float | None:
     if end is None:
         return 0.0
     start = http_date(first(headers, "date") or "")
-    return end - (received_at if start is None else start)
+    return min(end - (received_at if start is None else start), _MOST_SECONDS)
 
 
 def cache_directives(headers: Headers) -> dict[str, str]:
     """The directives of Cache-Control (RFC 9111 §5.2), names in lower case, values without quotes.
 
-    Of a directive that comes twice the first counts (§4.2.1).
+    One that comes twice has no value: §4.2.1 would let the first count, "or the response should be
+    considered stale".
     """
     directives: dict[str, str] = {}
     for line in (value for name, value in headers if name == "cache-control"):
         for directive in parse_http_list(line):
             name, _, value = directive.partition("=")
-            directives.setdefault(name.strip().lower(), value.strip().removeprefix('"').removesuffix('"'))
+            name = name.strip().lower()
+            directives[name] = "" if name in directives else value.strip().removeprefix('"').removesuffix('"')
     return directives
 
 
@@ -123,15 +130,8 @@ def _seconds(text: str) -> float | None:
     return float(_MOST_SECONDS if len(digits) > 10 else min(int(digits), _MOST_SECONDS))
 
 
-def validators(headers: Headers) -> tuple[str | None, str | None]:
+def validators(headers: Headers) -> list[tuple[str, str]]:
     """ETag and Last-Modified, where they can be sent back as they are."""
     etag, modified = first(headers, "etag"), first(headers, "last-modified")
-    return (
-        etag if etag is not None and _ETAG.fullmatch(etag) else None,
-        modified if modified is not None and http_date(modified) is not None else None,
-    )
-
-
-def same_etag(one: str, other: str) -> bool:
-    """Weak comparison (RFC 9110 §8.8.3.2)."""
-    return one.removeprefix("W/") == other.removeprefix("W/")
+    found = [("etag", etag)] if etag is not None and _ETAG.fullmatch(etag) else []
+    return found + ([("last-modified", modified)] if modified is not None and http_date(modified) is not None else [])

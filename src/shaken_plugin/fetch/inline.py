@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from threading import Lock, Thread
+from threading import Lock, Thread, stack_size
 from typing import Final
 
 import httpcore
@@ -29,6 +29,8 @@ FAILED_FOR: Final = 30.0
 """Seconds for which a failure is believed, where the server names no longer time …"""
 FAILED_AT_MOST: Final = 3_600.0
 """… and the longest time that it may name."""
+STACK: Final = 1_048_576
+"""Octets of stack for the thread: FreeSWITCH has made 240 KiB the default of its process."""
 
 
 class InlineFetcher:
@@ -71,11 +73,9 @@ class InlineFetcher:
         return not self._closed
 
     def fetch(self, urls: Sequence[str], timeout: float) -> None:
-        """See `ports.CertificateFetcher.fetch`. With a ``timeout`` of 0 nothing is begun: nobody would wait for it."""
-        if timeout <= 0:
-            return
+        """See `ports.CertificateFetcher.fetch`. With a ``timeout`` of 0 it is fetched for the next call."""
         try:
-            wait([flight for url in urls if (flight := self._flight(url)) is not None], timeout)
+            wait([flight for url in urls if (flight := self._flight(url)) is not None], max(0.0, timeout))
         except Exception:  # for instance no thread to be had: the call goes on without the certificate
             return
 
@@ -115,11 +115,14 @@ class InlineFetcher:
         if self._loop is None:
             loop = asyncio.new_event_loop()
             thread = Thread(target=loop.run_forever, name="shaken-fetch", daemon=True)
+            usual = stack_size(STACK)
             try:
                 thread.start()
             except RuntimeError:
                 loop.close()
                 raise
+            finally:
+                stack_size(usual)
             self._loop, self._thread = loop, thread
         return self._loop
 
