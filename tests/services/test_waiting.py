@@ -128,6 +128,21 @@ def test_a_held_call_gets_its_verdict_when_the_certificate_has_come(
     assert bench.observer.counts["verified_passed"] == 1
 
 
+def test_a_call_with_a_thread_of_its_own_waits_in_its_place(
+    authority: Authority, room: WaitingRoom, issued: Issued, theirs: SigningPair
+) -> None:
+    bench, agent = bench_with(authority, room, issued.chain, max_waiting=1)
+    message = call(identity=(identity_of(theirs),))
+    assert room.enter(1, NOW + 2, NOW) == 0
+    crowded = bench.switch.verify(lambda: message, in_place=True)
+    assert (crowded.wait, crowded.variables["code"]) == (False, "certificate_not_yet")
+    room.leave(0)
+    waited = bench.switch.verify(lambda: message, in_place=True)
+    assert (waited.wait, waited.variables["result"]) == (False, "passed")
+    assert agent.asked == [((X5U,), 0.0), ((X5U,), 2.0)]
+    assert room.enter(1, NOW + 2, NOW) == 0  # its place is free again
+
+
 def test_a_certificate_that_does_not_come_in_time_is_not_yet_and_never_refused(
     authority: Authority, room: WaitingRoom, theirs: SigningPair
 ) -> None:

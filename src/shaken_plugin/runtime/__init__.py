@@ -5,10 +5,12 @@ apply    check, then put settings and policy in force in the local store
 start    what a switch does before it forks: check, apply if the files changed
 reload   what a worker does later: take the settings from the store, no YAML
 build    the services of settings that were read already
+inline   (a module) downloads inside the process, for a switch whose calls are threads
 """
 
 from shaken_plugin.runtime.force import Checked, apply, check, digests, reload, start
 from shaken_plugin.runtime.services import (
+    Inline,
     Services,
     attestation_policy,
     build,
@@ -19,6 +21,7 @@ from shaken_plugin.runtime.services import (
 
 __all__ = [
     "Checked",
+    "Inline",
     "Services",
     "apply",
     "attestation_policy",

@@ -19,7 +19,7 @@ from shaken_plugin.errors import (
     StoreError,
     StoreUnavailable,
 )
-from shaken_plugin.runtime.services import Services, build
+from shaken_plugin.runtime.services import Inline, Services, build
 from shaken_plugin.stores import sqlite
 from shaken_plugin.stores.policy import Policy
 
@@ -37,7 +37,7 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
 
-def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
+def check(path: Path, now: float, *, only_if_changed: bool = False, inline: Inline | None = None) -> Checked:
     """Read and check the settings file, what it refers to, and the policy file.
 
     Every problem of every file is collected; nothing is written.
@@ -47,6 +47,7 @@ def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
         now: POSIX seconds.
         only_if_changed: pass over a policy file that is in force as it stands; parsing 10,000
             numbers of YAML takes seconds.
+        inline: as for `build`.
     """
     # Digests before the files are read: one that is saved meanwhile counts as changed.
     checked = Checked(digests=digests(path))
@@ -58,7 +59,7 @@ def check(path: Path, now: float, *, only_if_changed: bool = False) -> Checked:
     if settings is None:
         check_references(sound_settings(document), now, document.problem)
     else:
-        services = build(settings, now, document.problem)
+        services = build(settings, now, document.problem, inline)
         if not document.problems:
             checked.settings, checked.services = settings, services
     checked.problems += sorted(document.problems, key=lambda problem: (problem.line, problem.column))
@@ -136,16 +137,17 @@ def _write(checked: Checked) -> int:
     )
 
 
-def start(path: Path, now: float) -> Services:
+def start(path: Path, now: float, inline: Inline | None = None) -> Services:
     """What a switch does before it forks.
 
     Settings and policy are checked; if the files are not those in force in the store, they are
-    put in force. A store that cannot be written prevents no start: that is a warning.
+    put in force. A store that cannot be written prevents no start: that is a warning. ``inline`` as
+    for `build`.
 
     Raises:
         FileProblems: every mistake in the files.
     """
-    checked = check(path, now, only_if_changed=True)
+    checked = check(path, now, only_if_changed=True, inline=inline)
     if checked.problems or checked.services is None:
         raise FileProblems(checked.problems)
     services = checked.services
@@ -158,10 +160,11 @@ def start(path: Path, now: float) -> Services:
     return services
 
 
-def reload(store_path: Path, now: float) -> tuple[Services, int]:
+def reload(store_path: Path, now: float, inline: Inline | None = None) -> tuple[Services, int]:
     """What a worker does at a reload: the settings that are in force, no YAML read.
 
-    A file that was changed and not put in force in this very store is a warning.
+    A file that was changed and not put in force in this very store is a warning. ``inline`` as for
+    `build`.
 
     Returns:
         The services, and the policy version.
@@ -179,7 +182,10 @@ def reload(store_path: Path, now: float) -> tuple[Services, int]:
     except ValidationError as exc:
         raise StoreError(f"{store_path}: its settings are not those of this release; run 'shaken apply'") from exc
     services = build(
-        settings, now, lambda place, text: problems.append(Problem(str(store_path), 1, 1, render(place), text))
+        settings,
+        now,
+        lambda place, text: problems.append(Problem(str(store_path), 1, 1, render(place), text)),
+        inline,
     )
     if problems:
         raise FileProblems(problems)

@@ -7,7 +7,7 @@ thread.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,10 @@ _ORIGID_NAMESPACE: Final = uuid.UUID("b1d5bb0e-6a2c-4d0c-9f49-b0a9a3d1a3a1")
 """Our own name space (RFC 4122 §4.3), for origids of installations that configure none."""
 
 
+Inline = Callable[[Settings], tuple[CertificateSource, CertificateFetcher]]
+"""For a switch whose calls are threads: where the process keeps what it downloads itself, and what downloads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What one process needs to sign and verify. A part that is switched off is None."""
@@ -50,18 +54,20 @@ class Services:
     credentials: Mapping[str, Credential]
     warnings: tuple[str, ...] = ()
     fetcher: CertificateFetcher | None = None
-    """The agent of this host; without one a certificate that is not at hand is "not yet"."""
+    """The agent of this host, or without one, where that is allowed, the process itself. With neither a
+    certificate that is not at hand is "not yet"."""
     revocation: RevocationSource | None = None
     """The revocation lists that the agent keeps, where settings want them."""
 
 
-def build(settings: Settings, now: float, report: Report) -> Services:
+def build(settings: Settings, now: float, report: Report, inline: Inline | None = None) -> Services:
     """The services for settings whose form is right.
 
     Args:
         settings: as read.
         now: POSIX seconds.
         report: told of everything that cannot be used; then the services must not be used.
+        inline: where there is no agent, this process downloads by it (see `runtime.inline`).
     """
     plan = settings_plan(settings)
     warnings: list[str] = []
@@ -71,12 +77,17 @@ def build(settings: Settings, now: float, report: Report) -> Services:
         credentials = build_credentials(settings, now, report, warnings)
         if credentials:
             authentication = AuthenticationService(_signing_rules(settings, plan), _local_store(settings), credentials)
-    verifier = build_verifier(settings, report, warnings, ReplayFile(Path(settings.verification.replay_memory)))
+    replays = ReplayFile(Path(settings.verification.replay_memory))
+    verifier = build_verifier(settings, report, warnings, replays, inline)
     return Services(settings, plan, authentication, verifier[0], credentials, tuple(warnings), *verifier[1:])
 
 
 def build_verifier(
-    settings: Settings, report: Report, warnings: list[str], replays: ReplayMemory | None
+    settings: Settings,
+    report: Report,
+    warnings: list[str],
+    replays: ReplayMemory | None,
+    inline: Inline | None = None,
 ) -> tuple[VerificationService | None, CertificateFetcher | None, RevocationSource | None]:
     """The verifying half of `build`, which needs no private key; all None where it is off or was reported.
 
@@ -85,11 +96,12 @@ def build_verifier(
         report: as for `build`.
         warnings: are added to.
         replays: remembers PASSporTs; None for tools, which must not make a call a replay.
+        inline: as for `build`.
     """
     anchors = build_anchors(settings, report) if settings.verification.mode != "off" else None
     if anchors is None:
         return None, None, None
-    source, fetcher = _certificates(settings)
+    source, fetcher = _certificates(settings, inline)
     revocation = _revocation(settings, warnings)
     if isinstance(anchors, ListedAnchors):
         source = DependingSource(source, anchors)
@@ -105,12 +117,15 @@ def build_verifier(
     return service, fetcher, revocation
 
 
-def _certificates(settings: Settings) -> tuple[CertificateSource, AgentClient | None]:
+def _certificates(settings: Settings, inline: Inline | None) -> tuple[CertificateSource, CertificateFetcher | None]:
     """Where certificates lie, the operator's own folder first; and who fetches what is missing."""
     chosen = settings.verification
     folder, path = CertificateDirectory(Path(chosen.certificates)), Path(chosen.cache)
     if not settings.agent.enabled:
-        return ChainedSources(folder, CertificateCache(path)), None
+        if inline is None or chosen.wait <= 0:
+            return ChainedSources(folder, CertificateCache(path)), None
+        kept, fetcher = inline(settings)
+        return ChainedSources(folder, CertificateCache(path), kept), fetcher
     socket = Path(settings.agent.socket)
     cache = CertificateCache(path, AgentClient(socket).tell)
     return ChainedSources(folder, cache), AgentClient(socket, cache.lend, cache.blind)
@@ -175,6 +190,7 @@ def _signing_rules(settings: Settings, plan: DialPlan) -> SigningRules:
         default_credential=default.name,
         sources=tuple(signing.sources),
         existing=signing.existing_identity,
+        diversion=signing.diversion,
         stale_date=signing.stale_date,
         store_down=settings.store.when_unavailable,
         origid=signing.origid.per,

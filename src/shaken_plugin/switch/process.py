@@ -20,14 +20,19 @@ class Process:
 
     switch: Switch | None = None
     observer: Observer | None = None
+    inline: runtime.Inline | None = None
 
 
-def load(make_observer: Callable[[], Observer], path: Path | None = None) -> Switch:
+def load(
+    make_observer: Callable[[], Observer], path: Path | None = None, inline: runtime.Inline | None = None
+) -> Switch:
     """The switch of this process: made before the fork, with new settings after a reload.
 
     Args:
         make_observer: gives the switch's log and counters; asked at the start alone.
         path: the settings file, by default from ``SHAKEN_SETTINGS``.
+        inline: `runtime.inline.download_inline`, where the calls of the switch are threads: without an
+            agent this process then downloads. Asked for at the start alone.
 
     Raises:
         RuntimeError: at the start, where a file has mistakes. They are all in the log.
@@ -37,19 +42,19 @@ def load(make_observer: Callable[[], Observer], path: Path | None = None) -> Swi
         observer = make_observer()
         path = path or settings_path()
         try:
-            services = runtime.start(path, now)
+            services = runtime.start(path, now, inline)
         except FileProblems as exc:
             for problem in exc.problems:
                 observer.log(Severity.ERROR, f"shaken: {problem}")
             raise RuntimeError(f"shaken: {path} is refused, see the {len(exc.problems)} lines above") from None
         switch = Switch(services, observer, time.time, lambda: str(uuid.uuid4()), WaitingRoom())
-        Process.switch, Process.observer = switch, observer
+        Process.switch, Process.observer, Process.inline = switch, observer, inline
         _report_start(observer, services, now)
         return switch
     switch, observer = Process.switch, Process.observer
     store = Path(switch.services.settings.store.path)
     try:
-        switch.services, version = runtime.reload(store, now)
+        switch.services, version = runtime.reload(store, now, Process.inline)
     except ShakenError as exc:
         for line in str(exc).splitlines():
             observer.log(Severity.ERROR, f"shaken: reload refused, the old settings stay: {line}")
@@ -90,9 +95,14 @@ def _report_warnings(observer: Observer, services: runtime.Services) -> None:
 
 
 def _agent(services: runtime.Services) -> str:
-    """Who downloads what is not at hand: never this process."""
+    """Who downloads what is not at hand: this process only where its calls are threads."""
     if services.fetcher is None:
         return 'no agent: a certificate that is not at hand is "not yet", nothing is downloaded'
+    if not services.settings.agent.enabled:
+        return (
+            "no agent: a certificate that is not at hand is downloaded by this process, a call waits at most "
+            f"{services.settings.verification.wait:.1f} s"
+        )
     socket = services.settings.agent.socket
     if not services.fetcher.alive():
         return f'no agent answers on {socket} now: until one does, a certificate that is not at hand is "not yet"'
