@@ -179,3 +179,38 @@ def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
 
 def test_settings_that_cannot_be_read_are_3(run: Run, tmp_path: Path) -> None:
     run("explain", *CALL, "--settings", tmp_path / "gone.yaml", code=3)
+
+
+# --- Calls that are sent on --------------------------------------------------------------------
+
+OUTSIDE = ["--from", "+12025550143", "--source", "192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("diverting", "level", "why"),
+    [
+        ("+12155551212", "div", "Acme Contact Centre may use the diverting number: assigned by us"),
+        ("+13125550142", "div", "Acme Contact Centre may use the diverting number: letter of authorisation"),
+        ("+14155550177", "unsigned", "the right (letter of authorisation) ended"),
+        ("+19175550100", "unsigned", "nobody vouched for the diverting number"),
+    ],
+)
+@pytest.mark.usefixtures("in_force")
+def test_a_call_that_is_sent_on_needs_a_right_to_the_diverting_number(
+    run: Run, run_json: Callable[..., Any], diverting: str, level: str, why: str
+) -> None:
+    arguments = ["explain", *OUTSIDE, "--to", "+17185550111", "--diverted-from", diverting]
+    code = 0 if level == "div" else 1
+    data = run_json(*arguments, code=code)
+    assert data["level"] == level
+    steps = {step["rule"]: step for step in data["trace"]}
+    assert steps["diverting_right"]["finding"].startswith(why)
+    assert ("scope" in steps) is (level == "div")
+    assert run(*arguments, code=code).stdout.startswith(f"level {level}\n")
+
+
+@pytest.mark.parametrize("diverting", ["sip:bob@example.com", "+17185550111", "nonsense:"])
+@pytest.mark.usefixtures("in_force")
+def test_what_is_no_other_number_sends_no_call_on(run: Run, diverting: str) -> None:
+    told = run("explain", *OUTSIDE, "--to", "+17185550111", "--diverted-from", diverting, code=2)
+    assert "Usage" in told.stderr

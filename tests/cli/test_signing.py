@@ -231,3 +231,24 @@ def test_a_credential_that_is_not_there_or_not_valid_is_1(run: Run) -> None:
 )
 def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
     assert "Error: " in run("sign", *arguments, code=2, stdin="").stderr
+
+
+# --- A message that is sent on -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("in_force")
+def test_a_div_is_signed_for_a_message_that_is_sent_on(run: Run, run_json: Callable[..., Any]) -> None:
+    # The call came to +12155551212 with this Identity, and goes on to +17185550111.
+    original = run("sign", "--attest", "A", "--from", "+12025550143", "--to", "+12155551212").stdout.strip()
+    leaves = invite("+12025550143", "+17185550111", f"Identity: {original}")
+    data = run_json("sign", "-", "--diverted-from", "+12155551212", stdin=leaves)
+    assert (data["ppt"], data["level"]) == ("div", "div")
+    claims = claims_of(data["identity"])
+    assert (claims["div"], claims["dest"]) == ({"tn": "12155551212"}, {"tn": ["17185550111"]})
+    assert claims["orig"] == {"tn": "12025550143"}
+    without = invite("+12025550143", "+17185550111", "Identity: nonsense")
+    assert run_json("sign", "-", "--diverted-from", "+12155551212", stdin=without, code=1)["skip"] == (
+        "diversion_no_original"
+    )
+    told = run("sign", "--diverted-from", "+12155551212", code=2)
+    assert "--diverted-from goes with a message" in told.stderr

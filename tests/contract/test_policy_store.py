@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Protocol
@@ -252,6 +253,20 @@ def test_all_rights_that_cover_a_number_are_told_other_customers_too(backend: Ba
     )
     backend.put(Policy((ACME, PLAIN), rights=rights))
     assert set(backend.store.facts(None, None, "12155551212").rights) == set(rights[:3])
+
+
+def test_the_customers_of_those_rights_are_told_once_each(backend: Backend) -> None:
+    rights = (
+        _right("12155551212"),
+        replace(_right("12155551212"), customer="plain"),
+        _right("12155551200", "12155551299"),
+    )
+    backend.put(Policy((ACME, PLAIN), rights=rights))
+    facts = backend.store.facts(None, None, "12155551212")
+    assert facts.holders == (ACME, PLAIN)
+    assert [facts.holder(right) for right in facts.rights] == [ACME, PLAIN, ACME]
+    assert backend.store.facts(None, None, "12155551213").holders == (ACME,)
+    assert backend.store.facts(None, None, "12155550000").holders == ()
 
 
 def test_narrower_rights_come_first_and_equal_ones_in_the_order_of_the_file(backend: Backend) -> None:

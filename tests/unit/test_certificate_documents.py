@@ -125,5 +125,5 @@ def test_signer_may_speak_for_what_its_tnauthlist_covers(
     authority: Authority, issue: dict[str, object], spc: str | None, orig: Party, authorised: bool
 ) -> None:
     """RFC 8226 §9; an SPC stands for numbers that a verifier cannot list."""
-    signer = SigningCertificate.load(authority.issue(now=NOW, **issue).certificate)  # type: ignore[arg-type]
+    signer = SigningCertificate.load(authority.issue(now=NOW, **issue).certificate)  # type: ignore[arg-type]  # a test says what fits
     assert (signer.spc, signer.authorises(orig)) == (spc, authorised)

@@ -110,7 +110,7 @@ def test_only_p_256_keys_that_may_sign_sign_lists(kind: KeyKind) -> None:
         builder = certificate_builder(name, PA.list_key, name, PA.list_key, start, timedelta(days=999))
         if usage:
             builder = builder.add_extension(usage, critical=True)
-        own = builder.sign(PA.list_key, PA.root.signature_hash_algorithm)  # type: ignore[arg-type]
+        own = builder.sign(PA.list_key, PA.root.signature_hash_algorithm)  # type: ignore[arg-type]  # a test says what fits
         if taken:
             assert parse_trust_list(signed({"x5c": ABSENT}), [own], NOW).sequence == 7
         else:

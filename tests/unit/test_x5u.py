@@ -29,7 +29,7 @@ from shaken_plugin.errors import FailureCode, VerificationFailure
     ],
 )
 def test_public_https_url_is_allowed(url: str) -> None:
-    assert x5u.check(url) is None  # type: ignore[func-returns-value]
+    assert x5u.check(url) is None  # type: ignore[func-returns-value]  # that it gives none
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_host_inside_a_network_is_refused_in_any_spelling(host: str) -> None:
 def test_lab_host_may_be_anywhere(url: str, lab_hosts: set[str]) -> None:
     with pytest.raises(VerificationFailure):
         x5u.check(url)
-    assert x5u.check(url, frozenset(lab_hosts)) is None  # type: ignore[func-returns-value]
+    assert x5u.check(url, frozenset(lab_hosts)) is None  # type: ignore[func-returns-value]  # that it gives none
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_lab_host_keeps_the_other_rules(url: str) -> None:
 )
 def test_parts_are_read_once_and_for_all(url: str, target: tuple[object, ...]) -> None:
     """Whoever connects uses these parts, so that no second parser can see another host in the URL."""
-    assert x5u.parse(url, frozenset({"127.0.0.1:9443"}), http_too=True) == x5u.Target(*target)  # type: ignore[arg-type]
+    assert x5u.parse(url, frozenset({"127.0.0.1:9443"}), http_too=True) == x5u.Target(*target)  # type: ignore[arg-type]  # a test says what fits
 
 
 @pytest.mark.parametrize(

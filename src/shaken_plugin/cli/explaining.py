@@ -31,7 +31,9 @@ from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step, decide
 from shaken_plugin.core.call import CallMessage, is_emergency
-from shaken_plugin.core.telephone import TelephoneNumber
+from shaken_plugin.core.diverting import decide_diversion
+from shaken_plugin.core.passport import base_claims, passport_header, signing_input
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
 from shaken_plugin.errors import FileProblems, SkipReason, StoreUnavailable
 from shaken_plugin.ports import PolicyStore
 from shaken_plugin.stores.memory import MemoryStore
@@ -44,6 +46,7 @@ class _WhatIf:
     called: str
     source: str | None
     user: str | None
+    diverted_from: str | None
 
 
 @click.command()
@@ -57,6 +60,7 @@ class _WhatIf:
 @click.option("--to", "called", required=True, help="Called number or URI.")
 @click.option("--source", help="IP address the call comes from.")
 @click.option("--user", help="Account that the switch authenticated.")
+@click.option("--diverted-from", help="Number that the call was for, signed, before it was sent on to --to.")
 @at_option
 @json_option
 def explain(
@@ -66,6 +70,7 @@ def explain(
     called: str,
     source: str | None,
     user: str | None,
+    diverted_from: str | None,
     at: float | None,
     as_json: bool,
 ) -> None:
@@ -77,10 +82,10 @@ def explain(
     settings, document = read_settings(settings_file)
     try:
         store: PolicyStore = SqliteStore(Path(settings.store.path)) if policy is None else _policy_store(policy)
-        call = _WhatIf(caller, called, source, user)
+        call = _WhatIf(caller, called, source, user, diverted_from)
         decision = _decide(settings, store, call, now)
         by_records = decision.level
-        if decision.level.attest is not None:
+        if decision.level.signs:
             decision = _as_the_switch(decision, settings, document, store, call, now)
     except StoreUnavailable as exc:
         fail(f"the policy in force cannot be read: {exc}")
@@ -99,7 +104,7 @@ def explain(
         )
     else:
         print_decision(decision, by_records)
-    sys.exit(Exit.YES if decision.level.attest else Exit.NO)
+    sys.exit(Exit.YES if decision.level.signs else Exit.NO)
 
 
 def _policy_store(path: Path) -> MemoryStore:
@@ -112,11 +117,25 @@ def _policy_store(path: Path) -> MemoryStore:
 def _decide(settings: Settings, store: PolicyStore, call: _WhatIf, now: float) -> Decision:
     plan = runtime.settings_plan(settings)
     orig, dest = read_party(call.caller, plan), read_party(call.called, plan)
-    number = orig.digits if isinstance(orig, TelephoneNumber) else None
+    diverting = _diverting(call, dest, plan)
+    asked = diverting or orig
+    number = asked.digits if isinstance(asked, TelephoneNumber) else None
     request_uri = f"tel:{dest.digits}" if isinstance(dest, TelephoneNumber) else dest.uri
     emergency = is_emergency(request_uri, "", "", plan)
     facts = store.facts(call.source, call.user, number)
-    return decide(CallFacts(orig, dest, emergency), facts, runtime.attestation_policy(settings, plan), now)
+    policy = runtime.attestation_policy(settings, plan)
+    if diverting is not None:
+        return decide_diversion(diverting, dest, facts, policy, now, emergency=emergency)
+    return decide(CallFacts(orig, dest, emergency), facts, policy, now)
+
+
+def _diverting(call: _WhatIf, dest: Party, plan: DialPlan) -> TelephoneNumber | None:
+    if call.diverted_from is None:
+        return None
+    diverting = read_party(call.diverted_from, plan)
+    if not isinstance(diverting, TelephoneNumber) or diverting == dest:
+        raise click.BadParameter("not a telephone number other than --to", param_hint="--diverted-from")
+    return diverting
 
 
 _BEYOND_RECORDS: Final = {
@@ -124,7 +143,7 @@ _BEYOND_RECORDS: Final = {
     SkipReason.CALLER_ANONYMOUS: ("anonymous", "a caller ID that is not withheld"),
     SkipReason.NO_CREDENTIAL: ("credential", "that credential in the settings"),
     SkipReason.CREDENTIAL_NOT_VALID: ("credential", "a certificate that is live and valid"),
-    SkipReason.CREDENTIAL_SCOPE: ("scope", "a certificate that covers the caller's number"),
+    SkipReason.CREDENTIAL_SCOPE: ("scope", "a certificate that covers the number it speaks for"),
     SkipReason.SIGNER_FAILED: ("signature", "a private key that can be used"),
 }
 """Why the switch signs nothing although the records allow it: name of the step, what is missing."""
@@ -150,18 +169,32 @@ def _as_the_switch(
             source=call.source,
             user=call.user,
         )
+        if call.diverted_from is not None:
+            came = _as_it_came(call, services.plan, now)
+            message = replace(message, identity=(came,), diverting=f"<{as_uri(call.diverted_from)}>")
         signing = services.authentication.sign(message, now, str(uuid.uuid4()))
     record = f"credential {signing.credential.name}" if signing.credential else None
+    covered = "the caller" if call.diverted_from is None else "the diverting number"
     steps = []
     if signing.skip in {None, SkipReason.CREDENTIAL_SCOPE, SkipReason.SIGNER_FAILED}:
         steps.append(Step("credential", True, record, "a certificate is live and valid", None))
     if signing.skip in {None, SkipReason.SIGNER_FAILED}:
-        steps.append(Step("scope", True, record, "the certificate covers the caller", None))
+        steps.append(Step("scope", True, record, f"the certificate covers {covered}", None))
     if signing.skip is None:
         return replace(decision, trace=(*decision.trace, *steps))
     rule, missing = _BEYOND_RECORDS.get(signing.skip, (signing.skip.code, None))
     steps.append(Step(rule, False, record, signing.skip.value, missing))
     return replace(decision, level=Level.UNSIGNED, trace=(*decision.trace, *steps))
+
+
+_SOMEWHERE: Final = "https://certificates.invalid/"
+
+
+def _as_it_came(call: _WhatIf, plan: DialPlan, now: float) -> str:
+    """An Identity header for the diverting number; without a signature, which signers do not look at."""
+    assert call.diverted_from is not None
+    claims = base_claims(read_party(call.caller, plan), read_party(call.diverted_from, plan), int(now))
+    return f"{signing_input(passport_header(_SOMEWHERE, 'shaken'), claims).decode()}.;info=<{_SOMEWHERE}>"
 
 
 def print_decision(decision: Decision, by_records: Level | None = None) -> None:
@@ -171,7 +204,9 @@ def print_decision(decision: Decision, by_records: Level | None = None) -> None:
         decision: what becomes of the call.
         by_records: the level that the records alone give.
     """
-    style = {Level.A: "bold green", Level.B: "bold yellow", Level.C: "bold yellow"}.get(decision.level, "bold red")
+    style = {Level.A: "bold green", Level.B: "bold yellow", Level.C: "bold yellow", Level.DIV: "bold green"}.get(
+        decision.level, "bold red"
+    )
     but = f" (by the records: {by_records.value})" if by_records not in {None, decision.level} else ""
     console.print(f"level {decision.level.value}{but}", style=style, markup=False)
     rows = table("", "rule", "finding", "record")

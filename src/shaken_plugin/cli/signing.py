@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 from shaken_plugin.authentication import Signing, SigningPair, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.cli.explaining import print_decision
-from shaken_plugin.cli.inputs import read_input, read_party, read_request, read_services
+from shaken_plugin.cli.inputs import as_uri, read_input, read_party, read_request, read_services
 from shaken_plugin.cli.output import (
     EXISTING_FILE,
     Exit,
@@ -36,6 +37,7 @@ from shaken_plugin.errors import CredentialError, SkipReason
 @settings_option
 @click.option("--source", "address", help="IP address the message came from, to decide from records.")
 @click.option("--user", help="Account that the switch authenticated.")
+@click.option("--diverted-from", help="Number that sends the message on to where it goes now: sign a div.")
 @click.option("--attest", type=click.Choice(["A", "B", "C"]), help="This level, without asking the records.")
 @click.option("--from", "caller", help="Calling number, with --attest.")
 @click.option("--to", "called", help="Called number, with --attest.")
@@ -59,6 +61,8 @@ def sign(source: str | None, settings_file: Path, at: float | None, as_json: boo
     --attest, --from and --to say what to sign.
     """
     now = time.time() if at is None else at
+    if source is None and options["diverted_from"]:
+        raise click.UsageError("--diverted-from goes with a message that has Identity headers")
     if source is None:
         _sign_claims(settings_file, now, as_json=as_json, **options)
         return
@@ -69,6 +73,9 @@ def sign(source: str | None, settings_file: Path, at: float | None, as_json: boo
         fail("signing is off in the settings")
     request = read_request(read_input(source))
     message = CallMessage.from_request(request, source=options["address"], user=options["user"])
+    if options["diverted_from"]:
+        read_party(options["diverted_from"], services.plan)
+        message = replace(message, diverting=f"<{as_uri(options['diverted_from'])}>")
     signing = services.authentication.sign(message, now, str(uuid.uuid4()))
     _print_signing(signing, as_json=as_json)
     if signing.skip is SkipReason.STORE_UNAVAILABLE:
@@ -82,6 +89,7 @@ def _print_signing(signing: Signing, *, as_json: bool) -> None:
         print_json(
             {
                 "identity": signing.identity,
+                "ppt": signing.ppt if signing.identity else None,
                 "date": signing.date,
                 "skip": signing.skip.code if signing.skip else None,
                 "refuse": signing.refuse,

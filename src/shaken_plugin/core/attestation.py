@@ -13,7 +13,7 @@ call the refusal. The reports of all rules asked are the trace: the answer to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -34,11 +34,15 @@ from shaken_plugin.core.telephone import Party, TelephoneNumber
 
 
 class Level(Enum):
-    """What becomes of a call, best first: a level of attestation, no signature, or refusal."""
+    """What becomes of a call, best first: a level of attestation, no signature, or refusal.
+
+    DIV is that of a call sent on whose diversion is signed (`core.diverting`): it has no level of ours.
+    """
 
     A = "A"
     B = "B"
     C = "C"
+    DIV = "div"
     UNSIGNED = "unsigned"
     REFUSE = "refuse"
 
@@ -46,6 +50,11 @@ class Level(Enum):
     def attest(self) -> Attest | None:
         """The ``attest`` claim, None where the call is not signed."""
         return Attest(self.value) if self in _SIGNED else None
+
+    @property
+    def signs(self) -> bool:
+        """Whether a PASSporT is signed."""
+        return self in _SIGNED or self is Level.DIV
 
 
 _SIGNED = (Level.A, Level.B, Level.C)
@@ -111,7 +120,9 @@ class Decision:
         return tuple(step.missing for step in self.trace if step.missing)
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
+    """What rules are asked about."""
+
     call: CallFacts
     facts: PolicyFacts
     policy: AttestationPolicy
@@ -124,7 +135,9 @@ class _Case(NamedTuple):
         return self.facts.source.customer
 
 
-class _Finding(NamedTuple):
+class Finding(NamedTuple):
+    """What a rule found: ``at_most`` brings the level down, ``settled`` ends the list."""
+
     held: bool
     finding: str
     record: str | None = None
@@ -133,22 +146,23 @@ class _Finding(NamedTuple):
     settled: bool = False
 
 
-def _destination(case: _Case) -> _Finding:
+def destination_rule(case: Case) -> Finding:
+    """Whether calls to this destination are signed at all."""
     dest = case.call.dest
     if isinstance(dest, TelephoneNumber) and not case.call.emergency:
         for prefix in case.policy.leave_alone:
             if dest.digits.startswith(prefix):
-                return _Finding(False, f"calls to {prefix}… are left alone", at_most=Level.UNSIGNED, settled=True)
+                return Finding(False, f"calls to {prefix}… are left alone", at_most=Level.UNSIGNED, settled=True)
         abroad = dest.is_e164 and not dest.digits.startswith(case.policy.home_country_code)
         if abroad and not case.policy.sign_international:
-            return _Finding(False, "international calls are left alone", at_most=Level.UNSIGNED, settled=True)
-    return _Finding(True, "calls to this destination are signed")
+            return Finding(False, "international calls are left alone", at_most=Level.UNSIGNED, settled=True)
+    return Finding(True, "calls to this destination are signed")
 
 
-def _source(case: _Case) -> _Finding:
+def _source(case: Case) -> Finding:
     source = case.facts.source
     if source is None:
-        return _Finding(
+        return Finding(
             False,
             "the call comes from no trunk or gateway we know",
             at_most=case.policy.unknown_source,
@@ -156,13 +170,13 @@ def _source(case: _Case) -> _Finding:
             settled=True,
         )
     kind = "gateway" if isinstance(source, Gateway) else "trunk"
-    return _Finding(True, f"the call came over a {kind} we know", f"{kind} {source.id}")
+    return Finding(True, f"the call came over a {kind} we know", f"{kind} {source.id}")
 
 
-def _gateway(case: _Case) -> _Finding:
+def _gateway(case: Case) -> Finding:
     source = case.facts.source
     if isinstance(source, Gateway):
-        return _Finding(
+        return Finding(
             True,
             f"it enters the network at the gateway {source.name}",
             f"gateway {source.id}",
@@ -170,28 +184,28 @@ def _gateway(case: _Case) -> _Finding:
             "calls over a gateway have no customer; A and B need a customer's trunk",
             settled=True,
         )
-    return _Finding(False, "the source is a customer's trunk, not a gateway")
+    return Finding(False, "the source is a customer's trunk, not a gateway")
 
 
-def _customer_active(case: _Case) -> _Finding:
+def _customer_active(case: Case) -> Finding:
     if isinstance(case.facts.source, Gateway):
-        return _Finding(True, "a gateway has no customer")
+        return Finding(True, "a gateway has no customer")
     customer = case.customer
     record = f"customer {customer.id}"
     if customer.state in {CustomerState.SUSPENDED, CustomerState.TERMINATED}:
-        return _Finding(
+        return Finding(
             False, f"{customer.name} is {customer.state.value}", record, Level.REFUSE, "the customer reinstated", True
         )
-    return _Finding(True, f"{customer.name} is neither suspended nor terminated", record)
+    return Finding(True, f"{customer.name} is neither suspended nor terminated", record)
 
 
-def _customer_verified(case: _Case) -> _Finding:
+def _customer_verified(case: Case) -> Finding:
     if isinstance(case.facts.source, Gateway):
-        return _Finding(True, "a gateway has no customer")
+        return Finding(True, "a gateway has no customer")
     customer = case.customer
     record = f"customer {customer.id}"
     if customer.state is CustomerState.PENDING:
-        return _Finding(
+        return Finding(
             False,
             f"know-your-customer of {customer.name} is not complete",
             record,
@@ -199,15 +213,15 @@ def _customer_verified(case: _Case) -> _Finding:
             "a complete know-your-customer file",
             settled=case.policy.pending_customer not in _SIGNED,
         )
-    return _Finding(True, f"know-your-customer of {customer.name} is complete", record)
+    return Finding(True, f"know-your-customer of {customer.name} is complete", record)
 
 
-def _ceiling(case: _Case) -> _Finding:
+def _ceiling(case: Case) -> Finding:
     ceiling = case.customer.ceiling
     record = f"customer {case.customer.id}"
     if ceiling is None or ceiling is Attest.A:
-        return _Finding(True, "no ceiling below A", record)
-    return _Finding(
+        return Finding(True, "no ceiling below A", record)
+    return Finding(
         False,
         f"the customer's ceiling is {ceiling.value}",
         record,
@@ -216,48 +230,50 @@ def _ceiling(case: _Case) -> _Finding:
     )
 
 
-def _number(case: _Case) -> _Finding:
+def _number(case: Case) -> Finding:
     if not isinstance(case.call.orig, TelephoneNumber):
-        return _Finding(
+        return Finding(
             False,
             "the caller is not a telephone number",
             at_most=Level.B,
             missing="a telephone number as caller ID",
             settled=True,
         )
-    return _Finding(True, "the caller ID is a telephone number")
+    return Finding(True, "the caller ID is a telephone number")
 
 
-_GIVES_A: Final = frozenset({Basis.ASSIGNED, Basis.PORTED, Basis.RESPORG, Basis.LETTER})
+DOCUMENTED: Final = frozenset({Basis.ASSIGNED, Basis.PORTED, Basis.RESPORG, Basis.LETTER})
+"""Bases that give A, and the right to sign that a call was diverted."""
 # The customer's own word is not among them: the Lingo consent decree (FCC, 2024) punished an A
 # that rested on the customer's certification alone.
 
 
-def _right(case: _Case) -> _Finding:
+def _right(case: Case) -> Finding:
     mine = [right for right in case.facts.rights if right.customer == case.customer.id]
     for right in mine:
-        if right.basis in _GIVES_A and _in_force(right, case.now):
-            return _Finding(True, f"{case.customer.name} may use the number: {BASIS_TEXT[right.basis]}", right.label)
+        if right.basis in DOCUMENTED and in_force(right, case.now):
+            return Finding(True, f"{case.customer.name} may use the number: {BASIS_TEXT[right.basis]}", right.label)
     if mine:
-        finding, missing = _lack(mine[0], case.now)
-        return _Finding(False, finding, mine[0].label, Level.B, missing)
+        finding, missing = lack(mine[0], case.now)
+        return Finding(False, finding, mine[0].label, Level.B, missing)
     wanted = f"a record that {case.customer.id} may use {case.call.orig}"
     if case.facts.rights:
         # The other customer is not named: the trace may reach this customer's support desk.
-        return _Finding(False, "the number belongs to another customer", None, Level.B, wanted)
-    return _Finding(False, "nobody vouched for the number", None, Level.B, wanted)
+        return Finding(False, "the number belongs to another customer", None, Level.B, wanted)
+    return Finding(False, "nobody vouched for the number", None, Level.B, wanted)
 
 
-def _in_force(right: NumberRight, now: float) -> bool:
+def in_force(right: NumberRight, now: float) -> bool:
+    """Whether a right holds at this time, POSIX seconds."""
     return (right.valid_from is None or right.valid_from <= now) and (
         right.valid_until is None or now < right.valid_until
     )
 
 
-def _lack(right: NumberRight, now: float) -> tuple[str, str]:
+def lack(right: NumberRight, now: float) -> tuple[str, str]:
     """Why a right that does not give A does not, and what would."""
     what = BASIS_TEXT[right.basis]
-    if right.basis not in _GIVES_A:
+    if right.basis not in DOCUMENTED:
         return f"the right rests on {what} alone", "a letter of authorisation, or another documented right"
     if right.valid_until is not None and now >= right.valid_until:
         return f"the right ({what}) ended on {_day(right.valid_until)}", f"a renewal of {right.document or what}"
@@ -274,14 +290,14 @@ class Rule(NamedTuple):
 
     name: str
     question: str
-    ask: Callable[[_Case], _Finding]
+    ask: Callable[[Case], Finding]
 
 
 RULES: Final = (
     Rule("source", "Did the call come over a trunk or gateway we know?", _source),
     Rule("customer_active", "Is the customer neither suspended nor terminated?", _customer_active),
     Rule("customer_verified", "Is know-your-customer complete?", _customer_verified),
-    Rule("destination", "Are calls to this destination signed?", _destination),
+    Rule("destination", "Are calls to this destination signed?", destination_rule),
     Rule("gateway", "Did it enter at a gateway? Then C.", _gateway),
     Rule("ceiling", "May this customer's calls get A?", _ceiling),
     Rule("number", "Is the caller ID a telephone number?", _number),
@@ -302,16 +318,26 @@ def decide(call: CallFacts, facts: PolicyFacts, policy: AttestationPolicy, now: 
     Returns:
         The decision. An emergency call is never refused: it goes on unsigned instead.
     """
-    case = _Case(call, facts, policy, now)
+    return judge(RULES, Level.A, Case(call, facts, policy, now))
+
+
+def judge(rules: Iterable[Rule], best: Level, case: Case) -> Decision:
+    """Ask rules in order; see `decide`.
+
+    Args:
+        rules: the rule set.
+        best: the level where all rules hold.
+        case: the call, the records and the time.
+    """
     trace: list[Step] = []
-    level = Level.A
-    for rule in RULES:
+    level = best
+    for rule in rules:
         finding = rule.ask(case)
         trace.append(Step(rule.name, finding.held, finding.record, finding.finding, finding.missing))
         level = max(level, finding.at_most, key=_RANK.__getitem__)
         if finding.settled:
             break
-    if level is Level.REFUSE and call.emergency:
+    if level is Level.REFUSE and case.call.emergency:
         trace.append(Step("emergency", True, None, "an emergency call is never refused"))
         level = Level.UNSIGNED
-    return Decision(level, tuple(trace), facts.source, facts.version)
+    return Decision(level, tuple(trace), case.facts.source, case.facts.version)

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list, unescape
-from shaken_plugin.core.telephone import DialPlan, Party, UriIdentity, canonical_party
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
 
 
@@ -48,6 +48,8 @@ class CallMessage:
     likewise. ``source`` is the IP address the request came from; ``user`` the account that the
     switch authenticated, never a name the request merely claims. ``sdp`` is the body where it
     is SDP, needed only for its fingerprints. ``resource_priority`` holds the lines of that header.
+    ``diverting`` is the To value (or a URI) of the INVITE as it came to us, of a call that we now
+    send on to somebody else, empty where we do not: then ``request_uri`` names the new target.
     """
 
     method: str
@@ -64,6 +66,7 @@ class CallMessage:
     sdp: str = ""
     source: str | None = None
     user: str | None = None
+    diverting: str = ""
     unreadable: tuple[str, ...] = field(default=())
     """Names of headers whose bytes are not UTF-8."""
 
@@ -122,10 +125,21 @@ class CallMessage:
 
     def called(self, plan: DialPlan) -> Party | None:
         """The called party in To, None where it names nobody."""
-        try:
-            return canonical_party(Uri.parse(NameAddr.parse(self.to).uri), plan)
-        except (SipSyntaxError, NumberError):
+        return _named(self.to, plan)
+
+    def diversion(self, plan: DialPlan) -> tuple[TelephoneNumber, Party] | None:
+        """The number that sends the call on and its new target, None where no number does.
+
+        The new target is the Request-URI (RFC 8946 §4.2), for a proxy leaves To as it was; To
+        where the Request-URI names nobody, or still the diverting number.
+        """
+        diverting = _named(self.diverting, plan)
+        if not isinstance(diverting, TelephoneNumber):
             return None
+        for target in (self.request_party(plan), self.called(plan)):
+            if target is not None and target != diverting:
+                return diverting, target
+        return None
 
     def request_party(self, plan: DialPlan) -> Party | None:
         """The called party in the Request-URI, None where it names nobody."""
@@ -133,6 +147,14 @@ class CallMessage:
             return canonical_party(Uri.parse(self.request_uri), plan)
         except (SipSyntaxError, NumberError):
             return None
+
+
+def _named(value: str, plan: DialPlan) -> Party | None:
+    """Whom a name-addr or URI names, None where it is nobody."""
+    try:
+        return canonical_party(Uri.parse(NameAddr.parse(value).uri), plan)
+    except (SipSyntaxError, NumberError):
+        return None
 
 
 def is_anonymous(party: Party) -> bool:

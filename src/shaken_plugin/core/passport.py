@@ -210,7 +210,7 @@ def div_claims(diverted: Mapping[str, Any], div: Party, dest: Party) -> dict[str
     """The claims of a ``div`` PASSporT for a call that goes on to ``dest`` (RFC 8946 §3, §4.1).
 
     Args:
-        diverted: claims of the PASSporT the call came with; ``orig`` and ``iat`` are taken over.
+        diverted: claims of the PASSporT the call came with; ``orig`` and ``iat`` are taken over, no others.
         div: whom the call was for: an identity of its ``dest`` that the signer has authority over.
         dest: the new target.
     """

@@ -105,10 +105,16 @@ class PolicyFacts:
     """What the store knows about one call.
 
     ``source`` is the trunk or gateway the call came over, None where it is unknown.
-    ``rights`` are all that cover the calling number, other customers' too.
-    ``version`` identifies the policy that these facts were read from.
+    ``rights`` are all that cover the number asked for, whoever's they are: the calling number, or
+    the one that sends the call on. ``version`` identifies the policy that these facts were read
+    from. ``holders`` are the customers of those rights, each once.
     """
 
     source: Trunk | Gateway | None
     rights: tuple[NumberRight, ...]
     version: int
+    holders: tuple[Customer, ...] = ()
+
+    def holder(self, right: NumberRight) -> Customer | None:
+        """Whose right it is."""
+        return next((holder for holder in self.holders if holder.id == right.customer), None)

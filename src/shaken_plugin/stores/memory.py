@@ -15,6 +15,7 @@ class MemoryStore:
     def __init__(self, policy: Policy, version: int = 1) -> None:
         self._version = version
         self._users = dict(policy.users)
+        self._customers = {customer.id: customer for customer in policy.customers}
         self._sources: dict[str, Trunk | Gateway] = {
             network_key(network): source for network, source in policy.addresses.items()
         }
@@ -32,7 +33,10 @@ class MemoryStore:
         """See `ports.PolicyStore.facts`."""
         if self.broken:
             raise StoreUnavailable("the store was told to fail")
-        return PolicyFacts(self._source(source, user), self._covering(number), self._version)
+        rights = self._covering(number)
+        named = dict.fromkeys(right.customer for right in rights)
+        holders = tuple(self._customers[customer] for customer in named if customer in self._customers)
+        return PolicyFacts(self._source(source, user), rights, self._version, holders)
 
     def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:
         if user is not None and user in self._users:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from shaken_plugin.bounded import Bounded
 from shaken_plugin.core.passport import Attest
@@ -24,6 +24,8 @@ SELECT r.customer, r.first, r.last, r.basis, r.document, r.use_case, r.valid_fro
 FROM number_key AS k JOIN number_right AS r ON r.id = k.id
 WHERE k.key IN ({}) ORDER BY length(k.key) DESC, r.id
 """
+
+_CUSTOMER = "c.id, c.name, c.state, c.ceiling, c.credential, c.origid"
 
 
 class _Index(NamedTuple):
@@ -59,6 +61,7 @@ class SqliteStore:
                     known = (_source(connection, index.bits, source, user),)
                     index.sources.put((source, user), known)
                 rights = () if number is None else _rights(connection, number_keys(number, index.lengths))
+                holders = _holders(connection, rights)
             finally:
                 connection.execute("COMMIT")
         except (sqlite3.Error, StoreError, OSError) as exc:
@@ -66,7 +69,7 @@ class SqliteStore:
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
-        return PolicyFacts(known[0], rights, index.version)
+        return PolicyFacts(known[0], rights, index.version, holders)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
@@ -115,14 +118,18 @@ def _is_text(value: str) -> bool:
 
 def _trunk(connection: sqlite3.Connection, trunk: str) -> Trunk:
     row = connection.execute(
-        "SELECT t.id, t.credential, c.id, c.name, c.state, c.ceiling, c.credential, c.origid "
+        f"SELECT t.id, t.credential, {_CUSTOMER} "  # noqa: S608  # a constant
         "FROM trunk AS t JOIN customer AS c ON c.id = t.customer WHERE t.id = ?",
         (trunk,),
     ).fetchone()
     if row is None:
         raise StoreError(f"trunk {trunk} is named but not there; run 'shaken apply' again")
-    customer = Customer(row[2], row[3], CustomerState(row[4]), row[5] and Attest(row[5]), row[6], row[7])
-    return Trunk(row[0], customer, row[1])
+    return Trunk(row[0], _customer(row[2:]), row[1])
+
+
+def _customer(row: tuple[Any, ...]) -> Customer:
+    """A row of `_CUSTOMER`."""
+    return Customer(row[0], row[1], CustomerState(row[2]), row[3] and Attest(row[3]), row[4], row[5])
 
 
 def _gateway(connection: sqlite3.Connection, gateway: str) -> Gateway:
@@ -136,3 +143,10 @@ def _rights(connection: sqlite3.Connection, keys: list[str]) -> tuple[NumberRigh
     marks = ",".join("?" * len(keys))
     rows = connection.execute(_COVERING.format(marks), keys).fetchall()
     return tuple(NumberRight(row[0], row[1], row[2], Basis(row[3]), *row[4:]) for row in rows)
+
+
+def _holders(connection: sqlite3.Connection, rights: Iterable[NumberRight]) -> tuple[Customer, ...]:
+    named = dict.fromkeys(right.customer for right in rights)
+    query = f"SELECT {_CUSTOMER} FROM customer AS c WHERE c.id = ?"  # noqa: S608  # a constant
+    rows = (connection.execute(query, (customer,)).fetchone() for customer in named)
+    return tuple(_customer(row) for row in rows if row is not None)
