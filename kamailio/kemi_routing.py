@@ -52,22 +52,24 @@ class Routing(Kamailio):  # shaken
                 return 1
             KSR.pv.sets("$du", OUTSIDE_PEER)
             KSR.tm.t_on_failure("next_peer")
-            return self.relay()
+            return self.relay(msg)
         return self.from_outside(msg)
 
     def from_outside(self, msg):
         # Also where a call goes on that was held until its signer's certificate had come.
         if self.shaken_verify(msg, "from_outside") == ANSWERED:  # shaken
             return 1
+        # A number that is forwarded: write the new one into $ru, then sign that you send the call on:
+        #     self.shaken_divert(msg, KSR.pv.get("$ou"))
         KSR.pv.sets("$du", INSIDE_PEER)
-        return self.relay()
+        return self.relay(msg)
 
     def within_dialog(self, msg):
         if KSR.rr.loose_route() > 0:
             # Foreign verstat is taken out of requests inside a dialog, too.
             if KSR.pv.get("$Rp") != INSIDE_PORT:
                 self.shaken_verify(msg)  # shaken
-            return self.relay()
+            return self.relay(msg)
         if KSR.is_ACK():
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
@@ -75,11 +77,13 @@ class Routing(Kamailio):  # shaken
         KSR.sl.send_reply(404, "Not Here")
         return 1
 
-    def relay(self):
+    def relay(self, msg):
         # Arm both before every t_relay, the one after a failure included.
         KSR.tm.t_on_branch("branch")
         KSR.tm.t_on_reply("reply")
         if KSR.tm.t_relay() < 0:
+            if self.shaken_fallback(msg) > 0:  # shaken: TCP refused, now by UDP
+                return self.relay(msg)
             KSR.sl.sl_reply_error()
         return 1
 
@@ -92,7 +96,9 @@ class Routing(Kamailio):  # shaken
     def next_peer(self, msg):
         if KSR.tm.t_is_canceled() > 0:
             return 1
+        if self.shaken_fallback(msg) > 0:  # shaken: no answer by TCP, now by UDP
+            return self.relay(msg)
         if KSR.tm.t_check_status("5[0-9][0-9]|408") > 0:
             KSR.pv.sets("$du", OUTSIDE_PEER_2)
-            return self.relay()
+            return self.relay(msg)
         return 1

@@ -6,6 +6,7 @@ with python_exec(). Nothing in here needs to be changed.
 
     request_route, calls from inside:    python_exec("shaken_sign");
     request_route, calls from outside:   python_exec("shaken_verify");
+    where a call is sent on:             python_exec("shaken_divert", "$ou");
     branch_route:                        python_exec("shaken_branch");
     onreply_route:                       python_exec("shaken_reply");
 

@@ -12,11 +12,12 @@ import pytest
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.fake_kamailio import FakeKsr, Lumps
-from shaken_plugin.adapters.kamailio import ANSWERED, GO_ON, SIGNING, VERIFYING, Kamailio, KamailioObserver
+from shaken_plugin.adapters.kamailio import ANSWERED, GO_ON, NOTHING, SIGNING, VERIFYING, Kamailio, KamailioObserver
 from shaken_plugin.authentication import identity_header
+from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.identity import IdentityHeader
-from shaken_plugin.core.passport import Passport, base_claims
+from shaken_plugin.core.passport import Attest, Passport, base_claims, shaken_claims
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
@@ -68,7 +69,7 @@ class Bench:
         self.configure()
 
     def configure(self, **sections: dict[str, object] | str) -> None:
-        self.provider = Provider.make(self.folder, self.authority, NOW, **sections)  # type: ignore[arg-type]
+        self.provider = Provider.make(self.folder, self.authority, NOW, **sections)  # type: ignore[arg-type]  # a test says what fits
         self.provider.publish(self.provider.x5u, self.provider.credential.chain)
         checked, _ = runtime.apply(self.provider.settings, NOW)
         assert checked.services is not None
@@ -311,6 +312,151 @@ def test_a_store_that_is_gone_refuses_others_but_not_emergency_calls(bench: Benc
     assert ksr.reply is None
 
 
+# --- Calls that are sent on ---------------------------------------------------------------------
+
+FIRST, SECOND, OUTSIDE = CALLED, "+13125550143", "+14155550177"
+
+
+class Forwarding:
+    """A call from another network to our customer's number, which the script sends on."""
+
+    def __init__(self, bench: Bench, *extra: bytes) -> None:
+        self.bench = bench
+        foreign = bench.authority.issue(spc="811K", now=NOW)
+        url = "https://certificates.example.org/811K.pem"
+        bench.provider.publish(url, foreign.chain)
+        by = load_pair(key=foreign.key, chain=foreign.chain, x5u=url, live_from=0, spc=None)
+        made = shaken_claims(
+            attest=Attest.A,
+            orig=TelephoneNumber(OUTSIDE[1:]),
+            dest=TelephoneNumber(OWN[1:]),
+            iat=int(NOW),
+            origid="00000000-0000-4000-8000-000000000000",
+        )
+        self.original = identity_header(by, made).format()
+        self.came = f"sip:{OWN}@b.example"
+        lines = (f"Identity: {self.original}".encode(), *extra)
+        self.kamailio, self.ksr = bench.kamailio(
+            invite(*lines, number=OUTSIDE, to=f"<{self.came}>", ruri=self.came), STRANGER
+        )
+
+    def divert(self, number: str, *, host: str = "c.example") -> int:
+        self.ksr.uri = f"sip:{number}@{host}"
+        return self.kamailio.shaken_divert(None, self.came)
+
+    def branch(self, index: int, number: str | None = None) -> list[str]:
+        if number is not None:
+            self.ksr.uri = f"sip:{number}@c.example"
+        self.ksr.begin_branch(index)
+        assert self.kamailio.shaken_branch() == GO_ON
+        values = self.ksr.sent_values("identity")
+        self.ksr.end_branch()
+        return values
+
+    def verified(self, values: Sequence[str], number: str) -> dict[str, str]:
+        lines = [f"Identity: {value}".encode() for value in values]
+        message = invite(*lines, number=OUTSIDE, to=f"<{self.came}>", ruri=f"sip:{number}@c.example")
+        kamailio, ksr = self.bench.kamailio(message, STRANGER)
+        kamailio.shaken_verify()
+        return {name: value for (root, name), value in ksr.xavps.items() if root == VERIFYING}
+
+
+def test_a_diversion_is_signed_in_the_branch_beside_the_original(bench: Bench) -> None:
+    call = Forwarding(bench)
+    assert call.divert(FIRST) == GO_ON
+    assert call.ksr.sent_values("identity") == [call.original]
+    original, div = call.branch(0)
+    assert original == call.original
+    assert claims(div) == {
+        "dest": {"tn": [FIRST[1:]]},
+        "div": {"tn": OWN[1:]},
+        "iat": int(NOW),
+        "orig": {"tn": OUTSIDE[1:]},
+    }
+    told = {name: value for (root, name), value in call.ksr.xavps.items() if root == SIGNING}
+    assert (told["ppt"], told["customer"], told["level"], told["skip"]) == ("div", "acme", "", "")
+    assert call.ksr.counters["signed_div"] == 1
+    verified = call.verified((original, div), FIRST)
+    assert (verified["result"], verified["div"]) == ("passed", OWN[1:])
+
+
+def test_a_branch_to_another_number_has_a_div_of_its_own(bench: Bench) -> None:
+    call = Forwarding(bench)
+    call.divert(FIRST)
+    targets = [FIRST, SECOND, FIRST]
+    for index, number in enumerate(targets):
+        values = call.branch(index, number)
+        assert len(values) == 2
+        assert claims(values[1])["dest"] == {"tn": [number[1:]]}
+        assert call.verified(values, number)["result"] == "passed"
+    assert len(call.ksr.xavps[SIGNING, "ppi"].split(",")) == len(targets)
+
+
+def test_a_branch_to_where_nothing_is_signed_does_not_silence_the_next(bench: Bench) -> None:
+    bench.configure(signing={"leave_alone": ["1312"]})
+    call = Forwarding(bench)
+    call.divert(SECOND)
+    assert call.ksr.xavps[SIGNING, "skip"] == "policy_unsigned"
+    assert [len(call.branch(index, number)) for index, number in enumerate([SECOND, FIRST, SECOND])] == [1, 2, 1]
+
+
+def test_a_diversion_after_long_ringing_replaces_the_date(bench: Bench) -> None:
+    call = Forwarding(bench, b"Date: Wed, 18 Nov 2026 11:06:40 GMT")
+    bench.clock.now += 45
+    call.divert(FIRST)
+    call.branch(0)
+    call.ksr.begin_branch(1)
+    call.kamailio.shaken_branch()
+    assert call.ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:07:25 GMT"]
+    assert claims(call.ksr.sent_values("identity")[1])["iat"] == NOW + 45
+
+
+def test_a_call_of_a_customer_is_signed_anew_for_where_it_is_sent_on(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    bench.clock.now += 20
+    ksr.uri = f"sip:{SECOND}@c.example"
+    assert kamailio.shaken_divert(None, f"sip:{CALLED}@b.example") == GO_ON
+    ksr.begin_branch(1)
+    kamailio.shaken_branch()
+    (value,) = ksr.sent_values("identity")
+    assert (claims(value)["attest"], claims(value)["iat"]) == ("A", NOW + 20)
+    assert ksr.xavps[SIGNING, "ppt"] == "shaken"
+
+
+def test_diversions_are_left_alone_by_setting(bench: Bench) -> None:
+    bench.configure(signing={"diversion": "leave"})
+    call = Forwarding(bench)
+    call.divert(FIRST)
+    assert call.branch(0) == [call.original]
+    assert call.ksr.xavps[SIGNING, "skip"] == "policy_unsigned"  # by the decision on any call of a stranger
+
+
+def test_a_number_that_is_not_ours_is_sent_on_with_nothing_added(bench: Bench) -> None:
+    call = Forwarding(bench)
+    call.came = f"sip:{SECOND}@b.example"
+    call.divert(FIRST)
+    assert call.branch(0) == [call.original]
+    assert call.ksr.xavps[SIGNING, "skip"] == "diversion_not_ours"
+    assert call.ksr.counters["unsigned_diversion_not_ours"] == 1
+
+
+def test_a_suspended_customer_is_refused_when_its_call_is_sent_on(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite(b"Identity: x"), BANNED)
+    ksr.uri = f"sip:{SECOND}@c.example"
+    assert kamailio.shaken_divert(None, f"sip:{CALLED}@b.example") == ANSWERED
+    assert ksr.reply is not None
+
+
+@pytest.mark.parametrize("diverting", ["", "<null>", "nonsense", "sip:\udce9@x", "x" * 70_000, "sip:a@b>;<"])
+def test_who_diverts_may_be_any_text(bench: Bench, diverting: str) -> None:
+    call = Forwarding(bench)
+    call.came = diverting
+    assert call.divert(FIRST) == GO_ON
+    assert call.branch(0) == [call.original]
+    assert not [name for name in call.ksr.counters if name.startswith("fault")]
+
+
 # --- Verifying --------------------------------------------------------------------------------
 
 
@@ -512,9 +658,10 @@ def test_a_display_name_that_is_not_utf8_is_marked_all_the_same_without_a_fault(
 )
 def test_hostile_messages_go_on_without_a_fault(bench: Bench, mangled: object) -> None:
     assert callable(mangled)
-    for name in ("shaken_sign", "shaken_verify"):
+    for name in ("shaken_sign", "shaken_divert", "shaken_verify"):
         kamailio, ksr = bench.kamailio(mangled(invite()))
-        assert getattr(kamailio, name)() == GO_ON
+        parts = (None, f"sip:{CALLED}@b.example") if name == "shaken_divert" else ()
+        assert getattr(kamailio, name)(*parts) == GO_ON
         assert not [key for key in ksr.counters if key.startswith("fault")]
         assert all(text.endswith("\n") and text[:-1].isprintable() for _, text in ksr.logged)
 
@@ -533,7 +680,7 @@ class Broken:
 @pytest.mark.parametrize("exception", [SystemError("bad"), UnicodeDecodeError("utf-8", b"", 0, 1, ""), SystemExit(1)])
 def test_a_switch_function_that_fails_never_stops_the_call(bench: Bench, part: str, exception: BaseException) -> None:
     identity = bench.identity_of()
-    for name in ("shaken_sign", "shaken_branch", "shaken_verify", "shaken_reply"):
+    for name in ("shaken_sign", "shaken_divert", "shaken_branch", "shaken_verify", "shaken_reply"):
         kamailio, ksr = bench.kamailio(invite(f"Identity: {identity}".encode()))
         ksr.xavps[SIGNING, "identity"], ksr.xavps[SIGNING, "ppi"] = "x", "..y"
         setattr(ksr, part, Broken(exception))
@@ -542,7 +689,7 @@ def test_a_switch_function_that_fails_never_stops_the_call(bench: Bench, part: s
 
 def test_a_fault_is_logged_by_place_and_without_a_word_of_the_message(bench: Bench) -> None:
     kamailio, ksr = bench.kamailio(invite())
-    ksr.hdr = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]
+    ksr.hdr = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]  # a stand-in
     kamailio.shaken_sign()
     (line,) = [text for level, text in ksr.logged if level == "err"]
     assert re.search(r'"type":"ValueError","at":"[a-z_]+\.py:\d+', line)
@@ -718,3 +865,146 @@ def test_without_the_modules_nothing_is_counted(bench: Bench) -> None:
     observer.find_counters()
     observer.count("signed_a")
     assert (ksr.counters, ksr.metrics) == ({}, {})
+
+
+# --- Size -----------------------------------------------------------------------------------------
+
+BIG = b"X-Fill: " + 900 * b"f"
+NEXT_HOP = "sip:192.0.2.9:5060"
+
+
+def branch(kamailio: Kamailio, ksr: FakeKsr, index: int = 0) -> str:
+    """A branch that was sent, and where it went."""
+    ksr.begin_branch(index)
+    assert kamailio.shaken_branch() == GO_ON
+    assert len(ksr.sent_values("identity")) == 1
+    sent = ksr.destination
+    ksr.end_branch()
+    return sent
+
+
+def large(bench: Bench, action: str, next_hop: str = NEXT_HOP) -> tuple[Kamailio, FakeKsr]:
+    bench.configure(signing={"size": {"action": action}})
+    kamailio, ksr = bench.kamailio(invite(BIG))
+    ksr.destination = next_hop
+    kamailio.shaken_sign()
+    return kamailio, ksr
+
+
+def test_a_small_invite_is_left_alone(bench: Bench) -> None:
+    bench.configure(signing={"size": {"action": "tcp"}})
+    kamailio, ksr = bench.kamailio(invite())
+    ksr.destination = NEXT_HOP
+    kamailio.shaken_sign()
+    assert branch(kamailio, ksr) == NEXT_HOP
+    assert (SIGNING, "size") not in ksr.xavps
+    assert not any(name.startswith("size_") for name in ksr.counters)
+
+
+def test_a_large_one_is_counted_by_its_trunk(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "warn")
+    assert [branch(kamailio, ksr, index) for index in range(2)] == [NEXT_HOP] * 2
+    assert ksr.counters["size_over"] == 2
+    assert [level for level, text in ksr.logged if "an INVITE of acme/acme-dialler has" in text] == ["warn"]
+    outcome, size = ksr.xavps[SIGNING, "size"].split()
+    assert outcome == "size_over"
+    assert int(size) > 1300
+
+
+def test_it_goes_by_tcp_and_by_udp_where_nobody_answered(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp")
+    assert branch(kamailio, ksr) == f"{NEXT_HOP};transport=tcp"
+    assert kamailio.shaken_fallback() == GO_ON
+    assert ksr.destination == f"{NEXT_HOP};transport=udp"
+    assert branch(kamailio, ksr, 1) == f"{NEXT_HOP};transport=udp"
+    assert kamailio.shaken_fallback() == NOTHING  # once
+    assert ksr.counters["size_tcp_failed"] == 1
+
+
+def test_what_was_answered_does_not_fall_back_and_later_calls_go_by_tcp_too(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp")
+    branch(kamailio, ksr, 3)
+    ksr.branch_index = 2
+    ksr.xavps[SIGNING, "branches"] = "2,3,"
+    kamailio.shaken_reply()  # of another branch
+    assert ksr.xavps[SIGNING, "tcp"]
+    ksr.branch_index = 3
+    kamailio.shaken_reply()
+    assert kamailio.shaken_fallback() == NOTHING
+    assert branch(kamailio, ksr, 4) == f"{NEXT_HOP};transport=tcp"
+
+
+def test_a_peer_without_tcp_is_known_whatever_number_is_called(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp", "")
+    assert branch(kamailio, ksr) == f"sip:{CALLED}@b.example;transport=tcp"
+    ksr.destination = "sip:+12025550199@b.example;user=phone"
+    assert branch(kamailio, ksr, 1) == ksr.destination
+    assert ksr.counters["size_tcp_refused"] == 1
+
+
+def test_a_cancelled_call_is_not_sent_again(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp")
+    branch(kamailio, ksr)
+    ksr.canceled = True
+    assert kamailio.shaken_fallback() == NOTHING
+    assert ksr.destination == NEXT_HOP
+
+
+def test_a_call_without_a_signature_has_nothing_to_fall_back_from(bench: Bench) -> None:
+    kamailio, _ = bench.kamailio(invite(BIG), STRANGER)
+    kamailio.shaken_sign()
+    assert kamailio.shaken_fallback() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("next_hop", "sent"),
+    [
+        ("", f"sip:{CALLED}@b.example;transport=tcp"),
+        ("sip:p.example;lr", "sip:p.example;lr;transport=tcp"),
+        ("sip:p.example;TRANSPORT=UDP", "sip:p.example;TRANSPORT=UDP"),
+        ("sip:p.example;transport=tls", "sip:p.example;transport=tls"),
+        ("sips:p.example", "sips:p.example"),
+        (
+            "sip:a;transport=tls@p.example?x=;transport=tls",
+            "sip:a;transport=tls@p.example;transport=tcp?x=;transport=tls",
+        ),
+    ],
+)
+def test_only_a_destination_that_leaves_the_transport_open_is_switched(bench: Bench, next_hop: str, sent: str) -> None:
+    kamailio, ksr = large(bench, "tcp", next_hop)
+    assert branch(kamailio, ksr) == sent
+
+
+def test_a_destination_that_cannot_be_read_does_not_cost_the_signature(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp")
+    ksr.destination = "sip:\udcff"
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    assert len(ksr.sent_values("identity")) == 1
+    assert ksr.counters["fault_size"] == 1
+
+
+def test_a_fault_in_the_fall_back_ends_nothing(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "tcp")
+    branch(kamailio, ksr)
+    ksr.tm = None  # type: ignore[assignment]
+    assert kamailio.shaken_fallback() == NOTHING
+    assert ksr.counters["fault_fallback"] == 1
+
+
+def test_shortened_under_either_name_it_verifies(bench: Bench) -> None:
+    kamailio, ksr = large(bench, "warn")
+    branch(kamailio, ksr)
+    full = int(ksr.xavps[SIGNING, "size"].split()[1])
+    for spare, name in ((10, "Identity"), (12, "Identity"), (19, "y")):
+        bench.configure(signing={"size": {"action": "shorten", "threshold": full - spare}})
+        kamailio, ksr = bench.kamailio(invite(BIG))
+        kamailio.shaken_sign()
+        ksr.begin_branch(0)
+        kamailio.shaken_branch()
+        ((sent, value),) = [line for line in ksr.sent() if line[0] in {"Identity", "y"}]
+        assert sent == name
+        date = ksr.sent_values("date")[0]
+        verifier, received = bench.kamailio(invite(f"{sent}: {value}".encode(), f"Date: {date}".encode()))
+        verifier.shaken_verify()
+        assert received.xavps[VERIFYING, "result"] == "passed"

@@ -233,7 +233,7 @@ def test_a_fault_leaves_no_foreign_verstat_to_be_believed(make: Callable[..., Be
     everywhere = {StripVerstat(name) for name in (*(header.value for header in CallerHeader), *NAMING)}
     bench = make()
     assert set(bench.switch.verify(unreadable).actions) == everywhere
-    bench.switch.services.verification.begin = Raising().begin  # type: ignore[union-attr,method-assign]
+    bench.switch.services.verification.begin = Raising().begin  # type: ignore[union-attr,method-assign]  # it is there, and replaced
     assert set(bench.verify(call()).actions) == everywhere
     observing = make(mode="observe")
     assert observing.switch.verify(unreadable).actions == ()

@@ -85,7 +85,7 @@ def _with_serial(authority: Authority, like: x509.Certificate, serial: int) -> x
         x509.CertificateBuilder(like.issuer, like.subject, key.public_key(), serial)
         .not_valid_before(like.not_valid_before_utc)
         .not_valid_after(like.not_valid_after_utc)
-        .sign(key, like.signature_hash_algorithm)  # type: ignore[arg-type]
+        .sign(key, like.signature_hash_algorithm)  # type: ignore[arg-type]  # a test says what fits
     )
 
 

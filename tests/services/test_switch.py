@@ -60,6 +60,14 @@ def _bench(message: CallMessage, **how: Any) -> Situation:
     return lambda authority, ours: (Bench.make(authority, ours, **how), message)
 
 
+SOMEBODY = "12025550188"
+
+
+def diverting(number: str, **changes: Any) -> CallMessage:
+    """A call that ``number`` sends on."""
+    return call(diverting=sip(number), **changes)
+
+
 SITUATIONS: dict[SkipReason, Situation] = {
     SkipReason.NOT_INITIAL_INVITE: _bench(call(method="REGISTER")),
     SkipReason.SIGNING_OFF: _bench(call(), signing={"mode": "off"}),
@@ -82,6 +90,12 @@ SITUATIONS: dict[SkipReason, Situation] = {
     SkipReason.SIGNER_FAILED: lambda authority, ours: (
         Bench.make(authority, with_signer(ours, FailingSigner())),
         call(),
+    ),
+    SkipReason.DIVERSION_NOT_OURS: _bench(diverting(SOMEBODY, identity=("nonsense",))),
+    SkipReason.DIVERSION_NO_ORIGINAL: _bench(diverting(CALLER, identity=("nonsense",))),
+    SkipReason.DIVERSION_SIGNED: lambda authority, ours: (
+        Bench.make(authority, ours),
+        diverting(CALLER, identity=(identity_of(ours, div={"tn": CALLER}),)),
     ),
     SkipReason.POLICY_UNSIGNED: _bench(call(source=STRANGE_ADDRESS)),
     SkipReason.POLICY_REFUSED: _bench(call(source=SUSPENDED_ADDRESS)),
@@ -133,7 +147,14 @@ def test_a_signed_call_publishes_what_attach_needs_and_changes_nothing_yet(
     assert variables.pop("identity").count(".") >= 2
     assert variables.pop("ppi").startswith("..")
     assert variables.pop("origid")
-    assert variables == {"level": "A", "customer": "acme", "date": format_date(NOW), "signed_at": f"{NOW:.3f}"}
+    assert variables == {
+        "level": "A",
+        "customer": "acme",
+        "source": "acme/acme-main",
+        "ppt": "shaken",
+        "date": format_date(NOW),
+        "signed_at": f"{NOW:.3f}",
+    }
     assert bench.observer.counts == {"signed_a": 1}
 
 
@@ -228,3 +249,26 @@ def test_an_emergency_call_is_never_answered_by_us(
     ordinary = bench.sign(replace(message, request_uri=f"tel:+{CALLED}", to=sip(CALLED), priority=""))
     assert ordinary.reject is not None
     assert bench.sign(message).reject is None
+
+
+def test_admitting_a_call_signs_and_logs_nothing_unless_it_is_refused(authority: Authority, ours: SigningPair) -> None:
+    bench = Bench.make(authority, ours)
+    assert bench.switch.admit(call).reject is None
+    assert not bench.observer.lines
+    assert bench.switch.admit(lambda: call(source=SUSPENDED_ADDRESS)).reject == REFUSED
+    assert bench.observer.counts["refused"] == 1
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_nobody_is_refused_who_is_only_observed(authority: Authority, ours: SigningPair, mode: str) -> None:
+    bench = Bench.make(authority, ours, signing={"mode": mode})
+    assert bench.switch.admit(lambda: call(source=SUSPENDED_ADDRESS)).reject is None
+
+
+def test_what_fails_while_a_call_is_admitted_is_survived(authority: Authority, ours: SigningPair) -> None:
+    def read() -> CallMessage:
+        raise ValueError
+
+    bench = Bench.make(authority, ours)
+    assert bench.switch.admit(read).reject is None
+    assert bench.observer.counts == {"fault_sign": 1}

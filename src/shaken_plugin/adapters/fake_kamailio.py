@@ -5,7 +5,8 @@ It behaves as Kamailio 5.6 was seen to behave where the adapter relies on it:
 * changes are lumps: they do not show when headers are read again, only in what is sent;
 * lumps of the request route stay on every branch, those of a branch route on that branch alone;
 * reading bytes that are not UTF-8 raises UnicodeDecodeError; ``{s.encode.hexa}`` does not;
-* xavps last as long as the transaction; an unset one reads as an empty text.
+* a new Request-URI is read at once; that of a branch in its branch route;
+* xavps last as long as the transaction and take UTF-8 alone; an unset one reads as an empty text.
 
 Nothing else of Kamailio is here. Functions the adapter must not use do not exist.
 """
@@ -53,6 +54,10 @@ class FakeKsr:
         self.reply: tuple[int, str] | None = None
         self.reply_headers: list[str] = []
         self.branch_index = 0
+        self.destination = ""
+        self.canceled = False
+        self.uri: str | None = None
+        """The Request-URI that the script wrote, or that of the branch; None as received."""
         self._start, self._headers, self._body = b"", list[tuple[str, bytes]](), b""
         self.hdr = _Hdr(self)
         self.pv = _Pv(self)
@@ -73,6 +78,7 @@ class FakeKsr:
 
     def receive(self, message: bytes) -> None:
         """Go on with another message of the same transaction: a reply, or a retransmission."""
+        self.length = len(message)
         head, _, self._body = message.partition(b"\r\n\r\n")
         self._start, _, rest = head.partition(b"\r\n")
         self._headers = []
@@ -84,12 +90,14 @@ class FakeKsr:
         self._request_lumps = self.lumps
 
     def begin_branch(self, index: int) -> None:
-        """Enter the branch route for a branch: its changes are its own."""
+        """Enter the branch route for a branch: its changes are its own, its destination too."""
+        self._request_destination = self.destination
         self.branch_index = index
         self.lumps = self._request_lumps.copy()
 
     def end_branch(self) -> None:
         """Leave the branch route."""
+        self.destination = self._request_destination
         self.lumps = self._request_lumps
 
     def sent(self) -> list[tuple[str, str]]:
@@ -122,12 +130,17 @@ class FakeKsr:
         call_id = self.indices("call-id")
         values = {
             "$rm": method,
-            "$ru": None if uri and b"@" in uri.partition(b"@")[2] else uri,  # one that cannot be parsed
+            "$ru": self.uri.encode()
+            if self.uri is not None
+            else None
+            if uri and b"@" in uri.partition(b"@")[2]
+            else uri,  # one that cannot be parsed
             "$mb": self._start + b"\r\n",
             "$rs": status,
             "$ci": self._headers[call_id[0]][1] if call_id else None,
             "$si": self.source.encode(),
             "$rb": self._body,
+            "$du": self.destination.encode("utf-8", "surrogateescape") or None,
         }
         return values[name]
 
@@ -218,7 +231,9 @@ class _Pv:
     def __init__(self, ksr: FakeKsr) -> None:
         self._ksr = ksr
 
-    def get(self, name: str) -> str | None:
+    def get(self, name: str) -> str | int | None:
+        if name == "$ml":
+            return self._ksr.length
         if (wrapped := _HEXADECIMAL.fullmatch(name)) is not None:
             header = _HEADER.fullmatch(wrapped.group(1))
             if header is not None:
@@ -229,12 +244,18 @@ class _Pv:
         value = self._ksr.raw(name)
         return None if value is None else value.decode("utf-8")
 
+    def sets(self, name: str, value: str) -> int:
+        assert name == "$du"
+        self._ksr.destination = value
+        return 1
+
 
 class _Pvx:
     def __init__(self, ksr: FakeKsr) -> None:
         self._ksr = ksr
 
     def xavp_child_sets(self, root: str, name: str, value: str) -> int:
+        value.encode()  # as Kamailio takes it: UTF-8 alone
         self._ksr.xavps[root, name] = value
         return 1
 
@@ -259,6 +280,9 @@ class _Tm:
 
     def t_get_branch_index(self) -> int:
         return self._ksr.branch_index
+
+    def t_is_canceled(self) -> int:
+        return 1 if self._ksr.canceled else -1
 
     def t_reply(self, status: int, phrase: str) -> int:
         if self._ksr.suspended is None:

@@ -1,11 +1,14 @@
-"""The Kamailio adapter: four functions for the routing script, KEMI or native.
+"""The Kamailio adapter: five functions for the routing script, KEMI or native.
 
     shaken_sign     request route, calls from inside: decide, sign, or refuse
+    shaken_divert   request or failure route, calls sent on to another number: sign the diversion
     shaken_branch   branch route: put Identity (and Date) on each branch that leaves
     shaken_verify   request route, calls from outside: verify, mark, or reject
     shaken_reply    onreply route: Reason headers of protocol STIR
+    shaken_fallback after a t_relay that failed, and failure route: a call that was too large for
+                    UDP and not answered by TCP (``signing.size.action: tcp``) goes by UDP
 
-All return 1 to go on and 0 where the call has been answered; a native script ends by itself on 0
+All but the last return 1 to go on and 0 where the call has been answered; a native script ends by itself on 0
 (`python_exec`). Results are in ``$xavp(shaken_as=>…)`` and ``$xavp(shaken_vs=>…)``.
 
 Why the header is added in the branch route: what the request route appends stays on every later
@@ -15,9 +18,11 @@ branch and cannot be taken off again, so a failover would carry a stale token, o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from shaken_plugin.adapters.kamailio_size import BranchSize
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.verstat import VERSTAT_PATTERN
 from shaken_plugin.ports import Severity
@@ -28,6 +33,9 @@ from shaken_plugin.telemetry import clean
 GO_ON: Final = 1
 ANSWERED: Final = 0
 """A native script ends when a function returns 0."""
+
+NOTHING: Final = -1
+"""Not true in a native script's condition."""
 
 SIGNING: Final = "shaken_as"
 VERIFYING: Final = "shaken_vs"
@@ -45,7 +53,9 @@ TASK_GROUP: Final = "shaken"
 MAX_HEADERS: Final = 32
 """Most header lines of one name that are read."""
 
-_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at")
+_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at", "source")
+_TOLD: Final = ("level", "skip", "customer", "origid", "ppt")
+"""What else a signing may publish; where it is signed anew, nothing of before stays."""
 _STRIP: Final = f"/{VERSTAT_PATTERN}//g"
 
 
@@ -93,6 +103,7 @@ class Kamailio:
     def __init__(self, ksr: Any, path: Path | None = None, switch: Switch | None = None) -> None:
         self._ksr = ksr
         self.switch = switch or load(lambda: KamailioObserver(ksr), path)
+        self._size = BranchSize(ksr, self.switch)
 
     def child_init(self, _rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
@@ -121,26 +132,72 @@ class Kamailio:
         except BaseException as exc:
             return self._survive("sign", exc)
 
+    def shaken_divert(self, _msg: object = None, diverting: str = "") -> int:
+        """Sign that a call is sent on to another number, after the script has written that into ``$ru``.
+
+        The Identity headers that are there stay, and a ``div`` goes on from them (RFC 8946); a call
+        without any is signed as by `shaken_sign`. The header is added by `shaken_branch`.
+
+        Args:
+            diverting: the URI that the call was for, ``$ou``.
+        """
+        try:
+            outcome = self._sign_anew(f"<{_utf8(diverting)}>", again=bool(self._get(SIGNING, "signed_at")))
+            return self._finish(SIGNING, outcome)
+        except BaseException as exc:
+            return self._survive("divert", exc)
+
+    def _sign_anew(self, diverting: str, *, again: bool) -> Outcome:
+        """Sign a call once more, for where it goes now; nothing of an earlier signature stays."""
+        before = self._get(SIGNING, "ppi")
+        outcome = self.switch.sign(
+            lambda: self._read(user=self._get(SIGNING, "user") or None, body=True, diverting=diverting), again=again
+        )
+        fresh = dict.fromkeys((*_STATE, *_TOLD), "") | dict(outcome.variables)
+        fresh["ppi"] = ",".join(filter(None, (before, fresh["ppi"])))  # answers may be about either
+        if diverting:
+            fresh |= {"diverting": diverting, "target": self._target()}
+        return replace(outcome, variables=fresh)
+
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
-            state = self._signed()
-            if not state.get("identity"):
+            state, diverting = self._signed(), self._get(SIGNING, "diverting")
+            # Each branch may go to a number of its own, and that is what a div says.
+            elsewhere = diverting != "" and self._get(SIGNING, "target") != self._target()
+            if not state.get("identity") and not elsewhere:
                 return GO_ON
-            if self.switch.needs_new_signature(state):
-                outcome = self.switch.sign(
-                    lambda: self._read(user=self._get(SIGNING, "user") or None, body=True), again=True
-                )
-                fresh = dict.fromkeys(_STATE, "") | dict(outcome.variables)
-                fresh["ppi"] = ",".join(filter(None, (state["ppi"], fresh["ppi"])))  # answers may be about either
-                self._publish(SIGNING, fresh)
+            if elsewhere or self.switch.needs_new_signature(state):
+                self._publish(SIGNING, self._sign_anew(diverting, again=True).variables)
                 state = self._signed()
-            for action in attach(state):
+            variables, remember = self._size.fit(state)
+            for action in attach(variables):
                 self._execute(action)
+            self._publish(SIGNING, remember)
             self._set(SIGNING, "branches", self._get(SIGNING, "branches") + self._branch())
             return GO_ON
         except BaseException as exc:
             return self._survive("branch", exc)
+
+    def shaken_fallback(self, _msg: object = None) -> int:
+        """Whether the call is to be relayed once more: by UDP (``$du``), because TCP failed.
+
+        Call it where `t_relay` has failed, and in the failure route. It needs `shaken_reply`: a
+        branch that was answered, by whatever, does not fall back (RFC 3261 §18.1.1).
+
+        Returns:
+            `GO_ON` to arm the routes and `t_relay` again, else `NOTHING`.
+        """
+        try:
+            tcp = self._get(SIGNING, "tcp")
+            if not tcp or self._ksr.tm.t_is_canceled() > 0:
+                return NOTHING
+            self._set(SIGNING, "tcp", "")
+            self._size.fall_back(tcp)
+            return GO_ON
+        except BaseException as exc:
+            self._survive("fallback", exc)
+            return NOTHING
 
     def shaken_verify(self, _msg: object = None, route: str = "") -> int:
         """Verify a call from outside and mark it for the inside.
@@ -190,6 +247,8 @@ class Kamailio:
             ours, add = self._get(SIGNING, "ppi"), self._get(VERIFYING, "reason")
             if ours:
                 self._check_branch()
+                if (tcp := self._get(SIGNING, "tcp")) and self._size.replied(tcp):
+                    self._set(SIGNING, "tcp", "")
             if not ours and not add:
                 return GO_ON
             lines = list(self._headers("Reason"))
@@ -205,7 +264,7 @@ class Kamailio:
 
     # --- Reading ------------------------------------------------------------------------------
 
-    def _read(self, *, user: str | None = None, body: bool = False) -> CallMessage:
+    def _read(self, *, user: str | None = None, body: bool = False, diverting: str = "") -> CallMessage:
         unreadable: list[str] = []
         pv = self._ksr.pv
         return CallMessage(
@@ -224,8 +283,13 @@ class Kamailio:
             sdp=self._pseudo("$rb") if body else "",
             source=pv.get("$si"),
             user=user,
+            diverting=diverting,
             unreadable=tuple(unreadable),
         )
+
+    def _target(self) -> str:
+        """Where the call goes now, to compare with."""
+        return _utf8(self._pseudo("$ru"))
 
     def _unparsed_uri(self) -> str:
         """The Request-URI where Kamailio cannot parse it; an emergency call may stand in it."""
@@ -320,3 +384,8 @@ class Kamailio:
         """A fault in this glue: logged and counted, and the call goes on."""
         self.switch.fault(where, exc)
         return GO_ON
+
+
+def _utf8(text: str) -> str:
+    """A text that Kamailio takes; bytes that are not UTF-8 are named, not kept."""
+    return text.encode("utf-8", "backslashreplace").decode()

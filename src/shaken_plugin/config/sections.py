@@ -6,11 +6,11 @@ editors complete from, and ``docs/reference.md``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shaken_plugin.authentication import ExistingIdentity, OrigidScope, StaleDate, StoreDown
+from shaken_plugin.authentication import DiversionMode, ExistingIdentity, OrigidScope, StaleDate, StoreDown
 from shaken_plugin.config.fields import (
     Country,
     DaySeconds,
@@ -72,6 +72,17 @@ class OrigidSettings(Section):
     """UUID from which stable origids derive; by default from the first credential's SPC."""
 
 
+class SizeSettings(Section):
+    """What happens when an INVITE grows too large for UDP by what we add."""
+
+    threshold: Annotated[int, Field(ge=0, le=65_535)] = 1_300
+    """Bytes that an INVITE may have with our headers when it leaves by UDP (RFC 3261 §18.1.1); 0: any number."""
+    action: Literal["warn", "tcp", "shorten"] = "warn"
+    """A larger one is always counted, and warned of once per trunk. warn: it is sent as it is; tcp: by
+    TCP, and by UDP where that fails (in Kamailio with lines of its own) or where the peer takes no connection
+    (FreeSWITCH; not by gateways, nor to names); shorten: without what verifiers can do without, if it then fits."""
+
+
 class SigningSettings(Section):
     """The authentication service (STI-AS)."""
 
@@ -84,6 +95,9 @@ class SigningSettings(Section):
     existing_identity: ExistingIdentity = ExistingIdentity.SKIP
     """A call that already carries Identity: skip (keep, do not sign), add (keep, add ours), or
     replace_ours (replace those that point to our own certificates, skip foreign ones)."""
+    diversion: DiversionMode = DiversionMode.SIGN
+    """A call with Identity that is sent on: sign (keep it, and add a div PASSporT of RFC 8946 where a verified
+    customer has a documented right to the diverting number), or leave (add none)."""
     stale_date: StaleDate = StaleDate.LEAVE
     """A Date outside the freshness window: leave (do not sign), or replace (customers' calls)."""
     freshness: Seconds = 60
@@ -105,6 +119,8 @@ class SigningSettings(Section):
     mky: Switch = True
     """Sign the media keys of SDP with a=fingerprint (RFC 8224 §4.1); off where a media relay
     behind the signer changes them."""
+    size: SizeSettings = SizeSettings()
+    """INVITEs that grow too large for UDP."""
     refuse_status: Annotated[int, Field(ge=400, le=599)] = 403
     """Status of the answer to a refused call, 400 to 599; 603 is for blocking by analytics alone."""
     refuse_phrase: Phrase = "Caller ID Not Authorised"
@@ -139,6 +155,16 @@ class TrustListSettings(Section):
     """Its revocation lists."""
 
 
+_ADDRESS: Final = Matching(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", "not HOST:PORT")
+
+
+class EslSettings(Section):
+    """The functions for FreeSWITCHes without mod_python3: their application socket connects to the agent."""
+
+    listen: Annotated[str, _ADDRESS] | None = None
+    """Where the agent waits for the legs of calls, for instance 127.0.0.1:8086; none: nowhere."""
+
+
 class AgentSettings(Section):
     """The daemon that downloads for all workers of this host: 'shaken agent'."""
 
@@ -146,12 +172,12 @@ class AgentSettings(Section):
     """Whether workers ask it. Without it a certificate that is not at hand is not looked for."""
     socket: str = "/run/shaken/agent.sock"
     """The Unix socket on which it answers workers."""
-    listen: Annotated[str, Matching(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", "not HOST:PORT")] = (
-        "127.0.0.1:9464"
-    )
+    listen: Annotated[str, _ADDRESS] = "127.0.0.1:9464"
     """Where it serves /metrics and /health; port 0 is any that is free."""
     listen_anywhere: Switch = False
-    """Allow an address for that which is not of this machine alone."""
+    """Allow addresses, for that and for esl.listen, which are not of this machine alone."""
+    esl: EslSettings = EslSettings()
+    """The functions for FreeSWITCHes without mod_python3."""
     ca_bundle: str | None = None
     """PEM file of the authorities that the repositories' TLS certificates lead to; the system's by default."""
     max_documents: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
@@ -218,6 +244,14 @@ class VerificationSettings(Section):
     """Hosts, or host:port, whose certificate URLs may have other ports and private addresses."""
 
 
+class FreeSwitchSettings(Section):
+    """What concerns FreeSWITCH alone."""
+
+    identity_name: Literal["auto", "full", "compact"] = "auto"
+    """The name under which Identity headers that came are passed on. auto: the full one, and the compact
+    one, y, for a call with a header that FreeSWITCH would otherwise damage; some peers do not know y."""
+
+
 class LogSettings(Section):
     """The plugin's log lines in the switch's log."""
 
@@ -250,6 +284,8 @@ class Settings(Section):
     """Named trust lists; verification.trust_list chooses one, and the agent keeps that one fresh."""
     agent: AgentSettings = AgentSettings()
     """The daemon that downloads for all workers."""
+    freeswitch: FreeSwitchSettings = FreeSwitchSettings()
+    """What concerns FreeSWITCH alone."""
     log: LogSettings = LogSettings()
     """Log lines."""
 

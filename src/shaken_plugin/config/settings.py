@@ -101,9 +101,11 @@ def _check_links(settings: Settings, document: yamlfile.Document) -> None:
         if trust_list is not None:
             _check_trust_list(("trust_lists", name), trust_list, document)
     agent = settings.agent
-    if agent and agent.listen and not agent.listen_anywhere and not _is_loopback(agent.listen):
-        where = ("agent", "listen")
-        document.problem(where, "not an address of this machine alone (or set listen_anywhere: true)")
+    if agent and not agent.listen_anywhere:
+        addresses = {("agent", "listen"): agent.listen, ("agent", "esl", "listen"): agent.esl and agent.esl.listen}
+        for where, address in addresses.items():
+            if address and not _is_loopback(address):
+                document.problem(where, "not an address of this machine alone (or set listen_anywhere: true)")
     names = (((*place, "name"), credential.name) for place, credential in credentials_in(settings))
     _must_differ(names, document, "")
     # RFC 8224 §7.4: a new credential needs a new "info" URL, or verifiers that cached the old

@@ -11,6 +11,7 @@ from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMess
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.core.verstat import strip_verstat
+from shaken_plugin.switch.reports import source_name
 from shaken_plugin.telemetry import clean
 
 
@@ -80,27 +81,48 @@ def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
         if variables.get("replace_date"):
             actions.append(RemoveHeader("Date"))
         actions.append(AddHeader("Date", date))
-    actions.append(AddHeader("Identity", identity))
+    actions.append(AddHeader(variables.get("header_name") or "Identity", identity))
     return tuple(actions)
 
 
 def signing_variables(signing: Signing, now: float, *, active: bool) -> dict[str, str]:
     """What the operator's script learns of a signing, and what `attach` needs unless it only observes."""
-    variables: dict[str, str] = {}
-    decision = signing.decision
-    if decision is not None:
-        variables["level"] = decision.level.value
-        if isinstance(decision.source, Trunk):
-            variables["customer"] = decision.source.customer.id
+    variables = _decided(signing)
     if signing.skip is not None:
         variables["skip"] = signing.skip.code
     if signing.origid is not None:
         variables["origid"] = signing.origid
-    if signing.identity is None or not active:
+    if signing.identity is not None:
+        variables["ppt"] = signing.ppt
+        if active:
+            variables |= _attached(signing, signing.identity, now)
+    return variables
+
+
+def _decided(signing: Signing) -> dict[str, str]:
+    """The level, whose call it is, and over what it came."""
+    variables: dict[str, str] = {}
+    decision = signing.decision
+    if decision is None:
         return variables
-    variables["identity"] = signing.identity
-    variables["ppi"] = ".." + signing.identity.partition(";")[0].rpartition(".")[2]
-    variables["signed_at"] = f"{now:.3f}"
+    if signing.diverting is None:
+        variables["level"] = decision.level.value
+    if signing.holder is not None:
+        variables["customer"] = signing.holder.id
+    elif isinstance(decision.source, Trunk):
+        variables["customer"] = decision.source.customer.id
+    if source := source_name(decision):
+        variables["source"] = source
+    return variables
+
+
+def _attached(signing: Signing, identity: str, now: float) -> dict[str, str]:
+    """What `attach` needs."""
+    variables = {
+        "identity": identity,
+        "ppi": ".." + identity.partition(";")[0].rpartition(".")[2],
+        "signed_at": f"{now:.3f}",
+    }
     if signing.date is not None:
         variables["date"] = signing.date
     if signing.replace_date:

@@ -25,6 +25,8 @@ from shaken_plugin.switch.actions import (
     verdict_variables,
 )
 from shaken_plugin.switch.reports import Reporter
+from shaken_plugin.switch.size import SizeAdvice, SizeOutcome
+from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.waiting import Held, WaitingRoom
 from shaken_plugin.verification import VerificationService, Waiting
 
@@ -54,6 +56,7 @@ class Switch:
         self.services = services
         self.room = room
         self._reports = Reporter(observer)
+        self.sizes = SizeGuard(self._reports, clock)
         self._clock = clock
         self._new_uuid = new_uuid
 
@@ -67,7 +70,8 @@ class Switch:
             again: it was signed before and leaves once more (`needs_new_signature`).
 
         Returns:
-            Variables ``level``, ``skip``, ``customer``, ``origid``, and for `attach`
+            Variables ``level`` (not for a ``div``), ``ppt`` where it is signed, ``skip``,
+            ``customer``, ``source``, ``origid``, and for `attach`
             ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``, ``signed_at``; actions
             that take verstat out; an answer where the call is refused.
         """
@@ -93,6 +97,37 @@ class Switch:
         except BaseException as exc:  # nothing of ours may drop a call
             return self._fault("sign", exc, message)
 
+    def admit(self, read: Callable[[], CallMessage]) -> Outcome:
+        """Whether a call will be refused, asked before it is sent on; nothing is logged of one that will not.
+
+        For a switch that signs each leg as it leaves, and can answer in the policy's own words
+        only before that.
+        """
+        service = self.services.authentication
+        settings = self.services.settings.signing
+        if service is None or settings.mode != "active":
+            return Outcome()
+        message: CallMessage | None = None
+        try:
+            now = self._clock()
+            message = read()
+            if not service.refuses(message, now):
+                return Outcome()
+        except BaseException as exc:
+            return self._fault("sign", exc, message)
+        found = message
+        return self.sign(lambda: found)
+
+    @property
+    def signs_actively(self) -> bool:
+        """Whether signing may change what goes over the wire."""
+        return self.services.authentication is not None and self.services.settings.signing.mode == "active"
+
+    @property
+    def verifies_actively(self) -> bool:
+        """Whether verifying may change what goes over the wire."""
+        return self.services.verification is not None and self.services.settings.verification.mode == "active"
+
     def needs_new_signature(self, variables: Mapping[str, str]) -> bool:
         """Whether a signature made earlier is too old for a branch that leaves now."""
         try:
@@ -101,9 +136,40 @@ class Switch:
             return False
         return age > self.services.settings.signing.resign_after
 
+    def check_size(
+        self,
+        variables: Mapping[str, str],
+        size_without: int,
+        transport: str,
+        peer: str | None = None,
+        *,
+        may_switch: bool = True,
+    ) -> SizeAdvice:
+        """Whether an INVITE is too large for UDP with our headers, and what to do about it.
+
+        Counts it, and says so once per trunk.
+
+        Args:
+            variables: those that `sign` returned.
+            size_without: bytes of the INVITE as it leaves, without what `attach` adds.
+            transport: by which it would leave; all but ``udp`` take any size.
+            peer: where it would go, any text; by it is remembered who does not answer by TCP
+                (``sizes.tcp_answered``, ``sizes.tcp_failed``). None: it may always be tried.
+            may_switch: False where the operator has asked for UDP explicitly.
+        """
+        try:
+            if transport == "udp":
+                settings = self.services.settings.signing.size
+                return self.sizes.check(variables, size_without, settings, peer, may_switch=may_switch)
+        except BaseException as exc:
+            self._fault("size", exc, None)
+        return SizeAdvice(SizeOutcome.FITS, size_without, variables)
+
     # --- Verifying ----------------------------------------------------------------------------
 
-    def verify(self, read: Callable[[], CallMessage], *, may_wait: bool = False, waited: str = "") -> Outcome:
+    def verify(
+        self, read: Callable[[], CallMessage], *, may_wait: bool = False, waited: str = "", in_place: bool = False
+    ) -> Outcome:
         """Verify one incoming call.
 
         Args:
@@ -111,6 +177,8 @@ class Switch:
             may_wait: the adapter is able to hold the call.
             waited: of a call that was held, the variable ``waiting``; then this may take up to
                 ``verification.wait`` seconds.
+            in_place: the call has a thread of its own, which this may block up to ``verification.wait``
+                seconds; for switches whose calls are threads. ``Outcome.wait`` is never set then.
 
         Returns:
             Variables ``verstat``, ``result``, ``code``, ``attest``, ``origid``, ``spc``, ``orig``,
@@ -129,7 +197,10 @@ class Switch:
             if not message.is_initial_invite:
                 return Outcome({}, strip_foreign(message) if active else ())
             emergency = is_emergency(message.request_uri, message.to, message.priority, self.services.plan)
-            verdict = self._verdict(service, message, now, waited, may_wait=may_wait and active and not emergency)
+            patient = active and not emergency
+            verdict = self._verdict(
+                service, message, now, waited, may_wait=may_wait and patient, in_place=in_place and patient
+            )
             if isinstance(verdict, Held):
                 return Outcome({"waiting": str(verdict)}, wait=True)
             verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
@@ -159,7 +230,14 @@ class Switch:
             self.room.leave(held.place)
 
     def _verdict(
-        self, service: VerificationService, message: CallMessage, now: float, waited: str, *, may_wait: bool
+        self,
+        service: VerificationService,
+        message: CallMessage,
+        now: float,
+        waited: str,
+        *,
+        may_wait: bool,
+        in_place: bool,
     ) -> Verdict | Held:
         held = Held.parse(waited)
         if held is not None:
@@ -167,13 +245,14 @@ class Switch:
         outcome = service.begin(message, now)
         if not isinstance(outcome, Waiting):
             return outcome
-        if may_wait and (place := self._place(now)) is not None:
-            return Held(place, now)
+        if (may_wait or in_place) and (place := self._place(now)) is not None:
+            held = Held(place, now)
+            return self._verdict_of_held(service, message, now, held) if in_place else held
         self._fetch(outcome.missing, 0.0)  # for the next call of this signer
         return outcome.verdict
 
     def _verdict_of_held(self, service: VerificationService, message: CallMessage, now: float, held: Held) -> Verdict:
-        """Wait for the agent, as long as is left; the call is judged by the time it came."""
+        """Wait for what is fetched, as long as is left; the call is judged by the time it came."""
         try:
             outcome = service.begin(message, held.arrived)
             if not isinstance(outcome, Waiting):
@@ -281,9 +360,18 @@ class Switch:
         """Count something that an operator should mend, and say it once a minute."""
         self._reports.warn(name, text, self._clock())
 
-    def fault(self, where: str, exc: BaseException) -> None:
-        """Log and count a fault in an adapter; the call goes on."""
-        self._fault(where, exc, None)
+    def fault(self, where: str, exc: BaseException, message: CallMessage | None = None) -> Outcome:
+        """Log and count a fault in an adapter.
+
+        Args:
+            where: ``sign``, ``verify``, or another word for the log.
+            exc: what happened.
+            message: the call, where it could be read; without it the call goes on in any mode.
+
+        Returns:
+            What the declared mode wants done.
+        """
+        return self._fault(where, exc, message)
 
     def _fault(self, where: str, exc: BaseException, message: CallMessage | None) -> Outcome:
         """A fault of our own: logged without a word of the message, counted, and survived.

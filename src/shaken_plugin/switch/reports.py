@@ -15,7 +15,7 @@ from shaken_plugin.core.telephone import Party, TelephoneNumber
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer, Severity
-from shaken_plugin.telemetry import Throttle, event
+from shaken_plugin.telemetry import Throttle, clean, event
 
 
 class Reporter:
@@ -32,6 +32,10 @@ class Reporter:
     def count(self, name: str) -> None:
         """Count something that needs no words."""
         self._observer.count(name)
+
+    def say(self, text: str) -> None:
+        """A warning, this time and every time."""
+        self._observer.log(Severity.WARNING, clean(text))
 
     def warn(self, name: str, text: str, now: float) -> None:
         """Count something that an operator should mend, and say it once a minute."""
@@ -88,12 +92,14 @@ class Reporter:
                     "emergency": signing.emergency or None,
                     "orig": _number(signing.orig, settings),
                     "dest": _number(signing.dest, settings),
+                    "div": _number(signing.diverting, settings),
+                    "holder": signing.holder.id if signing.holder else None,
                     "credential": signing.credential.name if signing.credential else None,
                     "iat": signing.iat,
                     "origid": signing.origid,
                     "policy": decision.policy_version if decision else None,
                     "detail": signing.detail,
-                    "source": _source_name(decision),
+                    "source": source_name(decision),
                     "trace": _trace(decision, settings) if decision and wants_trace else None,
                     "missing": [_masked(text, settings) for text in decision.missing] if decision else None,
                 },
@@ -193,7 +199,8 @@ def _masked(text: str, settings: Settings) -> str:
     return _LONG_NUMBER.sub(lambda match: TelephoneNumber(match.group()[:32]).masked, text)
 
 
-def _source_name(decision: Decision | None) -> str | None:
+def source_name(decision: Decision | None) -> str | None:
+    """Where a call came from: customer/trunk, the gateway, or None where that is not known."""
     source = decision.source if decision else None
     if source is None:
         return None
