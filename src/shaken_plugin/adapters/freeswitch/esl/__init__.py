@@ -1,0 +1,9 @@
+"""The FreeSWITCH functions beside the switch: its application ``socket`` connects to the agent for each leg.
+
+    text           channel variables on their way over an event socket, both ways
+    conversation   one leg: its variables are read, and what is to be done to it is done
+    server         listens, bounds, carries out the functions on threads, takes new settings
+
+Only the agent loads this, and only where ``agent.esl.listen`` is set: it needs the library genesis,
+which speaks the protocol.
+"""

@@ -1,0 +1,162 @@
+"""Where FreeSWITCHes connect to for each leg: bounded, timed, and a call goes on whatever happens here."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from shaken_plugin.adapters.freeswitch import functions
+from shaken_plugin.adapters.freeswitch.esl.conversation import MAX_LINE, Conversation, PeerGone
+from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
+from shaken_plugin.adapters.freeswitch.leg import Command, Leg
+from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.ports import Observer
+from shaken_plugin.stores.sqlite import read_header
+from shaken_plugin.switch import Switch
+
+MAX_CONNECTIONS: Final = 256
+"""Legs at one time. A connection costs two tasks and some hundred KiB."""
+
+SPARE: Final = 8
+"""Threads beside those that may wait for a certificate."""
+
+PATIENCE: Final = 2.0
+"""Seconds a leg gives the work, beyond the time it may wait for a certificate."""
+
+Work = Callable[[Switch, Leg], list[Command]]
+
+
+class EventSocket:
+    """Carries out the `functions` for the legs that FreeSWITCHes connect for; an `agent.parts.Calls`.
+
+    Args:
+        address: ``HOST:PORT`` to listen on.
+        load: gives the switch of this process, with the settings that are in force; may raise
+            RuntimeError, with the reasons in the log.
+        observer: log and counters.
+    """
+
+    def __init__(self, address: str, load: Callable[[], Switch], observer: Observer) -> None:
+        self._address = address
+        self._load = load
+        self._observer = observer
+        self._switch: Switch | None = None
+        self._version: int | None = None
+        self._server: asyncio.Server | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def look(self, *, anew: bool = False) -> None:
+        """Begin to listen, or take the settings that are in force, if they changed or are asked for ``anew``.
+
+        Raises:
+            RuntimeError: the settings are refused.
+            OSError: the address is taken.
+        """
+        version = await asyncio.to_thread(self._in_force)
+        if self._switch is None or anew or version not in {None, self._version}:
+            self._switch = await asyncio.to_thread(self._load)
+            self._version = await asyncio.to_thread(self._in_force)
+        if self._server is None:
+            host, _, port = self._address.rpartition(":")
+            self._server = await asyncio.start_server(self._connected, host.strip("[]"), int(port), limit=MAX_LINE)
+
+    def _in_force(self) -> int | None:
+        if self._switch is None:
+            return None
+        try:
+            return read_header(Path(self._switch.services.settings.store.path)).policy_version
+        except (StoreUnavailable, StoreError):
+            return None  # said by whoever signs
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Serve those who are connected to their end, for a short time, and nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        if self._open:
+            await asyncio.wait(self._open, timeout=PATIENCE)
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        if self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task, switch = asyncio.current_task(), self._switch
+        assert task is not None
+        assert switch is not None
+        if len(self._open) >= MAX_CONNECTIONS:
+            switch.warn("esl_full", f"shaken: {MAX_CONNECTIONS} legs at one time; this one goes on without us")
+            writer.transport.abort()
+            return
+        self._open.add(task)
+        conversation = Conversation(reader, writer)
+        try:
+            async with asyncio.timeout(PATIENCE + switch.services.settings.verification.wait):
+                await self._serve(switch, conversation, writer)
+        except PeerGone:
+            self._observer.count("esl_gone")  # most often a caller who gave up
+        except ConversationError as exc:
+            switch.warn("esl_refused", f"shaken: a connection to agent.esl.listen is refused: {exc}")
+        except Exception as exc:
+            commands = functions.survive(switch, conversation.leg, _where(conversation), exc)
+            with suppress(Exception):
+                async with asyncio.timeout(PATIENCE):
+                    await conversation.carry_out(commands)
+        finally:
+            self._open.discard(task)
+            with suppress(Exception):
+                await conversation.end()
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    async def _serve(self, switch: Switch, conversation: Conversation, writer: StreamWriter) -> None:
+        await conversation.begin()
+        path = conversation.leg.get("socket_path") or ""
+        work = _functions(writer).get(path)
+        if work is None:
+            raise ConversationError(f"there is no /{path}; there are /verify, /sign and /pass_through")
+        asked = partial(_guarded, path, work, switch, conversation.leg)
+        commands = await asyncio.get_running_loop().run_in_executor(self._threads(switch), asked)
+        await conversation.carry_out(commands)
+
+    def _threads(self, switch: Switch) -> ThreadPoolExecutor:
+        if self._workers is None:
+            number = SPARE + switch.services.settings.verification.max_waiting
+            self._workers = ThreadPoolExecutor(number, thread_name_prefix="esl")
+        return self._workers
+
+
+def _guarded(path: str, work: Work, switch: Switch, leg: Leg) -> list[Command]:
+    """What is to be done; nothing where that cannot be said. A SystemExit in a task would end the agent."""
+    try:
+        return work(switch, leg)
+    except BaseException as exc:
+        return functions.survive(switch, leg, path, exc)
+
+
+def _functions(writer: StreamWriter) -> Mapping[str, Work]:
+    """What can be asked for; legs that leave come back to where their first leg was connected to."""
+    host, port = writer.get_extra_info("sockname")[:2]
+    host = f"[{host}]" if ":" in host else host
+    return {
+        "verify": functions.verify,
+        "sign": partial(functions.sign, application=f"socket {host}:{port}/sign full"),
+        "pass_through": functions.pass_through,
+    }
+
+
+def _where(conversation: Conversation) -> str:
+    path = conversation.leg.get("socket_path")
+    return path if path in {"verify", "sign", "pass_through"} else "esl"

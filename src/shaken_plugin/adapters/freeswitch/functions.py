@@ -1,0 +1,290 @@
+"""verify, sign and pass_through: a leg in, commands out.
+
+Nothing here raises what it can help: the guard does the thinking, and whoever runs these survives
+the rest (`mod_python`, the agent's event socket).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+from shaken_plugin.adapters.freeswitch.headers import (
+    ASSERTED,
+    IdentityName,
+    fields_of,
+    identity_of,
+    is_continued,
+    received_identity,
+    set_fields,
+    set_identity,
+)
+from shaken_plugin.adapters.freeswitch.leg import Answer, Command, Export, HangUp, Leg, Set, harmless, variable
+from shaken_plugin.adapters.freeswitch.reading import (
+    ACCOUNT,
+    FROM_VARIABLES,
+    PASSED,
+    RESULT,
+    SOURCE,
+    date_of,
+    incoming,
+    leaving,
+)
+from shaken_plugin.adapters.freeswitch.size import fit
+from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
+from shaken_plugin.core.sip import NameAddr
+from shaken_plugin.core.verstat import strip_verstat
+from shaken_plugin.errors import SipSyntaxError
+from shaken_plugin.switch import AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
+
+SIGNING: Final = "shaken_as_"
+VERIFYING: Final = "shaken_vs_"
+"""What the names of the variables with the results of the two services begin with."""
+
+HOOK: Final = "execute_on_originate_shaken"
+"""The variable that has a function run on each leg that leaves, before its INVITE."""
+
+IN_THE_SWITCH: Final = "python shaken::sign"
+"""What has to be run there, where the functions are in the switch."""
+
+DATE: Final = "sip_h_Date"
+
+ANSWERED: Final = "execute_on_answer_shaken"
+EXCLUDED: Final = "exclude_outgoing_extra_header"
+"""FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
+token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
+
+_SECRET: Final = frozenset({"identity", "date", "replace_date", "drop", "waiting"})
+"""What only the adapter needs of a result."""
+
+_CAUSES: Final = {
+    403: "OUTGOING_CALL_BARRED",
+    404: "UNALLOCATED_NUMBER",
+    408: "NO_USER_RESPONSE",
+    410: "NUMBER_CHANGED",
+    480: "NO_ANSWER",
+    484: "INVALID_NUMBER_FORMAT",
+    486: "USER_BUSY",
+    488: "INCOMPATIBLE_DESTINATION",
+    500: "NORMAL_TEMPORARY_FAILURE",
+    501: "FACILITY_REJECTED",
+    502: "DESTINATION_OUT_OF_ORDER",
+    503: "NORMAL_TEMPORARY_FAILURE",
+}
+"""Causes from which FreeSWITCH makes these answers (mod_sofia, hangup_cause_to_sip)."""
+
+
+def verify(switch: Switch, leg: Leg) -> list[Command]:
+    """Verify the call of a leg that came; mark it for the legs that will be made, or answer it.
+
+    To be run before the dialplan bridges. A leg that comes here again (it was transferred) was
+    judged already.
+    """
+    if leg.get(f"{VERIFYING}code") or leg.get(f"{VERIFYING}result"):
+        return []
+    outcome = switch.verify(lambda: incoming(leg), in_place=True)
+    commands: list[Command] = _publish(VERIFYING, outcome.variables)
+    if verstat := outcome.variables.get("verstat"):
+        # The names that FreeSWITCH's own verifier gives its results.
+        detail = outcome.variables.get("code") or outcome.variables.get("result", "")
+        commands += [variable("sip_verstat", verstat), variable("sip_verstat_detailed", detail)]
+    if outcome.reject is not None:
+        return [*commands, _answer(outcome.reject)]
+    if switch.verifies_actively:
+        commands += _marks(leg, outcome)
+        commands += _pass(switch, leg, received_identity(leg.get), date_of(leg.get))
+        commands.append(Set(EXCLUDED, _excluded(leg, "|p-asserted-identity")))
+    return commands
+
+
+def pass_through(switch: Switch, leg: Leg) -> list[Command]:
+    """Have the Identity fields that came with a call leave with it: each once, in order, unharmed.
+
+    On a leg that came, for all legs that will be made for it; on one that leaves, for itself.
+    """
+    if leg.get("direction") == "outbound":
+        return _pass(switch, leg, identity_of(leg), leg.get(DATE) or date_of(leg.partner))
+    return _pass(switch, leg, received_identity(leg.get), date_of(leg.get))
+
+
+def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Command]:
+    """Decide and sign the call of a leg that leaves, or give it up; on any other, arrange for that.
+
+    A leg is signed once, however often this runs for it.
+
+    Args:
+        switch: the services.
+        leg: the leg.
+        application: what FreeSWITCH has to run on a leg that leaves to have this done.
+    """
+    if not _leaves(leg):
+        return _arrange(switch, leg, application)
+    if leg.get(f"{SIGNING}signed_at") or leg.get(f"{SIGNING}skip"):
+        return []
+    if (leg.get("chan_name") or leg.get("channel_name") or "").startswith("loopback/"):
+        return []  # it becomes no INVITE
+    seen: list[CallMessage] = []
+
+    def read() -> CallMessage:
+        seen.append(leaving(leg, switch.services.plan))
+        return seen[0]
+
+    outcome = switch.sign(read)
+    commands: list[Command] = _publish(SIGNING, outcome.variables)
+    for message in seen:
+        commands += [variable(SOURCE, message.source)] if message.source else []
+        commands += [variable(ACCOUNT, message.user)] if message.user else []
+    if outcome.reject is not None:
+        return [*commands, _give_up(outcome.reject)]
+    if not switch.signs_actively:
+        return commands
+    return [*commands, *_unmarked(leg, outcome), *_attached(switch, leg, outcome)]
+
+
+def survive(switch: Switch, leg: Leg, name: str, exc: BaseException) -> list[Command]:
+    """What the declared mode wants done where a function itself failed; the log says that it did.
+
+    Args:
+        switch: the services.
+        leg: the leg it was run for.
+        name: of the function.
+        exc: what happened.
+    """
+    message = None
+    with suppress(BaseException):  # it may be what failed
+        message = leaving(leg, switch.services.plan) if name == "sign" else incoming(leg)
+    outcome = switch.fault(name, exc, message)
+    if outcome.reject is not None:
+        return [_give_up(outcome.reject) if _leaves(leg) else _answer(outcome.reject)]
+    return list(_marks(leg, outcome)) if name == "verify" and switch.verifies_actively else []
+
+
+def _leaves(leg: Leg) -> bool:
+    # mod_sofia sets it when it makes the INVITE: a leg that was sent may run the dialplan, too, transferred.
+    return leg.get("direction") == "outbound" and not leg.get("sip_outgoing_contact_uri")
+
+
+def _attached(switch: Switch, leg: Leg, outcome: Outcome) -> list[Command]:
+    """The leg's Identity fields with ours, and its Date; for its first INVITE and no later one."""
+    fields = list(identity_of(leg))
+    date = None if is_continued(leg) else leg.get(DATE) or date_of(leg.partner)
+    variables, size = fit(switch, leg, outcome.variables, fields)
+    for action in attach(variables):
+        if isinstance(action, AddHeader):
+            if action.name == "Date":
+                date = action.value
+            else:
+                fields.append(action.value)
+        elif isinstance(action, RemoveHeader) and action.index is not None:
+            del fields[action.index]
+    commands: list[Command] = [*size, *_pass(switch, leg, fields, date, compact="header_name" in variables)]
+    if fields:
+        commands += [Set(f"{ANSWERED}_1", f"set {EXCLUDED}={_excluded(leg)}"), Set(f"{ANSWERED}_2", f"unset {DATE}")]
+    return commands
+
+
+def _arrange(switch: Switch, leg: Leg, application: str) -> list[Command]:
+    """On the leg that came: refuse whom the policy refuses, in its words; have the others' legs signed."""
+    # A call from outside that passed is not judged by its source: it may be sent on by a number of ours.
+    if leg.get(RESULT) != PASSED:
+        outcome = switch.admit(lambda: leaving(leg, switch.services.plan))
+        if outcome.reject is not None:
+            return [*_publish(SIGNING, outcome.variables), _answer(outcome.reject)]
+    names = _cleared(leg, "effective_caller_id_name", "effective_caller_id_number") if switch.signs_actively else ()
+    return [*names, Export(HOOK, application)]
+
+
+def _unmarked(leg: Leg, outcome: Outcome) -> Iterator[Command]:
+    """Take verstat out of what leaves: a customer's, and that of our own verifier, which is for the inside."""
+    for action in outcome.actions:
+        if not isinstance(action, StripVerstat):
+            continue
+        if action.name == CallerHeader.ASSERTED.value:
+            yield from set_fields(leg, ASSERTED, [harmless(strip_verstat(value)) for value in fields_of(leg, ASSERTED)])
+        names = FROM_VARIABLES if action.name == CallerHeader.FROM.value else (f"sip_h_{action.name}",)
+        for name in names:
+            if action.name != CallerHeader.ASSERTED.value and (value := leg.get(name)):
+                yield variable(name, strip_verstat(value))
+    if cleared := list(_cleared(leg, "sip_from_display")):
+        # The name is in a Remote-Party-ID, too, where it cannot be changed any more.
+        yield from [*cleared, Set("sip_cid_type", "none")]
+
+
+def _pass(
+    switch: Switch, leg: Leg, identity: Iterable[str], date: str | None, *, compact: bool = False
+) -> list[Command]:
+    values = list(identity)
+    name = IdentityName.COMPACT if compact else IdentityName(switch.services.settings.freeswitch.identity_name)
+    commands, unsendable = set_identity(leg, values, name)
+    if unsendable:
+        switch.warn(
+            "identity_not_passed",
+            "shaken: an Identity header was not passed on, because it holds bytes that are no text",
+        )
+    # FreeSWITCH sends no Date of its own. RFC 8224 §6.2: a compact PASSporT is checked against it.
+    wanted = date or "" if values or is_continued(leg) else leg.get(DATE) or ""
+    if wanted != (leg.get(DATE) or ""):
+        return [*commands, variable(DATE, wanted)]
+    return list(commands)
+
+
+def _excluded(leg: Leg, more: str = "") -> str:
+    """The expression for `EXCLUDED`, beside what the operator has there."""
+    theirs = leg.get(EXCLUDED)
+    ours = f"(?i)^sip_h_(identity|y{more})"
+    return ours if not theirs or theirs == ours else f"({theirs})|{ours}"
+
+
+def _publish(prefix: str, variables: Mapping[str, str]) -> list[Command]:
+    return [variable(prefix + name, value) for name, value in variables.items() if name not in _SECRET]
+
+
+def _give_up(reject: Reject) -> HangUp:
+    other = _CAUSES[503] if reject.status >= 500 else _CAUSES[403]  # a fault of ours, or the caller's
+    return HangUp(_CAUSES.get(reject.status, other))
+
+
+def _answer(reject: Reject) -> Answer:
+    return Answer(reject.status, harmless(reject.phrase), tuple(map(harmless, reject.reasons)))
+
+
+def _marks(leg: Leg, outcome: Outcome) -> Iterator[Command]:
+    """The caller's identity, marked, for the legs that will be made; foreign verstat out."""
+    asserted = [
+        action.value
+        for action in outcome.actions
+        if action == AddHeader(CallerHeader.ASSERTED.value, getattr(action, "value", ""))
+    ]
+    if asserted or leg.get("sip_i_p_asserted_identity") or leg.get("sip_P-Asserted-Identity"):
+        yield from set_fields(leg, ASSERTED, [text for value in asserted if (text := harmless(value))])
+        # FreeSWITCH would put one of its own beside it, or a Remote-Party-ID, which has no verstat. Exported,
+        # because it is not copied to legs that leave by a gateway.
+        yield Export("sip_cid_type", "none")
+    for action in outcome.actions:
+        if isinstance(action, AddHeader) and action.name == CallerHeader.FROM.value:
+            yield from _mark_from(action.value)
+        elif isinstance(action, StripVerstat) and action.name in NAMING:
+            variable_name = f"sip_h_{action.name}"
+            if value := leg.get(variable_name):
+                yield variable(variable_name, strip_verstat(value))
+    yield from _cleared(leg, "effective_caller_id_name", "effective_caller_id_number")
+
+
+def _cleared(leg: Leg, name: str, number: str | None = None) -> Iterator[Command]:
+    """Take out what a stranger wrote into the user part, of which FreeSWITCH makes number and name.
+
+    It undoes percent-escapes there, and writes the name as it is: ``%0d%0a`` is a header field of the
+    stranger's choice in the INVITE that leaves, verstat among them (tried).
+    """
+    for variable_name, source in ((name, "caller_id_name"), (number, "caller_id_number")):
+        text = leg.get(source) or ""
+        if variable_name and (cleared := strip_verstat(harmless(text))) != text:
+            yield variable(variable_name, cleared)
+
+
+def _mark_from(value: str) -> Iterator[Command]:
+    try:
+        yield Export("sip_from_uri", harmless(NameAddr.parse(value).uri))
+    except SipSyntaxError:
+        return

@@ -1,0 +1,98 @@
+"""One leg of a call: what can be asked of it, and what may be done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+_UNSENDABLE: Final = str.maketrans({"\r": " ", "\n": " ", "\x00": None})
+
+
+class Leg(Protocol):
+    """The channel variables of a leg, and of the one it was made for."""
+
+    def get(self, name: str) -> str | None:
+        """A channel variable; None where it is not set."""
+
+    def partner(self, name: str) -> str | None:
+        """A variable of the leg that this one was made for; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedLeg:
+    """A leg whose variables were all read at once."""
+
+    own: Mapping[str, str]
+    other: Mapping[str, str]
+
+    def get(self, name: str) -> str | None:
+        """See `Leg.get`."""
+        return self.own.get(name)
+
+    def partner(self, name: str) -> str | None:
+        """See `Leg.partner`."""
+        return self.other.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Set a channel variable; an empty value takes it away."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Set a variable on the legs that will be made for this one, and not on this one."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the INVITE of this leg with a failure."""
+
+    status: int
+    phrase: str
+    reasons: tuple[str, ...] = ()
+    """Values of Reason header fields, one each."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Give up a leg that has not been sent yet; FreeSWITCH makes an answer from the cause."""
+
+    cause: str
+
+
+Command = Set | Export | Answer | HangUp
+
+
+def sendable(value: str) -> str | None:
+    """A value without line breaks and NUL; None where it holds bytes that are no text.
+
+    A line break in a channel variable would be one in the INVITE (FreeSWITCH writes what it has).
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value.translate(_UNSENDABLE)
+
+
+def harmless(value: str) -> str:
+    """Text from anywhere that means nothing to FreeSWITCH, wherever a dialplan may put it.
+
+    A dialplan that names a variable has its value expanded once more: ``${system(…)}`` in a name that
+    a stranger signed would be executed (tried). FreeSWITCH itself writes ``%`` for ``$`` in what it
+    takes from a caller.
+    """
+    return (sendable(value) or "").replace("$", "%")
+
+
+def variable(name: str, value: str) -> Set:
+    """A `Set` of text from anywhere, made `harmless`."""
+    return Set(name, harmless(value))

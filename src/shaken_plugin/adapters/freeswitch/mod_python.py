@@ -1,0 +1,242 @@
+"""The adapter inside FreeSWITCH, by mod_python3.
+
+mod_python3 loads the script anew at every call, so that nothing can be kept in it; what has to
+last is here. It runs scripts on threads with 240 KiB of stack and a recursion limit of 240
+(measured); so the work is done by threads of our own, with as much stack as Python is used to, and
+a call waits for it, for a bounded time. What escapes a script would only be logged by the switch,
+and a long text would end it: nothing escapes from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from shaken_plugin.adapters.freeswitch import functions
+from shaken_plugin.adapters.freeswitch.leg import Answer, Command, Export, HangUp, Leg, Set
+from shaken_plugin.ports import Severity
+from shaken_plugin.runtime.inline import download_inline
+from shaken_plugin.switch import Switch
+from shaken_plugin.switch.process import load
+from shaken_plugin.telemetry import clean
+
+STACK: Final = 1024 * 1024
+"""Bytes of stack for the threads that do the work."""
+
+SPARE: Final = 8
+"""Threads beside those that may wait for a certificate."""
+
+MAX_CALLS: Final = 256
+"""Most calls that wait for the work; further ones go on at once, in the declared mode."""
+
+PATIENCE: Final = 2.0
+"""Seconds a call gives the work, beyond the time it may wait for a certificate."""
+
+_LEVELS: Final = {
+    Severity.DEBUG: "debug",
+    Severity.INFO: "info",
+    Severity.WARNING: "warning",
+    Severity.ERROR: "err",
+}
+
+
+class FreeSwitchObserver:
+    """A `ports.Observer` on FreeSWITCH's log, with counters of its own."""
+
+    def __init__(self, freeswitch: Any) -> None:
+        self._freeswitch = freeswitch
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+
+    def log(self, severity: Severity, text: str) -> None:
+        """See `ports.Observer.log`."""
+        self._freeswitch.consoleLog(_LEVELS[severity], clean(text) + "\n")
+
+    def count(self, name: str) -> None:
+        """See `ports.Observer.count`."""
+        with self._lock:
+            self.counts[name] += 1
+
+
+class SessionLeg:
+    """A `Leg` on a session of mod_python3."""
+
+    def __init__(self, freeswitch: Any, session: Any) -> None:
+        self._freeswitch = freeswitch
+        self._session = session
+        self._partner: str | None = None
+
+    def get(self, name: str) -> str | None:
+        """See `Leg.get`."""
+        value: str | None = self._session.getVariable(name)
+        return value
+
+    def partner(self, name: str) -> str | None:
+        """See `Leg.partner`."""
+        if self._partner is None:
+            self._partner = self.get("originating_leg_uuid") or ""
+        if not self._partner:
+            return None
+        answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
+        return None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
+
+
+class ModPython:
+    """What one FreeSWITCH process keeps: the switch, its threads, its counters.
+
+    Args:
+        freeswitch: the switch's own module.
+        path: the settings file, by default from ``SHAKEN_SETTINGS``.
+        switch: instead of the process's own, for tests.
+    """
+
+    def __init__(self, freeswitch: Any, path: Path | None = None, switch: Switch | None = None) -> None:
+        self._freeswitch = freeswitch
+        self.observer = FreeSwitchObserver(freeswitch)
+        self.switch = switch or load(lambda: self.observer, path, download_inline)
+        self._places = threading.BoundedSemaphore(MAX_CALLS)
+        self._workers = _workers(SPARE + self.switch.services.settings.verification.max_waiting)
+
+    def run(self, name: str, session: Any, work: Callable[[Switch, Leg], list[Command]]) -> None:
+        """Run one of the `functions` for a session, and do what it says.
+
+        Never raises: the call goes on as the declared mode has it, and the log says what happened.
+        """
+        leg = SessionLeg(self._freeswitch, session)
+        try:
+            self._do(session, leg, self._worked(leg, work))
+        except BaseException as exc:
+            try:
+                self._do(session, leg, functions.survive(self.switch, leg, name, exc))
+            except BaseException as worse:
+                self.switch.fault(name, worse)
+
+    def _worked(self, leg: Leg, work: Callable[[Switch, Leg], list[Command]]) -> list[Command]:
+        """What the work says, in bounded time; work that nobody waits for any more is not begun.
+
+        Raises:
+            TimeoutError: there was none in time.
+        """
+        if not self._places.acquire(blocking=False):
+            raise TimeoutError("too many calls wait for a thread")
+        try:
+            future = self._workers.submit(work, self.switch, leg)
+            try:
+                return future.result(PATIENCE + self.switch.services.settings.verification.wait)
+            finally:
+                future.cancel()
+        finally:
+            self._places.release()
+
+    def _do(self, session: Any, leg: Leg, commands: Sequence[Command]) -> None:
+        for command in commands:
+            # By setVariable: what session.execute is given, FreeSWITCH expands (${…} runs commands).
+            if isinstance(command, Set):
+                session.setVariable(command.name, command.value)
+            elif isinstance(command, Export):
+                self._export(session, leg, command)
+            elif isinstance(command, Answer):
+                if command.reasons:
+                    session.setVariable("sip_reason", ", ".join(command.reasons))
+                session.execute("respond", f"{command.status} {command.phrase.replace('$', '')}")
+            elif isinstance(command, HangUp):
+                session.hangup(command.cause)
+
+    def _export(self, session: Any, leg: Leg, command: Export) -> None:
+        """As the application ``export`` would with ``nolocal:``, but without expanding the value."""
+        name = f"nolocal:{command.name}"
+        session.setVariable(name, command.value)
+        exported = leg.get("export_vars") or ""
+        if name not in exported.split(","):
+            session.setVariable("export_vars", f"{exported},{name}" if exported else name)
+
+    def status(self) -> str:
+        """The counters, as JSON."""
+        return json.dumps(dict(sorted(self.observer.counts.items())))
+
+    def reload(self) -> str:
+        """Take the settings that are in force; the log says what came of it."""
+        self.switch = load(lambda: self.observer)
+        return "+OK settings were read again, see the log"
+
+
+def _workers(number: int) -> ThreadPoolExecutor:
+    """Threads with a stack of `STACK`, all of them begun."""
+    before = threading.stack_size(STACK)
+    try:
+        pool = ThreadPoolExecutor(number, thread_name_prefix="shaken")
+        gate = threading.Barrier(number + 1)
+        for _ in range(number):
+            pool.submit(gate.wait, 10)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            gate.wait(10)
+        return pool
+    finally:
+        threading.stack_size(before)
+
+
+class Script:
+    """What the script calls, whatever state things are in.
+
+    Args:
+        freeswitch: the switch's own module.
+    """
+
+    process: ModPython | None = None
+    _lock = threading.Lock()
+    _refused_at = float("-inf")
+
+    def __init__(self, freeswitch: Any) -> None:
+        self._freeswitch = freeswitch
+
+    def sign(self, session: Any) -> None:
+        """See `functions.sign`."""
+        self._run("sign", session, functions.sign)
+
+    def verify(self, session: Any) -> None:
+        """See `functions.verify`."""
+        self._run("verify", session, functions.verify)
+
+    def pass_through(self, session: Any) -> None:
+        """See `functions.pass_through`."""
+        self._run("pass_through", session, functions.pass_through)
+
+    def warm_up(self) -> None:
+        """Load everything when FreeSWITCH starts, and not in the first call."""
+        self._started()
+
+    def command(self, words: str) -> str:
+        """The API command ``python shaken …``: ``status`` or ``reload``."""
+        try:
+            process = self._started()
+            if process is None:
+                return "-ERR the settings are refused, see the log"
+            if words.strip() == "reload":
+                return process.reload()
+            return process.status()
+        except BaseException as exc:
+            return f"-ERR {type(exc).__name__}"
+
+    def _run(self, name: str, session: Any, work: Callable[[Switch, Leg], list[Command]]) -> None:
+        process = self._started()
+        if process is not None:
+            process.run(name, session, work)
+
+    def _started(self) -> ModPython | None:
+        with Script._lock:
+            if Script.process is None and time.monotonic() - Script._refused_at > 10:
+                try:
+                    Script.process = ModPython(self._freeswitch)
+                except BaseException as exc:
+                    # Said every ten seconds at most, while calls go on unsigned and unverified.
+                    Script._refused_at = time.monotonic()
+                    text = f"shaken: not started, calls go on unsigned and unverified: {exc}"
+                    self._freeswitch.consoleLog("err", clean(text) + "\n")
+            return Script.process

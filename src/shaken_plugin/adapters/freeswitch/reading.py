@@ -1,0 +1,268 @@
+"""A leg of a call as a `CallMessage`.
+
+The variables are those that mod_sofia sets. Most header fields of an INVITE that came are there
+only with the profile's ``parse-all-invite-headers``; without it, what stands in its place is less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from shaken_plugin.adapters.freeswitch.headers import (
+    ASSERTED,
+    fields_of,
+    identity_of,
+    is_continued,
+    received_identity,
+    values_of,
+)
+from shaken_plugin.adapters.freeswitch.leg import Leg
+from shaken_plugin.core.call import ANONYMOUS_HOST, NAMING, CallerHeader, CallMessage, is_emergency
+from shaken_plugin.core.sip import NameAddr, Uri, format_date
+from shaken_plugin.core.telephone import DialPlan
+from shaken_plugin.errors import SipSyntaxError
+
+ACCOUNT: Final = "shaken_account"
+"""Variable with the switch account a call is made for, where no leg came that was authenticated."""
+
+SOURCE: Final = "shaken_source"
+"""Variable with the address a call came from, on the legs that were made for it."""
+
+TARGET: Final = "shaken_to"
+"""Variable with the called number, where what is dialled has more in it (a technical prefix)."""
+
+RESULT: Final = "shaken_vs_result"
+PASSED: Final = "passed"
+"""Variable with the result of a verification, on the leg that came, and what it is where it passed."""
+
+_PARTIES: Final = {  # as received, which profiles may leave out; and what mod_sofia always sets
+    CallerHeader.ASSERTED: ("sip_i_p_asserted_identity", "sip_P-Asserted-Identity"),
+    CallerHeader.PREFERRED: ("sip_i_p_preferred_identity", "sip_P-Preferred-Identity"),
+    CallerHeader.REMOTE_PARTY: ("sip_i_remote_party_id", "sip_Remote-Party-ID"),
+}
+
+
+def incoming(leg: Leg) -> CallMessage:
+    """The call of a leg that came."""
+    get = leg.get
+    # A URN has no user part, so sip_req_uri says nothing of it; To is the same in an emergency call.
+    request_uri = get("sip_req_uri") or ""
+    return CallMessage(
+        method="INVITE",
+        request_uri=f"sip:{request_uri}" if "@" in request_uri else get("sip_to_uri") or "",
+        to=get("sip_full_to") or "",
+        callers=_callers(get),
+        call_id=get("sip_call_id") or "",
+        date=date_of(get),
+        identity=received_identity(get),
+        priority=_priority(get),
+        naming={name: lines for name in NAMING if (lines := values_of(get(received_name(name))))},
+        resource_priority=values_of(get("sip_i_resource_priority")),
+        sdp=get("switch_r_sdp") or "",
+        source=get("sip_network_ip"),
+        user=_account(get),
+    )
+
+
+def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
+    """The call of a leg whose INVITE is about to be sent; or that a leg which came asks for.
+
+    Args:
+        leg: the leg.
+        plan: knows the emergency numbers.
+    """
+    get, partner = leg.get, leg.partner
+    dialled = _dialled(leg)
+    source, user = _origin(leg)
+    return CallMessage(
+        method="INVITE",
+        request_uri=_emergency(leg, plan) or get("sip_invite_req_uri") or dialled,
+        to=_to(leg, dialled),
+        callers=_own_callers(leg),
+        call_id=partner("sip_call_id") or get("sip_call_id") or get("uuid") or "",
+        date=None if is_continued(leg) else get("sip_h_Date") or date_of(partner),
+        identity=identity_of(leg),
+        priority=_priority(partner) or _priority(get),
+        naming={name: lines for name in NAMING if (lines := values_of(get(f"sip_h_{name}")))},
+        source=source,
+        user=user,
+        diverting=_diverting(leg),
+    )
+
+
+def _own_callers(leg: Leg) -> dict[CallerHeader, tuple[str, ...]]:
+    """The caller's headers as FreeSWITCH will write them (mod_sofia, sofia_glue_do_invite)."""
+    shown = leg.get("sip_cid_type")
+    number = _address(leg, leg.get("caller_id_number"))
+    asserted = tuple(fields_of(leg, ASSERTED)) + ((number,) if shown == "pid" else ())
+    callers: dict[CallerHeader, tuple[str, ...]] = {CallerHeader.FROM: (_from(leg),)}
+    if asserted:
+        callers[CallerHeader.ASSERTED] = asserted
+    if shown in {None, "rpid"}:
+        callers[CallerHeader.REMOTE_PARTY] = (number,)
+    return callers
+
+
+def _origin(leg: Leg) -> tuple[str | None, str | None]:
+    """The address and the account that a call is made for.
+
+    A leg that was sent has the address of whom it was sent to; what it was made for is kept on it,
+    for legs that are made when it is transferred.
+    """
+    get, partner = leg.get, leg.partner
+    if get("direction") != "outbound":
+        return get("sip_network_ip"), get(ACCOUNT) or _account(get)
+    source, user = get(SOURCE) or partner(SOURCE), get(ACCOUNT) or partner(ACCOUNT)
+    if partner("direction") == "inbound":
+        return source or partner("sip_network_ip"), user or _account(partner)
+    return source, user
+
+
+def date_of(get: Callable[[str], str | None]) -> str | None:
+    """The Date of an INVITE that came, in the words of RFC 3261 §20.17; None where it had none."""
+    if written := get("sip_i_date"):
+        return written
+    try:
+        return format_date(int(get("sip_date_epoch_time") or ""))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def received_name(header: str) -> str:
+    """The variable with the fields of a header that sofia does not know by name."""
+    return f"sip_i_{header.lower().replace('-', '_')}"
+
+
+def _account(get: Callable[[str], str | None]) -> str | None:
+    """The account FreeSWITCH has authenticated; ``sip_from_user`` is merely claimed."""
+    return get("user_name") if get("sip_authorized") == "true" else None
+
+
+def _callers(get: Callable[[str], str | None]) -> dict[CallerHeader, tuple[str, ...]]:
+    callers: dict[CallerHeader, tuple[str, ...]] = {}
+    if lines := values_of(get("sip_full_from")):
+        callers[CallerHeader.FROM] = lines
+    for header, (full, short) in _PARTIES.items():
+        if user := get(short):
+            written = user if "<" in user or ":" in user else f"<sip:{user}{'' if '@' in user else '@invalid'}>"
+            callers[header] = _of_one_user(values_of(get(full))) or (written,)
+    return callers
+
+
+def _of_one_user(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of several values, and those of the same user (a sip: and a tel: URI, RFC 3325 §9.1).
+
+    An unknown header ``P_Asserted-Identity`` fills the same variable, behind the real one (tried).
+    """
+    return lines[:1] + tuple(line for line in lines[1:] if _user(line) == _user(lines[0]) is not None)
+
+
+def _user(line: str) -> str | None:
+    try:
+        return Uri.parse(NameAddr.parse(line).uri).user or None
+    except SipSyntaxError:
+        return None
+
+
+def _dialled(leg: Leg) -> str:
+    """The URI that is dialled."""
+    if number := leg.get(TARGET) or leg.partner(TARGET):
+        return f"sip:{number}@invalid"
+    return _uri(leg.get("sip_destination_url") or (leg.get("destination_number") or "").partition("^")[0])
+
+
+def _came(leg: Leg) -> Callable[[str], str | None] | None:
+    """The variables of the leg that came, from which this one is made or which it is; None where none came."""
+    if leg.get("direction") != "outbound":
+        return leg.get
+    return leg.partner if leg.partner("direction") == "inbound" else None
+
+
+def _diverting(leg: Leg) -> str:
+    """Whom a call was for that is sent on to somebody else; empty where that may not be vouched for.
+
+    That is whom the INVITE that came was addressed to by its Request-URI, not by To, in which its sender
+    may name anybody. And the call has passed verification: a div on top of a PASSporT that nobody checked
+    would have us swear to a stranger's forgery.
+    """
+    came = _came(leg)
+    if came is None or leg.get("direction") != "outbound" or came(RESULT) != PASSED:
+        return ""
+    request_uri = came("sip_req_uri") or ""
+    return _bracketed(request_uri) if "@" in request_uri else ""
+
+
+def _emergency(leg: Leg, plan: DialPlan) -> str | None:
+    """The URI of an emergency call that came: where it leaves the dialplan may have put a number in its place."""
+    came = _came(leg)
+    if came is None:
+        return None
+    request_uri = _uri(came("sip_req_uri") or came("destination_number") or "")
+    to = came("sip_i_to") or came("sip_full_to") or _bracketed(came("sip_to_uri") or "")
+    if is_emergency(request_uri, "", "", plan):
+        return request_uri
+    if is_emergency("", to, "", plan):
+        return to.strip().rpartition("<")[2].partition(">")[0]
+    return None
+
+
+def _priority(get: Callable[[str], str | None]) -> str:
+    return get("sip_i_priority") or get("sip_priority") or ""
+
+
+TO_VARIABLES: Final = ("sip_invite_full_to", "sip_force_full_to", "sip_handle_full_to", "sip_invite_to_uri")
+"""Variables that decide To, the first of them that is set."""
+
+
+def _to(leg: Leg, dialled: str) -> str:
+    """The To header: as what is dialled, or what stands behind ``^`` there.
+
+    FreeSWITCH keeps that part for legs to a gateway only; for others `TARGET` can say it.
+    """
+    if not (leg.get(TARGET) or leg.partner(TARGET)):
+        for name in TO_VARIABLES:
+            if value := leg.get(name):
+                return value if "<" in value else f"<{_uri(value)}>"
+        if shown := (leg.get("destination_number") or "").partition("^")[2]:
+            return f"<{_uri(shown)}>"
+    return f"<{dialled}>"
+
+
+def _uri(text: str) -> str:
+    """What is dialled as a URI; where only the number matters, of no host."""
+    scheme = text.partition(":")[0].lower()
+    if scheme in {"tel", "urn"}:
+        return text
+    if scheme not in {"sip", "sips"}:
+        text = f"sip:{text}"
+    return text if "@" in text else f"{text}@invalid"
+
+
+FROM_VARIABLES: Final = (
+    "sip_invite_full_from",
+    "sip_force_full_from",
+    "sip_handle_full_from",
+    "sip_invite_from_uri",
+    "sip_from_uri",
+)
+"""Variables that decide From, the first of them that is set."""
+
+
+def _from(leg: Leg) -> str:
+    for name in FROM_VARIABLES:
+        if value := leg.get(name):
+            return value if "<" in value or "full" in name else _bracketed(value)
+    return _address(leg, leg.get("caller_id_number"))
+
+
+def _bracketed(uri: str) -> str:
+    return uri and f"<{uri if uri.lower().startswith(('sip:', 'sips:')) else f'sip:{uri}'}>"
+
+
+def _address(leg: Leg, number: str | None) -> str:
+    """The address FreeSWITCH makes of a caller's number; of one that is withheld, as RFC 3323 §4.1.1.3 has it."""
+    if (number or "").lower() == "anonymous":
+        return f"<sip:anonymous@{ANONYMOUS_HOST}>"
+    host = leg.get("sip_invite_domain") or leg.get("sip_local_network_addr") or "invalid"
+    return f"<sip:{number}@{host}>" if number else f"<sip:{host}>"

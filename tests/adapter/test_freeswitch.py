@@ -1,0 +1,695 @@
+"""The FreeSWITCH adapter on the shipped stand-in for the switch's module: what it reads, sets and answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+
+from shaken_plugin import runtime
+from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
+from shaken_plugin.adapters.freeswitch import mod_python, size
+from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
+from shaken_plugin.adapters.freeswitch.leg import MappedLeg
+from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
+from shaken_plugin.adapters.freeswitch.reading import leaving
+from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.core.call import is_emergency
+from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.passport import Passport
+from shaken_plugin.lab.pki import Authority, Defect
+from shaken_plugin.lab.provider import Provider
+from shaken_plugin.switch import Switch
+from shaken_plugin.switch.process import Process
+from tests.adapter.test_kamailio import Bench, Clock, invite
+from tests.conftest import NOW
+
+CUSTOMER, STRANGER, BANNED = "127.0.0.2", "127.0.0.4", "127.0.0.6"
+OWN, CALLED = "+12155551212", "+12025550143"
+PLAN = dial_plan("US")
+OTHER = "eyJhIjoxfQ.eyJiIjoyfQ.c2ln"
+SCRIPT = Path(__file__).parents[2] / "freeswitch" / "scripts" / "shaken.py"
+
+
+class Pbx:
+    """A process with the script, on a provider's settings."""
+
+    def __init__(self, bench: Bench, source: str = CUSTOMER) -> None:
+        self.freeswitch = FakeFreeSwitch(source)
+        numbers = itertools.count()
+        self.process = ModPython.__new__(ModPython)
+        observer = mod_python.FreeSwitchObserver(self.freeswitch)
+        switch = Switch(bench.services, observer, bench.clock, lambda: f"00000000-0000-4000-8000-{next(numbers):012}")
+        self.process.__init__(self.freeswitch, switch=switch)  # type: ignore[misc]  # the observer has to be the same
+        self.process.observer = observer
+        Script.process = self.process
+        self.script = self._script()
+
+    def _script(self) -> ModuleType:
+        sys.modules["freeswitch"] = cast("ModuleType", self.freeswitch)
+        spec = util.spec_from_file_location("shaken", SCRIPT)
+        assert spec is not None
+        assert spec.loader is not None
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def run(self, session: FakeSession, function: str) -> None:
+        getattr(self.script, function)(session, "")
+
+    def arrive(self, message: bytes, function: str | None = None) -> FakeSession:
+        session = self.freeswitch.arrive(message)
+        if function:
+            self.run(session, function)
+        return session
+
+    def leave(self, partner: FakeSession | None, number: str = CALLED, **variables: str) -> FakeSession:
+        return self.freeswitch.leave(partner, number, self.run, variables)
+
+    def sign(self, message: bytes, number: str = CALLED, **variables: str) -> FakeSession:
+        """The leg that leaves, signed by the gateway's hook."""
+        variables.setdefault("execute_on_originate_shaken", "python shaken::sign")
+        return self.leave(self.arrive(message), number, **variables)
+
+    def log(self) -> str:
+        return "\n".join(text for _, text in self.freeswitch.logged)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, authority: Authority) -> Bench:
+    return Bench(tmp_path, authority)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    yield
+    Script.process, Script._refused_at = None, float("-inf")
+    Process.switch = Process.observer = None
+    sys.modules.pop("freeswitch", None)
+
+
+def claims(value: str) -> dict[str, object]:
+    return dict(Passport.parse(IdentityHeader.parse(value).digest).claims)
+
+
+def with_identity(*values: str, name: str = "Identity", **parts: Any) -> bytes:
+    return invite(*(f"{name}: {value}".encode() for value in values), **parts)
+
+
+# --- Signing ----------------------------------------------------------------------------------
+
+
+def test_a_leg_that_leaves_carries_one_identity_and_a_date(bench: Bench) -> None:
+    leg = Pbx(bench).sign(invite())
+    (value,) = leg.sent("Identity")
+    assert claims(value)["attest"] == "A"
+    assert claims(value)["orig"] == {"tn": OWN[1:]}
+    assert claims(value)["dest"] == {"tn": [CALLED[1:]]}
+    assert leg.sent("Date") == ["Wed, 18 Nov 2026 11:06:40 GMT"]
+    assert (leg.getVariable("shaken_as_level"), leg.getVariable("shaken_as_customer")) == ("A", "acme")
+    assert not any(value in text for text in map(leg.getVariable, ["shaken_as_identity"]) if text)
+
+
+def test_a_leg_for_which_it_runs_twice_carries_one_identity(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    pbx.freeswitch.global_variables["execute_on_originate_everywhere"] = "python shaken::sign"
+    leg = pbx.sign(invite())
+    assert len(leg.sent("Identity")) == 1
+    assert json.loads(pbx.process.status())["signed_a"] == 1
+
+
+def test_what_is_signed_is_what_leaves(bench: Bench) -> None:
+    leg = Pbx(bench).sign(invite(number="+14155550100"), caller_id_number="%2B12155551213")
+    (value,) = leg.sent("Identity")
+    assert claims(value)["orig"] == {"tn": "12155551213"}
+
+
+def test_every_route_that_is_tried_is_signed(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    partner = pbx.arrive(invite())
+    hook = "python shaken::sign"
+    legs = [pbx.leave(partner, number, execute_on_originate_shaken=hook) for number in (CALLED, "%2B12025550144")]
+    assert [claims(leg.sent("Identity")[0])["dest"] for leg in legs] == [
+        {"tn": ["12025550143"]},
+        {"tn": ["12025550144"]},
+    ]
+
+
+def test_a_technical_prefix_is_not_signed(bench: Bench) -> None:
+    leg = Pbx(bench).sign(invite(), f"9911%23{CALLED}", shaken_to=CALLED)
+    assert claims(leg.sent("Identity")[0])["dest"] == {"tn": [CALLED[1:]]}
+
+
+def test_a_call_without_a_leg_that_came_is_its_accounts(bench: Bench) -> None:
+    policy = {
+        "customers": [
+            {"id": "acme", "name": "Acme", "state": "verified", "trunks": [{"id": "t", "users": ["dialler"]}]}
+        ],
+        "rights": [{"customer": "acme", "basis": "assigned", "numbers": [OWN]}],
+    }
+    bench.configure(policy=policy)
+    pbx = Pbx(bench)
+    leg = pbx.leave(
+        None,
+        caller_id_number=OWN,
+        shaken_account="dialler",
+        execute_on_originate_shaken="python shaken::sign",
+    )
+    assert claims(leg.sent("Identity")[0])["attest"] == "A"
+
+
+def test_an_account_is_believed_only_where_the_switch_checked_it(bench: Bench) -> None:
+    policy = {
+        "customers": [{"id": "acme", "name": "Acme", "state": "verified", "trunks": [{"id": "t", "users": ["desk"]}]}],
+        "rights": [{"customer": "acme", "basis": "assigned", "numbers": [OWN]}],
+    }
+    bench.configure(policy=policy)
+    for authorized, level in (("true", "A"), ("false", None)):
+        pbx = Pbx(bench, STRANGER)
+        partner = pbx.arrive(invite())
+        partner.put("user_name", "desk")
+        partner.put("sip_authorized", authorized)
+        leg = pbx.leave(partner, execute_on_originate_shaken="python shaken::sign")
+        assert [claims(value).get("attest") for value in leg.sent("Identity")] == ([level] if level else [])
+
+
+def test_on_the_leg_that_came_it_arranges_for_those_that_leave(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    partner = pbx.arrive(invite(), "sign")
+    assert partner.answered is None
+    assert json.loads(pbx.process.status()) == {}  # nothing is counted twice
+    assert len(pbx.leave(partner).sent("Identity")) == 1
+    pbx.run(partner, "sign")
+    assert (partner.getVariable("export_vars") or "").count("execute_on_originate_shaken") == 1
+
+
+def test_what_was_exported_before_stays_exported(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    partner = pbx.arrive(invite())
+    partner.put("export_vars", "mine")
+    partner.put("mine", "1")
+    pbx.run(partner, "sign")
+    assert pbx.leave(partner).getVariable("mine") == "1"
+
+
+def test_a_refused_call_is_answered_in_the_words_of_the_policy(bench: Bench) -> None:
+    pbx = Pbx(bench, BANNED)
+    partner = pbx.arrive(invite(), "sign")
+    assert partner.answered == "403 Caller ID Not Authorised"
+    assert json.loads(pbx.process.status())["refused"] == 1
+
+
+def test_a_refused_leg_is_given_up_before_its_invite_and_never_as_a_603(bench: Bench) -> None:
+    pbx = Pbx(bench, BANNED)
+    leg = pbx.sign(invite())
+    assert leg.cause == "OUTGOING_CALL_BARRED"
+
+
+def test_an_emergency_call_is_never_refused(bench: Bench) -> None:
+    pbx = Pbx(bench, BANNED)
+    message = invite(to="<sip:911@b.example>", ruri="sip:911@b.example")
+    partner = pbx.arrive(message, "sign")
+    assert partner.answered is None
+    leg = pbx.leave(partner, "911")
+    assert leg.cause is None
+
+
+def test_in_observe_mode_nothing_changes_on_the_wire(bench: Bench) -> None:
+    bench.configure(signing={"mode": "observe"}, verification={"mode": "observe"})
+    pbx = Pbx(bench)
+    message = with_identity(f"{OTHER};info=<https://a.example/1>;alg=ES256;ppt=shaken;x=1")
+    plain = pbx.leave(pbx.arrive(message)).invite()
+    signed = pbx.sign(message)
+    assert signed.invite() == plain
+    assert signed.getVariable("shaken_as_skip") is not None
+    verified = pbx.arrive(message, "verify")
+    assert verified.getVariable("shaken_vs_result") is not None
+    assert pbx.leave(verified).invite() == plain
+
+
+def test_a_call_that_is_signed_already_keeps_its_header_once_and_unharmed(bench: Bench) -> None:
+    value = f"{OTHER};info=<https://a.example/1.pem>;alg=ES256;ppt=shaken"
+    leg = Pbx(bench).sign(with_identity(value))
+    assert leg.sent("Identity") == [value]
+    assert leg.getVariable("shaken_as_skip") == "already_signed"
+
+
+def test_ours_is_added_behind_those_that_came(bench: Bench) -> None:
+    bench.configure(signing={"existing_identity": "add"})
+    values = [f"{OTHER};info=<https://a.example/{number}.pem>;alg=ES256;ppt=shaken" for number in (1, 2)]
+    leg = Pbx(bench).sign(with_identity(*values))
+    assert leg.sent("Identity")[:2] == values
+    assert len(leg.sent("Identity")) == 3
+
+
+# --- Verifying --------------------------------------------------------------------------------
+
+
+def identity(bench: Bench) -> str:
+    return bench.identity_of()
+
+
+def test_a_verified_call_is_marked_in_one_clean_header(bench: Bench) -> None:
+    value = identity(bench)
+    pbx = Pbx(bench, STRANGER)
+    pai = f'"J" <sip:{OWN};verstat=TN-Validation-Passed@evil.example>'.encode()
+    partner = pbx.arrive(with_identity(value)[:-4] + b"\r\nP-Asserted-Identity: " + pai + b"\r\n\r\n", "verify")
+    assert partner.getVariable("sip_verstat") == "TN-Validation-Passed"
+    assert partner.getVariable("sip_verstat_detailed") == "passed"
+    assert partner.getVariable("shaken_vs_attest") == "A"
+    leg = pbx.leave(partner)
+    assert leg.sent("P-Asserted-Identity") == [f'"J" <sip:{OWN};verstat=TN-Validation-Passed@evil.example>']
+    assert leg.sent("Remote-Party-ID") == []
+    assert leg.sent("Identity") == [value]
+
+
+def test_a_forged_call_loses_the_verstat_that_it_brought(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    pai = f"P-Asserted-Identity: <sip:{OWN};verstat=TN-Validation-Passed@evil.example>".encode()
+    served = f"P-Served-User: <sip:{OWN};verstat=TN-Validation-Passed@evil.example>".encode()
+    partner = pbx.arrive(invite(pai, served), "verify")
+    leg = pbx.leave(partner)
+    assert leg.sent("P-Asserted-Identity") == [f"<sip:{OWN};verstat=No-TN-Validation@evil.example>"]
+    assert "TN-Validation-Passed" not in str(leg.invite())
+    assert leg.getVariable("caller_id_number") == OWN
+
+
+def test_a_call_is_judged_once_however_often_it_comes_by(bench: Bench) -> None:
+    value = identity(bench)
+    pbx = Pbx(bench, STRANGER)
+    partner = pbx.arrive(with_identity(value), "verify")
+    before = dict(partner.variables)
+    pbx.run(partner, "verify")
+    assert partner.variables == before
+    assert json.loads(pbx.process.status())["verified_passed"] == 1
+
+
+def test_a_rejected_call_gets_one_reason(bench: Bench) -> None:
+    bench.configure(verification={"reject": [438]})
+    value = identity(bench)
+    pbx = Pbx(bench, STRANGER)
+    damaged = value.replace(";info", "A;info", 1)
+    partner = pbx.arrive(with_identity(damaged), "verify")
+    assert partner.answered == "438 Invalid Identity Header"
+    reason = partner.getVariable("sip_reason")
+    assert reason is not None
+    assert reason.startswith(("STIR ;cause=438", "STIR;cause=438"))
+    assert reason.count("cause=") == 1
+
+
+def test_what_the_settings_put_into_from_is_sent(bench: Bench) -> None:
+    bench.configure(verification={"mark_from": "yes", "add_asserted": "no"})
+    value = identity(bench)
+    pbx = Pbx(bench, STRANGER)
+    leg = pbx.leave(pbx.arrive(with_identity(value), "verify"))
+    assert leg.sent("From") == [f"sip:{OWN};verstat=TN-Validation-Passed@a.example"]
+    assert leg.sent("P-Asserted-Identity") == []
+
+
+# --- Passing through --------------------------------------------------------------------------
+
+WHOLE = "https://a.example/1.pem"
+
+
+@pytest.mark.parametrize(
+    ("value", "unharmed"),
+    [
+        (f"{OTHER};info=<{WHOLE}>;alg=ES256;ppt=shaken", True),
+        (f'{OTHER};info=<{WHOLE}>;alg=ES256;ppt="shaken"', True),
+        (f"{OTHER};info=<{WHOLE}>;ppt=shaken;x=1;y", True),
+        (f"{OTHER};info=<{WHOLE}>;alg=ES256", True),
+        (f"{OTHER};info=<{WHOLE}>;alg=ES256;x=1;ppt=shaken", False),
+        (f"{OTHER};info=<{WHOLE}?alg=x;v=1>;alg=ES256;ppt=shaken", False),
+        (f"{OTHER} ;info=<{WHOLE}>;alg=ES256;ppt=shaken", False),
+        (f"{OTHER};ppt=shaken;info=<{WHOLE}>", False),
+        (f"{OTHER};info={WHOLE}", False),
+        ("nothing", False),
+    ],
+)
+def test_it_knows_what_the_switch_leaves_alone(value: str, unharmed: bool) -> None:
+    assert passes_unharmed(value) is unharmed
+
+
+@pytest.mark.parametrize("function", ["pass_through", "verify"])
+def test_every_identity_leaves_once_and_in_order(bench: Bench, function: str) -> None:
+    values = [f"{OTHER};info=<https://a.example/{number}.pem>;alg=ES256;ppt=shaken" for number in range(3)]
+    pbx = Pbx(bench, STRANGER)
+    leg = pbx.leave(pbx.arrive(with_identity(*values), function))
+    assert leg.sent("Identity") == values
+    assert leg.sent("Y") == []
+
+
+def test_where_one_would_be_damaged_all_leave_under_the_compact_name(bench: Bench) -> None:
+    values = [f"{OTHER};x=1;info=<{WHOLE}>", f"{OTHER};info=<{WHOLE}>;alg=ES256;ppt=shaken"]
+    pbx = Pbx(bench, STRANGER)
+    leg = pbx.leave(pbx.arrive(with_identity(*values), "pass_through"))
+    assert (leg.sent("Identity"), leg.sent("Y")) == ([], values)
+
+
+@pytest.mark.parametrize(("name", "full", "compact"), [("full", 1, 0), ("compact", 0, 1)])
+def test_the_name_can_be_set(bench: Bench, name: str, full: int, compact: int) -> None:
+    bench.configure(freeswitch={"identity_name": name})
+    pbx = Pbx(bench, STRANGER)
+    leg = pbx.leave(pbx.arrive(with_identity(f"{OTHER};info=<{WHOLE}>;x=1"), "pass_through"))
+    assert (len(leg.sent("Identity")), len(leg.sent("Y"))) == (full, compact)
+
+
+def test_those_under_the_compact_name_are_passed_on_and_verified(bench: Bench) -> None:
+    value = identity(bench)
+    pbx = Pbx(bench, STRANGER)
+    partner = pbx.arrive(with_identity(value, name="y"), "verify")
+    assert partner.getVariable("shaken_vs_result") == "passed"
+    assert pbx.leave(partner).sent("Identity") == [value]
+
+
+def test_the_date_goes_with_them(bench: Bench) -> None:
+    date = b"Date: Wed, 18 Nov 2026 11:06:40 GMT"
+    pbx = Pbx(bench, STRANGER)
+    message = invite(date, f"Identity: {OTHER};info=<{WHOLE}>".encode())
+    assert pbx.leave(pbx.arrive(message, "pass_through")).sent("Date") == [date.decode().partition(": ")[2]]
+
+
+def test_on_a_leg_that_leaves_it_fetches_what_came(bench: Bench) -> None:
+    values = [f"{OTHER};info=<https://a.example/{number}.pem>;alg=ES256;ppt=shaken" for number in range(3)]
+    pbx = Pbx(bench, STRANGER)
+    leg = pbx.leave(pbx.arrive(with_identity(*values)), execute_on_originate_x="python shaken::pass_through")
+    assert leg.sent("Identity") == values
+
+
+# --- Hostile input ----------------------------------------------------------------------------
+
+
+def test_a_line_break_makes_no_header(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    partner = pbx.arrive(invite())
+    partner.put("sip_identity", f"{OTHER};info=<{WHOLE}>\r\nX-Evil: 1\x00")
+    pbx.run(partner, "pass_through")
+    leg = pbx.leave(partner)
+    assert leg.sent("X-Evil") == []
+    assert len(leg.sent("Y")) == 1
+
+
+def test_what_is_no_text_is_dropped_and_said(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    partner = pbx.arrive(with_identity(f"{OTHER};info=<{WHOLE}>")[:-4] + b"\r\nIdentity: \xff;info=<x>\r\n\r\n")
+    pbx.run(partner, "pass_through")
+    assert pbx.leave(partner).sent("Identity") == [f"{OTHER};info=<{WHOLE}>"]
+    assert "was not passed on" in pbx.log()
+
+
+def test_a_value_cannot_pretend_to_be_several(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    partner = pbx.arrive(with_identity(f"a;x=ARRAY::{OTHER}|:b"), "pass_through")
+    assert pbx.leave(partner).sent("Y") == [f"a;x=ARRAY::{OTHER}|:b"]
+
+
+def test_what_fails_is_logged_without_a_word_of_the_call_and_the_call_goes_on(bench: Bench) -> None:
+    pbx = Pbx(bench)
+
+    def fail(name: str) -> str | None:
+        raise ValueError(f"sip:secret@example.com {name}")
+
+    session = pbx.arrive(invite())
+    session.getVariable = fail  # type: ignore[method-assign]  # a switch that fails
+    pbx.run(session, "verify")
+    assert session.answered is None
+    assert "fault" in pbx.log()
+    assert "secret" not in pbx.log()
+
+
+def test_the_declared_mode_holds_where_the_adapter_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.configure(on_fault="refuse")
+    pbx = Pbx(bench)
+    assert bench.services.authentication is not None
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("x")
+
+    monkeypatch.setattr(type(bench.services.authentication), "refuses", fail)
+    assert pbx.arrive(invite(), "sign").answered == "500 Server Internal Error"
+
+
+def test_a_call_waits_for_the_work_a_bounded_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mod_python, "PATIENCE", 0.05)
+    bench.configure(verification={"wait": "0"})
+    pbx = Pbx(bench)
+    over = threading.Event()
+    session = pbx.arrive(invite())
+
+    def work(_switch: Switch, _leg: object) -> list[Any]:
+        over.wait(10)
+        return []
+
+    pbx.process.run("sign", session, work)
+    over.set()
+    assert "TimeoutError" in pbx.log()
+
+
+def test_the_work_is_done_on_a_stack_of_its_own(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    seen: list[str] = []
+    before = threading.stack_size()
+
+    def work(_switch: Switch, _leg: object) -> list[Any]:
+        seen.append(threading.current_thread().name)
+        return []
+
+    pbx.process.run("sign", pbx.arrive(invite()), work)
+    assert seen[0].startswith("shaken")
+    assert threading.stack_size() == before
+
+
+# --- The process ------------------------------------------------------------------------------
+
+
+def test_a_process_starts_from_its_settings_and_takes_new_ones(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAKEN_SETTINGS", str(bench.provider.settings))
+    pbx = Pbx(bench)
+    Script.process = None
+    pbx.script.runtime("")
+    assert "shaken-plugin" in pbx.log()
+    stream: list[str] = []
+
+    class Stream:
+        write = stream.append
+
+    pbx.script.fsapi("na", Stream, None, "status")
+    assert json.loads(stream[-1]) == {}
+    Provider.make(bench.folder, bench.authority, NOW, signing={"mode": "observe"})
+    runtime.apply(bench.provider.settings, NOW)
+    pbx.script.fsapi("na", Stream, None, "reload")
+    assert stream[-1].startswith("+OK")
+    assert "settings reloaded" in pbx.log()
+
+
+def test_refused_settings_are_said_and_calls_go_on(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbx = Pbx(bench)
+    Script.process = None
+    (tmp_path / "bad.yaml").write_text("nonsense: 1\n")
+    monkeypatch.setenv("SHAKEN_SETTINGS", str(tmp_path / "bad.yaml"))
+    leg = pbx.sign(invite())
+    assert leg.sent("Identity") == []
+    assert leg.cause is None
+    assert "calls go on unsigned and unverified" in pbx.log()
+    said = len(pbx.freeswitch.logged)
+    pbx.sign(invite())
+    assert len(pbx.freeswitch.logged) == said  # not at every call
+
+
+def test_a_leg_whose_variables_were_read_at_once() -> None:
+    leg = MappedLeg({"a": "1"}, {"b": "2"})
+    assert (leg.get("a"), leg.get("b"), leg.partner("b"), leg.partner("a")) == ("1", None, "2", None)
+
+
+@pytest.mark.parametrize(("result", "diverting"), [("passed", "<sip:1@a>"), ("none", ""), ("", ""), ("failed", "")])
+def test_only_a_call_that_passed_is_vouched_for_and_whom_it_was_for_is_in_its_request_uri(
+    result: str, diverting: str
+) -> None:
+    partner = {
+        "direction": "inbound", "sip_req_uri": "1@a", "sip_full_to": "<sip:3@c>", "shaken_vs_result": result
+    }  # fmt: skip
+    leg = MappedLeg({"direction": "outbound", "sip_destination_url": "sip:2@b"}, partner)
+    assert leaving(leg, PLAN).diverting == diverting
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        {"sip_req_uri": "911@a", "sip_full_to": "<sip:911@a>"},
+        {"sip_req_uri": "psap@a", "sip_full_to": "<sip:911@a>"},
+        {"destination_number": "911"},
+        {"sip_full_to": "<urn:service:sos>"},
+        {"sip_priority": "psap-callback"},
+    ],
+)
+def test_an_emergency_call_stays_one_whatever_number_the_dialplan_puts_in_its_place(came: dict[str, str]) -> None:
+    leg = MappedLeg(
+        {"direction": "outbound", "sip_destination_url": "sip:+12025550911@b"}, {"direction": "inbound", **came}
+    )
+    message = leaving(leg, PLAN)
+    assert is_emergency(message.request_uri, message.to, message.priority, PLAN)
+
+
+def test_a_rewritten_emergency_call_of_a_suspended_customer_leaves(bench: Bench) -> None:
+    pbx = Pbx(bench, BANNED)
+    partner = pbx.arrive(invite(to="<sip:911@b.example>", ruri="sip:911@b.example"), "sign")
+    assert partner.answered is None
+    assert pbx.leave(partner, "+12025550911").cause is None
+
+
+def test_nothing_that_a_stranger_signed_is_expanded_by_a_dialplan(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    asserted = b'P-Asserted-Identity: "${system(x)}" <sip:+12155551212@evil.example>'
+    partner = pbx.arrive(invite(asserted), "verify")
+    written = {name: value for name, value in partner.variables.items() if not name.startswith(("sip_i_", "sip_p-"))}
+    assert "${" not in str(written)
+
+
+def test_a_header_that_resembles_p_asserted_identity_is_none(bench: Bench) -> None:
+    pbx = Pbx(bench, STRANGER)
+    smuggled = b"P_Asserted-Identity: <sip:+16665550100@evil.example>"
+    alone = pbx.leave(pbx.arrive(invite(smuggled), "verify"))
+    assert "16665550100" not in str(alone.sent("P-Asserted-Identity"))
+    beside = pbx.arrive(invite(f"P-Asserted-Identity: <sip:{OWN}@a.example>".encode(), smuggled), "verify")
+    assert "16665550100" not in str(pbx.leave(beside).sent("P-Asserted-Identity"))
+
+
+def test_trouble_of_ours_is_not_told_as_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.configure(on_fault="refuse")
+    pbx = Pbx(bench)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("x")
+
+    monkeypatch.setattr(type(bench.services.authentication), "sign", fail)
+    assert pbx.sign(invite()).cause == "NORMAL_TEMPORARY_FAILURE"
+
+
+def test_work_that_nobody_waits_for_any_more_is_not_begun(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mod_python, "PATIENCE", 0.05)
+    bench.configure(verification={"wait": "0"}, on_fault="refuse")
+    pbx = Pbx(bench)
+    over, begun = threading.Event(), list[int]()
+
+    def work(_switch: Switch, _leg: object) -> list[Any]:
+        begun.append(1)
+        over.wait(10)
+        return []
+
+    sessions = [pbx.arrive(invite()) for _ in range(20)]
+    callers = [threading.Thread(target=pbx.process.run, args=("sign", session, work)) for session in sessions]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    over.set()
+    pbx.process._workers.shutdown()
+    assert len(begun) == mod_python.SPARE + bench.services.settings.verification.max_waiting
+    assert {session.answered for session in sessions} == {"500 Server Internal Error"}  # the declared mode
+
+
+def test_a_strange_certificate_is_refused_as_in_kamailio(bench: Bench) -> None:
+    forged = bench.identity_of()
+    other = Authority.new(NOW)
+    issued = other.issue(spc="709J", now=NOW, defect=Defect.EXPIRED)
+    bench.provider.publish(bench.provider.x5u, issued.chain)
+    partner = Pbx(bench, STRANGER).arrive(with_identity(forged), "verify")
+    assert partner.getVariable("sip_verstat") == "TN-Validation-Failed"
+
+
+def test_the_clock_stands_still() -> None:
+    assert Clock()() == NOW
+
+
+# --- Size -------------------------------------------------------------------------------------
+
+
+def listener() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"sip:{CALLED}@127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def takes_tcp() -> Iterator[str]:
+    yield from listener()
+
+
+def test_an_invite_that_grows_too_large_is_counted_and_said_once(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    for _ in range(3):
+        leg = pbx.sign(invite())
+        assert (leg.getVariable("shaken_as_size") or "").startswith("size_over 1")
+        assert leg.getVariable("sip_transport") is None
+    assert json.loads(pbx.process.status())["size_over"] == 3
+    assert pbx.log().count("signing.size.threshold") == 1
+
+
+def test_one_that_fits_is_left_alone(bench: Bench) -> None:
+    bench.configure(signing={"size": {"threshold": 9000}})
+    assert Pbx(bench).sign(invite()).getVariable("shaken_as_size") is None
+
+
+def test_it_leaves_by_tcp_where_the_peer_takes_it_and_else_by_udp(bench: Bench, takes_tcp: str) -> None:
+    bench.configure(signing={"size": {"action": "tcp"}})
+    pbx = Pbx(bench)
+    leg = pbx.sign(invite(), sip_destination_url=takes_tcp)
+    assert (leg.getVariable("sip_transport"), len(leg.sent("Identity"))) == ("tcp", 1)
+    closed = pbx.sign(invite(), sip_destination_url=f"sip:{CALLED}@127.0.0.1:9")
+    assert (closed.getVariable("sip_transport"), len(closed.sent("Identity"))) == (None, 1)
+    named = pbx.sign(invite(), sip_destination_url=f"sip:{CALLED}@carrier.example")
+    assert named.getVariable("sip_transport") is None
+    counts = json.loads(pbx.process.status())
+    assert (counts["size_tcp"], counts["size_tcp_refused"]) == (1, 2)
+
+
+def test_a_gateway_keeps_its_transport_and_it_is_said(bench: Bench, takes_tcp: str) -> None:
+    bench.configure(signing={"size": {"action": "tcp"}})
+    pbx = Pbx(bench)
+    leg = pbx.sign(invite(), sip_destination_url=takes_tcp, sip_gateway_name="carrier")
+    assert leg.getVariable("sip_transport") is None
+    assert json.loads(pbx.process.status())["size_tcp_refused"] == 1
+    by_tcp = pbx.sign(invite(), sip_gateway_name="carrier", shaken_transport="tcp")
+    assert by_tcp.getVariable("shaken_as_size") is None
+
+
+@pytest.mark.parametrize("more", [{"sip_destination_url": f"sip:{CALLED}@h;transport=TLS"}, {"sip_transport": "tcp"}])
+def test_other_transports_take_any_size(bench: Bench, more: dict[str, str]) -> None:
+    assert Pbx(bench).sign(invite(), **more).getVariable("shaken_as_size") is None
+
+
+def test_it_is_shortened_and_still_verifies(bench: Bench) -> None:
+    whole = Pbx(bench).sign(invite())
+    size = int((whole.getVariable("shaken_as_size") or "").split()[1])
+    bench.configure(signing={"size": {"action": "shorten", "threshold": size - 16}})
+    leg = Pbx(bench).sign(invite())
+    assert (leg.getVariable("shaken_as_size") or "").startswith("size_shortened")
+    (value,) = leg.sent("Y") or leg.sent("Identity")
+    name = "y" if leg.sent("Y") else "Identity"
+    partner = Pbx(bench, STRANGER).arrive(with_identity(value, name=name), "verify")
+    assert partner.getVariable("shaken_vs_result") == "passed"
+
+
+@pytest.mark.parametrize(
+    ("uri", "peer"),
+    [
+        ("sip:1@127.0.0.1:9", ("127.0.0.1", 9)),
+        ("sip:1@127.0.0.1;lr", ("127.0.0.1", 5060)),
+        ("sip:1@[::1]:5070", ("::1", 5070)),
+        ("sip:1@carrier.example", None),
+        ("sip:1@999.1.1.1", None),
+        ("nonsense", None),
+    ],
+)
+def test_only_addresses_are_asked(uri: str, peer: tuple[str, int] | None) -> None:
+    assert size._peer(uri) == peer
