@@ -85,7 +85,8 @@ class StreamObserver:
     def log(self, severity: Severity, text: str) -> None:
         """See `ports.Observer.log`."""
         with suppress(OSError, ValueError):  # a full disk or a closed pipe: nobody may fail for want of a log
-            print(f"{severity.value}: {clean(text)}", file=self._stream, flush=True)
+            # In one piece: other threads write, too.
+            print(f"{severity.value}: {clean(text)}\n", file=self._stream, end="", flush=True)
 
     def count(self, name: str) -> None:
         """See `ports.Observer.count`."""

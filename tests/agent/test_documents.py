@@ -101,7 +101,7 @@ class Bench:
 
 def played(folder: Path, play: Callable[[Bench], Awaitable[_Found]], **bench: object) -> _Found:
     async def whole() -> _Found:
-        made = Bench(folder, **bench)  # type: ignore[arg-type]
+        made = Bench(folder, **bench)  # type: ignore[arg-type]  # a test says what fits
         await made.recorder.open()
         try:
             return await play(made)

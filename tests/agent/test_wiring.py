@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shaken_plugin.agent.wiring import fetch_rules
 from shaken_plugin.config.sections import AgentSettings, Settings, SigningSettings, VerificationSettings
+from shaken_plugin.runtime.downloads import fetch_rules
 
 
 def test_the_fetcher_takes_as_many_downloads_as_the_settings_allow() -> None:

@@ -21,7 +21,7 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.clock import ClockCheck, Watched
 from shaken_plugin.agent.documents import Documents, Limits
 from shaken_plugin.agent.index import Index
-from shaken_plugin.agent.metrics import Metrics
+from shaken_plugin.agent.metrics import CountingObserver, Metrics
 from shaken_plugin.agent.parts import Parts
 from shaken_plugin.agent.recorder import Recorder
 from shaken_plugin.agent.server import Listener, Server
@@ -35,6 +35,7 @@ from shaken_plugin.telemetry import clean
 
 FLUSH_EVERY: Final = 2.0
 SWEEP_EVERY: Final = 300.0
+CALLS_EVERY: Final = 5.0
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -94,9 +95,12 @@ class Agent:
             self.metrics,
         )
         self._server = Server(self._documents, self.metrics)
+        self._calls = parts.calls(settings, CountingObserver(observer, self.metrics))
         self._stop = asyncio.Event()
         self._begun = clock()
         self._restored = False
+        self._anew = False
+        """Settings of calls are to be taken, whether they changed or not."""
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -114,6 +118,7 @@ class Agent:
             loop.add_signal_handler(signal.SIGHUP, self._reload)
             await self._restore()
             server = await self._server.start(listener)
+            await self._look_at_calls()  # only now: they ask on that socket
             tasks = [
                 asyncio.create_task(self._forever(name, every, work))
                 for name, every, work in (
@@ -121,6 +126,7 @@ class Agent:
                     ("flush", FLUSH_EVERY, self._flush),
                     ("sweep", SWEEP_EVERY, self._sweep),
                     ("health", 1.0, lambda: self._show(web)),
+                    ("calls", CALLS_EVERY, self._look_at_calls),
                 )
             ]
             self._keeping.start()
@@ -133,6 +139,8 @@ class Agent:
         self._say("agent: ended")
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._calls is not None:
+            await self._calls.close()
         await self._keeping.stop()
         for task in tasks:
             task.cancel()
@@ -185,6 +193,18 @@ class Agent:
             with contextlib.suppress(StoreUnavailable):  # alarmed; tried again
                 await self._keeping.tidy()
 
+    async def _look_at_calls(self) -> None:
+        """Serve calls, where that is wanted, with the settings that are in force."""
+        if self._calls is None:
+            return
+        anew, self._anew = self._anew, False
+        try:
+            await self._calls.look(anew=anew)
+        except (RuntimeError, OSError) as exc:
+            self.alarms.on("calls_not_served", f"calls over agent.esl.listen go on unsigned and unverified: {exc}")
+        else:
+            self.alarms.clear("calls_not_served")
+
     async def _show(self, web: Web) -> None:
         web.alive(self.health())
 
@@ -208,6 +228,7 @@ class Agent:
 
     def _reload(self) -> None:
         notify("RELOADING=1")
+        self._anew = True
         try:
             settings = self._load()
             self._keeping.configure(settings)
@@ -221,7 +242,7 @@ class Agent:
             self._keeping.start()
             self._say("agent: settings reloaded")
             if _fixed(settings) != _fixed(self._settings):
-                text = "socket, listen, cache or lab_hosts changed: restart the agent for these"
+                text = "socket, listen, esl.listen, cache or lab_hosts changed: restart the agent for these"
                 self._observer.log(Severity.WARNING, f"agent: {text}")
         notify("READY=1")
 
@@ -232,7 +253,7 @@ class Agent:
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What only a restart changes."""
     agent, verification = settings.agent, settings.verification
-    return agent.socket, agent.listen, verification.cache, verification.lab_hosts
+    return agent.socket, agent.listen, agent.esl.listen, verification.cache, verification.lab_hosts
 
 
 def notify(state: str) -> None:

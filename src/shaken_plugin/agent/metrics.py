@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shaken_plugin.ports import Observer, Severity
+
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -27,9 +29,31 @@ class Metrics:
             "shaken_agent_unrecorded", "Results that could not be written to the cache at once", registry=registry
         )
         self.pending = Gauge("shaken_agent_unrecorded_now", "Results that wait to be written", registry=registry)
+        self.events = Counter("shaken_events", "What became of calls served here", ["name"], registry=registry)
         self.connections = Gauge("shaken_agent_connections", "Workers connected", registry=registry)
         self.alarms = Gauge("shaken_alarm", "1 while an alarm is on", ["name", "about"], registry=registry)
         self.clock = Gauge("shaken_agent_clock_offset_seconds", "Our clock against that of servers", registry=registry)
         self.expires = Gauge(
             "shaken_agent_list_expires", "POSIX time at which a list expires", ["kind", "name"], registry=registry
         )
+
+
+class CountingObserver:
+    """A `ports.Observer` whose counts are metrics.
+
+    Args:
+        observer: takes the log lines.
+        metrics: take the counts.
+    """
+
+    def __init__(self, observer: Observer, metrics: Metrics) -> None:
+        self._observer = observer
+        self._metrics = metrics
+
+    def log(self, severity: Severity, text: str) -> None:
+        """See `ports.Observer.log`."""
+        self._observer.log(severity, text)
+
+    def count(self, name: str) -> None:
+        """See `ports.Observer.count`."""
+        self._metrics.events.labels(name).inc()

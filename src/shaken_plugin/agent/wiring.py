@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shaken_plugin.agent.lists import RevocationParser, TrustListContent, TrustListParser
 from shaken_plugin.agent.parts import Parts
-from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.crl import parse_crl
 from shaken_plugin.core.trustlist import parse_trust_list
-from shaken_plugin.fetch import Fetcher, FetchRules
-
-LISTS: Final = 16
-"""Room for downloads of lists beside those of certificates."""
-
-
-def fetch_rules(settings: Settings) -> FetchRules:
-    """By which rules the agent of these settings downloads."""
-    bundle = settings.agent.ca_bundle
-    return FetchRules(
-        lab_hosts=frozenset(settings.verification.lab_hosts),
-        ca_bundle=None if bundle is None else Path(bundle),
-        concurrency=settings.agent.max_fetches,
-        concurrency_per_host=settings.agent.max_per_host,
-        # The agent itself begins no more than these; what is beyond them are its few lists.
-        outstanding=settings.agent.max_fetches + LISTS,
-        outstanding_per_host=settings.agent.max_per_host + LISTS,
-    )
+from shaken_plugin.fetch import Fetcher
+from shaken_plugin.runtime.downloads import fetch_rules
 
 
 def trust_list_parser(signers: Sequence[x509.Certificate]) -> TrustListParser:

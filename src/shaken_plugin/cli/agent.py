@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ import click
 
 from shaken_plugin.agent import wiring
 from shaken_plugin.agent.daemon import Agent
-from shaken_plugin.agent.parts import Parts
+from shaken_plugin.agent.parts import Calls, Parts
 from shaken_plugin.agent.server import SocketTaken
 from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, table
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import parse_settings, sound_settings
 from shaken_plugin.errors import FileProblems
+from shaken_plugin.ports import Observer
+from shaken_plugin.runtime.inline import download_inline
+from shaken_plugin.switch import process
 from shaken_plugin.telemetry import StreamObserver
 
 _READ_AT_MOST = 1_000_000
@@ -48,7 +53,19 @@ def agent(context: click.Context, settings_file: Path) -> None:
     """
     context.obj = settings_file
     if context.invoked_subcommand is None:
-        run(settings_file, wiring.parts())
+        run(settings_file, replace(wiring.parts(), calls=partial(calls, settings_file)))
+
+
+def calls(settings_file: Path, settings: Settings, observer: Observer) -> Calls | None:
+    """What serves calls over an event socket, where that is wanted; without its library the command ends."""
+    address = settings.agent.esl.listen
+    if address is None:
+        return None
+    try:
+        from shaken_plugin.adapters.freeswitch.esl.server import EventSocket  # noqa: PLC0415  # its library is an extra
+    except ModuleNotFoundError as exc:
+        fail(f"agent.esl.listen needs {exc.name}: install shaken-plugin[esl], or remove agent.esl.listen")
+    return EventSocket(address, lambda: process.load(lambda: observer, settings_file, download_inline), observer)
 
 
 def run(settings_file: Path, given: Parts) -> None:
