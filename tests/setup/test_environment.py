@@ -29,8 +29,8 @@ from shaken_plugin.setup import Machine
 from shaken_plugin.setup import environment as environments
 from shaken_plugin.setup.environment import MakeEnvironment, find_wheel, python_version, unfit
 from shaken_plugin.setup.machine import DATABASE, PYTHON
-from shaken_plugin.setup.plan import shipped
-from shaken_plugin.setup.routing import KEMI, NATIVE, routing_lines
+from shaken_plugin.setup.routing import KEMI, NATIVE
+from shaken_plugin.setup.shipped import shipped
 from shaken_plugin.setup.steps import Case, Record
 from tests.setup.staging import put, setup, tree_of
 
@@ -231,13 +231,6 @@ def test_the_printed_lines_are_those_of_the_shipped_examples() -> None:
         assert call in KEMI
         assert call in kemi
     assert KEMI.splitlines()[0] in kemi
-
-
-def test_the_lines_for_freeswitch_are_those_that_its_example_marks(root: Path) -> None:
-    example = '<extension name="x">\n  <action application="python" data="a::b"/>  <!-- shaken -->\n</extension>\n'
-    put(root / "opt/shaken/freeswitch/dialplan.xml", example)
-    lines = routing_lines(Machine(root), ("freeswitch",))
-    assert list(lines.values()) == ['<action application="python" data="a::b"/>\n']
 
 
 def test_the_database_is_where_the_settings_look_for_it(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def drop_in(root: Path) -> list[str]:
 def test_freeswitch_is_started_without_the_option_that_drops_its_groups(root: Path) -> None:
     setup(root, "--yes")
     lines = drop_in(root)
-    assert f'Environment="PYTHONPATH=/opt/shaken/freeswitch:{EXPECTED}"' in lines
+    assert f'Environment="PYTHONPATH={EXPECTED}:/opt/shaken/freeswitch/scripts"' in lines
     assert 'Environment="SHAKEN_SETTINGS=/etc/shaken/shaken.yaml"' in lines
     assert lines[-2:] == ["ExecStart=", "ExecStart=/usr/bin/freeswitch -u ${USER} -ncwait ${DAEMON_OPTS}"]
 

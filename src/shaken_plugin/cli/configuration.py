@@ -9,7 +9,18 @@ from pathlib import Path
 import click
 
 from shaken_plugin import runtime
-from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, when
+from shaken_plugin.cli.output import (
+    EXISTING_FILE,
+    Exit,
+    console,
+    errors,
+    fail,
+    json_option,
+    print_json,
+    settings_option,
+    when,
+)
+from shaken_plugin.cli.switches import report_freeswitch
 from shaken_plugin.config.policyfile import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import read_text
@@ -75,12 +86,42 @@ def _must_be_readable(settings_file: Path) -> None:
 
 @click.command("check-config")
 @settings_option
+@click.option(
+    "--freeswitch",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Check a FreeSWITCH instead: its configuration folder, or the prefix it was built for.",
+)
+@click.option(
+    "--modules",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --freeswitch: its folder of modules, where it lies in no usual place.",
+)
+@click.option(
+    "--environment",
+    type=EXISTING_FILE,
+    help="With --freeswitch: its environment, NAME=value a line or /proc/PID/environ; default: that of its unit.",
+)
+@click.option("--user", metavar="NAME", help="With --freeswitch: whom it runs as; default: as its unit says.")
 @json_option
-def check_config(settings_file: Path, as_json: bool) -> None:
+def check_config(
+    settings_file: Path,
+    freeswitch: Path | None,
+    modules: Path | None,
+    environment: Path | None,
+    user: str | None,
+    as_json: bool,
+) -> None:
     """Check the settings file, the policy file, keys and certificates; change nothing.
 
-    Every mistake is reported as file:line:column: path: what is wrong.
+    Every mistake is reported as file:line:column: path: what is wrong. With --freeswitch: what in
+    a FreeSWITCH's configuration and environment would keep calls from being signed or verified.
     """
+    if freeswitch is not None:
+        report_freeswitch(freeswitch, modules, environment, user, as_json=as_json)
+        return
+    if (modules, environment, user) != (None, None, None):
+        raise click.UsageError("--modules, --environment and --user go with --freeswitch")
     _must_be_readable(settings_file)
     now = time.time()
     _report(runtime.check(settings_file, now), now, as_json=as_json)

@@ -41,6 +41,13 @@ from shaken_plugin.setup.steps import Record, Step
     help="A virtual environment that is there already, instead of making /opt/shaken/venv.",
 )
 @click.option(
+    "--freeswitch",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="A FreeSWITCH built from source: its prefix or configuration folder; default: $FREESWITCH_PREFIX, "
+    "/etc/freeswitch.",
+)
+@click.option(
     "--root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Stage everything in this folder, for a package or an image. Users and groups are only listed.",
@@ -53,6 +60,7 @@ def setup_(
     users: tuple[str, ...],
     wheel: Path | None,
     venv: Path | None,
+    freeswitch: Path | None,
     root: Path | None,
     as_json: bool,
 ) -> None:
@@ -76,7 +84,8 @@ def setup_(
         if undo:
             _undo(machine, manifest, dry_run=dry_run, yes=yes, as_json=as_json)
         else:
-            options = Options(wheel, None if venv is None else str(venv.absolute()), users)
+            layout = None if freeswitch is None else freeswitch.absolute()
+            options = Options(wheel, None if venv is None else str(venv.absolute()), users, layout)
             _install(machine, manifest, options, dry_run=dry_run, yes=yes, as_json=as_json)
     except SetupError as exc:
         fail(str(exc))
@@ -99,7 +108,7 @@ def _install(
             execute(plan.todo, machine, manifest, lambda step, done: None if as_json else _tell(step, done=done))
         except SetupError as exc:
             fail(f"{exc}\nWhat was done so far stays. Run setup again to go on, or take it back with --undo.")
-    lines = routing_lines(machine, plan.switches)
+    lines = routing_lines(plan.switches)
     if as_json:
         print_json(_plan_data(plan, machine, lines, executed=not dry_run))
     elif not dry_run:
@@ -162,6 +171,9 @@ def next_steps(plan: Plan, machine: Machine) -> list[str]:
         steps.insert(0, "make the users and groups listed above on the finished machine")
     if plan.switches:
         steps.append("add the lines above to your routing; without them nothing is signed or verified")
+        if "freeswitch" in plan.switches:
+            folder = plan.freeswitch.configuration if plan.freeswitch else "DIR"
+            steps.append(f"shaken check-config --freeswitch {folder}   (finds what would break it)")
         units = " ".join(plan.switches)
         steps.append(f"systemctl restart {units}   (group and PYTHONPATH are taken at the start; not by a reload)")
     return steps

@@ -134,6 +134,17 @@ class Machine:
             return None
         return Group(name, entry.gr_gid, tuple(entry.gr_mem))
 
+    def groups_of(self, user: Account) -> set[int]:
+        """The numbers of all groups of a user."""
+        if not self.staged:
+            return set(os.getgrouplist(user.name, user.gid))
+        try:
+            lines = (self.root / "etc/group").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            lines = []
+        rows = [row for line in lines if len(row := line.split(":")) > 3 and row[2].isdigit()]
+        return {user.gid} | {int(row[2]) for row in rows if user.name in row[3].split(",")}
+
     def _row(self, file: str, name: str) -> list[str] | None:
         try:
             lines = (self.root / file).read_text("utf-8").splitlines()

@@ -11,11 +11,11 @@ from typing import Final
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import PATH_VARIABLE, pairs_in, parse_settings, sound_settings
 from shaken_plugin.errors import FileProblems
-from shaken_plugin.lab.servers import share
 from shaken_plugin.setup.accounts import AddToGroup, CreateGroup, CreateUser
 from shaken_plugin.setup.environment import MakeEnvironment, choose, python_version, site_packages
 from shaken_plugin.setup.files import DropIn, MakeLink, PutFiles
 from shaken_plugin.setup.folders import OPEN, READ, SHARED, CreateDatabase, MakeFolder, SetRights
+from shaken_plugin.setup.freeswitch import Layout, installed
 from shaken_plugin.setup.machine import (
     CERTIFICATES,
     COMMAND,
@@ -31,17 +31,18 @@ from shaken_plugin.setup.machine import (
     SetupError,
 )
 from shaken_plugin.setup.manifest import Manifest, is_done
+from shaken_plugin.setup.shipped import SWITCHES, samples, shipped, shipped_units
 from shaken_plugin.setup.steps import Case, Step
 from shaken_plugin.setup.units import Service, start_with_all_groups
 from shaken_plugin.setup.variables import SetVariables, assigned
-
-SWITCHES: Final = ("kamailio", "freeswitch")
-"""The switches, which are also the names of their users in the packages people take."""
 
 _DEFAULTS: Final = "/etc/default/kamailio"
 _MORE_DEFAULTS: Final = "/etc/default/kamailio.d"
 _DROP_INS: Final = "/etc/systemd/system/freeswitch.service.d"
 _DROP_IN: Final = "shaken.conf"
+SCRIPTS: Final = f"{PRODUCT}/freeswitch/scripts"
+"""Has ``shaken.py``, which the dialplan's ``python shaken::…`` names."""
+
 _UNITS: Final = "/etc/systemd/system"
 _NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "ceph", "afs", "lustre", "gfs2", "ocfs2"}
@@ -58,6 +59,8 @@ class Options:
     environment: str | None = None
     users: tuple[str, ...] = ()
     """Further users that a switch runs as."""
+    freeswitch: Path | None = None
+    """Prefix or configuration folder of a FreeSWITCH, where it is not that of the packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Plan:
     remarks: list[str] = field(default_factory=list)
     switches: tuple[str, ...] = ()
     environment: str = ENVIRONMENT
+    freeswitch: Layout | None = None
+    """The FreeSWITCH that was found."""
 
 
 def make_plan(machine: Machine, manifest: Manifest, options: Options) -> Plan:
@@ -81,13 +86,17 @@ def make_plan(machine: Machine, manifest: Manifest, options: Options) -> Plan:
     """
     _refuse_network_disks(machine)
     remarks: list[str] = []
-    switches = tuple(name for name in SWITCHES if machine.user(name) is not None)
+    layout = installed(machine, options.freeswitch)
+    switches = tuple(
+        name for name in SWITCHES if machine.user(name) is not None or (name == "freeswitch" and layout is not None)
+    )
     remarks += [f"there is no user {name} here: {name} is left out" for name in SWITCHES if name not in switches]
+    remarks += _about_freeswitch(machine, layout, options) if "freeswitch" in switches else []
     for name in options.users:
         if machine.user(name) is None:
             raise SetupError(f"there is no user {name} here; --user names one that a switch runs as")
     steps, environment = _steps(machine, manifest, options, switches, remarks)
-    plan = Plan(remarks=remarks, switches=switches, environment=environment)
+    plan = Plan(remarks=remarks, switches=switches, environment=environment, freeswitch=layout)
     for step in steps:
         remarks += step.remarks(Case(machine, manifest.get(step)))
         if step.accounts and machine.staged:
@@ -107,7 +116,7 @@ def _steps(
     choice = choose(machine, version, options.environment, options.wheel, earlier)
     if choice.remark:
         remarks.append(choice.remark)
-    members = [*switches, *options.users]
+    members = [*(name for name in switches if machine.user(name) is not None), *options.users]
     user, group = machine.user(USER), machine.group(GROUP)
     if user is not None and (group is None or user.gid != group.gid):
         members.append(USER)
@@ -122,12 +131,12 @@ def _steps(
     steps += [choice.step] if choice.step else []
     steps.append(MakeLink(COMMAND, f"{choice.prefix}/bin/shaken"))
     steps += [PutFiles(f"{PRODUCT}/{name}", files, "scripts and examples") for name, files in shipped()]
-    steps.append(PutFiles(SETTINGS, _samples(), "samples, where there are none", secret=True, update=False))
+    steps.append(PutFiles(SETTINGS, samples(), "samples, where there are none", secret=True, update=False))
     settings = _settings(machine, remarks)
     rights = _rights(machine, settings, remarks)
     steps += [rights] if rights else []
     steps += _database(settings, remarks)
-    if members:
+    if members or switches:
         steps.append(DropIn(_UNITS, shipped_units(), "the unit of the agent, which downloads certificates"))
     python_path = site_packages(choice.prefix, version)
     if "kamailio" in switches:
@@ -140,46 +149,6 @@ def _steps(
 
 def _variables(python_path: str) -> dict[str, str]:
     return {"PYTHONPATH": python_path, PATH_VARIABLE: f"{SETTINGS}/shaken.yaml"}
-
-
-# --- What ships -------------------------------------------------------------------------------
-
-
-def shipped() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The folders of scripts and examples that ship, with their files.
-
-    Raises:
-        SetupError: the package came without them.
-    """
-    found = False
-    for name in (*SWITCHES, "examples"):
-        # A wheel has them inside the package, a checkout beside it.
-        folders = (share(name), share().parents[2] / name)
-        folder = next((folder for folder in folders if folder.is_dir()), None)
-        if folder is not None:
-            files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-            yield name, {path.name: path.read_bytes() for path in files}
-            found = True
-    if not found:
-        raise SetupError(f"the scripts are missing from the package ({share()}); install it anew from its wheel")
-
-
-def shipped_units() -> dict[str, bytes]:
-    """The systemd units that ship.
-
-    Raises:
-        SetupError: the package came without them.
-    """
-    folders = (share("systemd"), share().parents[2] / "systemd")
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        raise SetupError(f"the units are missing from the package ({share()}); install it anew from its wheel")
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.service"))}
-
-
-def _samples() -> dict[str, bytes]:
-    folder = Path(__file__).parent / "samples"
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.yaml"))}
 
 
 # --- What is there ----------------------------------------------------------------------------
@@ -256,9 +225,24 @@ def _overridden(machine: Machine) -> Iterator[str]:
             yield f"{path} sets PYTHONPATH={value}, and is read after {_DEFAULTS}: take it out, or add ours to it"
 
 
+def _about_freeswitch(machine: Machine, layout: Layout | None, options: Options) -> Iterator[str]:
+    """What people should know of the FreeSWITCH that was found."""
+    if layout is None:
+        yield (
+            "there is a user freeswitch, and no freeswitch.xml in /etc/freeswitch: name the folder with --freeswitch, "
+            "and its modules are looked at"
+        )
+        return
+    yield f"FreeSWITCH with its configuration in {layout.configuration}"
+    modules = layout.module_folder
+    if modules is not None and not (modules / "mod_python3.so").is_file():
+        yield f"{modules} has no mod_python3.so: install freeswitch-mod-python3, or build languages/mod_python3"
+    if machine.user("freeswitch") is None and not options.users:
+        yield "there is no user freeswitch here: name the one that FreeSWITCH runs as with --user, unless it is root"
+
+
 def _drop_in(machine: Machine, python_path: str, remarks: list[str]) -> DropIn:
-    scripts = f"{PRODUCT}/freeswitch"
-    variables = _variables(f"{scripts}{os.pathsep}{python_path}")
+    variables = _variables(f"{python_path}{os.pathsep}{SCRIPTS}")
     lines = ["# Written by 'shaken setup', which keeps it up to date; 'shaken setup --undo' removes it.", "[Service]"]
     lines += [f'Environment="{name}={value}"' for name, value in variables.items()]
     service = Service.load(machine, "freeswitch.service", without=_DROP_IN)

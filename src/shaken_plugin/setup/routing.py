@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from shaken_plugin.setup.machine import PRODUCT, Machine
+from shaken_plugin.setup.machine import PRODUCT
 
 NATIVE: Final = """\
 loadmodule "async.so"                                        # to hold calls of unknown signers
@@ -64,15 +64,25 @@ class Routing(Kamailio):
         return self.shaken_reply(msg)
 """
 
-_MARK: Final = "shaken -->"
-"""Ends the lines of the FreeSWITCH example that people copy: ``<!-- shaken -->``."""
+FREESWITCH: Final = """\
+autoload_configs/modules.conf.xml, among the modules:
+    <load module="mod_python3"/>
+autoload_configs/python.conf.xml, in its settings, so that the first call does not wait:
+    <param name="startup-script" value="shaken"/>
+sip_profiles/*.xml, in the settings of each profile:
+    <param name="parse-all-invite-headers" value="true"/>
+dialplan/public.xml, first in the context that takes calls from outside:
+    <X-PRE-PROCESS cmd="include" data="/opt/shaken/freeswitch/dialplan/shaken.xml"/>
+sip_profiles/external/*.xml, in each gateway to a carrier; the second line into its <variables>:
+    <param name="caller-id-in-from" value="true"/>
+    <variable name="execute_on_originate_shaken" value="python shaken::sign" direction="outbound"/>
+"""
 
 
-def routing_lines(machine: Machine, switches: tuple[str, ...]) -> dict[str, str]:
+def routing_lines(switches: tuple[str, ...]) -> dict[str, str]:
     """The lines for each switch that is there, by what they are for.
 
     Args:
-        machine: has the examples in place.
         switches: ``kamailio``, ``freeswitch``.
     """
     lines: dict[str, str] = {}
@@ -80,9 +90,5 @@ def routing_lines(machine: Machine, switches: tuple[str, ...]) -> dict[str, str]
         lines[f"a native kamailio.cfg (a complete one: {PRODUCT}/kamailio/kamailio-native.cfg)"] = NATIVE
         lines[f"routing in Python, KEMI (a complete one: {PRODUCT}/kamailio/kemi_routing.py)"] = KEMI
     if "freeswitch" in switches:
-        for example in sorted(machine.at(f"{PRODUCT}/freeswitch").glob("*.xml")):
-            marked = [line for line in example.read_text("utf-8").splitlines() if line.rstrip().endswith(_MARK)]
-            if marked:
-                text = "\n".join(line.rpartition("<!--")[0].strip() for line in marked)
-                lines[f"the FreeSWITCH dialplan (a complete one: {PRODUCT}/freeswitch/{example.name})"] = text + "\n"
+        lines[f"FreeSWITCH's configuration (what they do: {PRODUCT}/freeswitch/README.md)"] = FREESWITCH
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -58,12 +59,23 @@ class Service:
 
     def variable(self, machine: Machine, name: str) -> str | None:
         """An environment variable that the unit gives the service. Files win over the unit."""
-        text = "\n".join(value.strip("\"'") for value in self.values.get("Environment", []))
+        text = "\n".join(line for value in self.values.get("Environment", []) for line in _assignments(value))
         for file in self.values.get("EnvironmentFile", []):
             path = machine.at(file.removeprefix("-"))
             if path.is_file():
                 text += "\n" + path.read_text("utf-8", "replace")
         return assigned(text, name)
+
+
+def _assignments(value: str) -> Iterator[str]:
+    """The assignments of an ``Environment=``, which may have several, each quoted as a whole."""
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        words = [value]
+    for word in words:
+        name, _, content = word.partition("=")
+        yield f"{name}={shlex.quote(content)}"
 
 
 def _service_lines(text: str) -> Iterator[tuple[str, str]]:
