@@ -27,7 +27,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SCRATCH = ROOT / ".fuzz"
-NAMES = ("header", "token", "call", "certificate", "tnauthlist", "constraints", "revocation_list", "trust_list")
+NAMES = (
+    "header",
+    "token",
+    "call",
+    "certificate",
+    "tnauthlist",
+    "constraints",
+    "revocation_list",
+    "trust_list",
+    "record",
+    "capture",
+)
 EXTENSIONS = {
     "1.3.6.1.5.5.7.1.26": "tnauthlist",
     "1.3.6.1.5.5.7.1.27": "constraints",
@@ -78,6 +89,7 @@ def _made() -> Iterator[tuple[str, bytes]]:
     from shaken_plugin.core.jws import b64url
     from shaken_plugin.lab.pki import Authority
 
+    yield from _recorded()
     authority = Authority.new(time.time())
     body = {"version": "1", "sequence": 1, "exp": 4_000_000_000, "trustList": [authority.root_pem.decode()]}
     parts = [json.dumps(part).encode() for part in ({"alg": "ES256", "typ": "JWT"}, body)]
@@ -88,6 +100,32 @@ def _made() -> Iterator[tuple[str, bytes]]:
     certificate = authority.issue(spc="709J", now=time.time(), numbers=("12155551212",), ranges=(("12155550000", 9),))
     yield "certificate", certificate.chain
     yield "certificate", x509.load_pem_x509_certificates(certificate.chain)[0].public_bytes(Encoding.DER)
+
+
+def _recorded() -> Iterator[tuple[str, bytes]]:
+    """Canaries of the probe before and behind a PBX, and a capture of them."""
+    from io import BytesIO
+
+    import dpkt
+
+    from shaken_plugin.probe.canaries import CALLER, CANARIES, Signer
+    from shaken_plugin.probe.dialogs import Dialog, Place
+
+    signer, called = Signer.new(time.time()), "+12025550143"
+    for canary in CANARIES:
+        dialog = Dialog.of_caller(
+            Place("192.0.2.1", 5060, "udp"), caller=CALLER, called=called, host="p", call_id="c@h"
+        )
+        sent = dialog.request("INVITE", signer.sign(canary, CALLER, called, time.time()))
+        yield "record", sent + b"\0" + sent.replace(b"c@h", b"d@h").replace(b"Identity", b"y")
+        file = BytesIO()
+        writer = dpkt.pcap.Writer(file, linktype=dpkt.pcap.DLT_RAW)
+        for number in (1, 2):
+            datagram = dpkt.udp.UDP(sport=5060, dport=5060, data=sent, ulen=8 + len(sent))
+            packet = dpkt.ip.IP(src=bytes([192, 0, 2, number]), dst=bytes([192, 0, 2, number + 1]), p=17, data=datagram)
+            packet.len = len(packet)
+            writer.writepkt(bytes(packet), ts=number)
+        yield "capture", file.getvalue()
 
 
 def fuzz(name: str, seconds: int) -> tuple[str, int, str]:

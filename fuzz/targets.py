@@ -22,6 +22,7 @@ with atheris.instrument_imports(include=["shaken_plugin"]):
     from shaken_plugin.core.certificates import SigningCertificate, TrustAnchors, TrustedPath, parse_chain
     from shaken_plugin.core.claims import read_dest, read_iat, read_orig
     from shaken_plugin.core.constraints import ClaimConstraints, ConstraintsError
+    from shaken_plugin.core.diverting import links
     from shaken_plugin.core.identity import IdentityHeader
     from shaken_plugin.core.passport import Passport
     from shaken_plugin.core.sip import Request
@@ -43,6 +44,9 @@ with atheris.instrument_imports(include=["shaken_plugin"]):
         VerificationFailure,
     )
     from shaken_plugin.lab.pki import Authority
+    from shaken_plugin.probe import passive
+    from shaken_plugin.probe.capture import CaptureError, read_capture
+    from shaken_plugin.probe.records import read_messages
 
 NOW: Final = 1_795_000_000.0
 PLAN: Final = dial_plan("US")
@@ -87,6 +91,8 @@ def call(data: bytes) -> None:
     except SipSyntaxError:
         return
     message = CallMessage.from_request(request, source="192.0.2.1")
+    links(message.identity)
+    replace(message, diverting=message.to).diversion(PLAN)
     rules = VerificationRules(PLAN, freshness=10**10, profile=Profile.RFC8224)
     begin(message, VerificationRules(PLAN), NOW)
     outcome = begin(message, rules, NOW)
@@ -155,9 +161,35 @@ def trust_list(data: bytes) -> None:
         return
 
 
+def record(data: bytes) -> None:
+    """Two records of calls, before and behind a PBX, one after the other."""
+    middle = data.find(b"\0")
+    before, after = data[: max(middle, 0)], data[middle + 1 :]
+    passive.from_records(list(read_messages(before)), list(read_messages(after)), PLAN)
+
+
+def capture(data: bytes) -> None:
+    """A capture file with calls."""
+    try:
+        passive.from_capture(read_capture(data), PLAN)
+    except CaptureError:
+        return
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
-    for target in (header, token, call, certificate, tnauthlist, constraints, revocation_list, trust_list)
+    for target in (
+        header,
+        token,
+        call,
+        certificate,
+        tnauthlist,
+        constraints,
+        revocation_list,
+        trust_list,
+        record,
+        capture,
+    )
 }
 
 
@@ -172,8 +204,8 @@ def _any_signature(*_arguments: object) -> bool:
 
 def main() -> None:
     """Fuzz the target that the first argument names."""
-    crl.check_signer = trustlist.check_signer = _any_signer  # type: ignore[assignment]
-    checks.verify_es256 = _any_signature  # type: ignore[assignment]
+    crl.check_signer = trustlist.check_signer = _any_signer  # type: ignore[assignment]  # a stand-in
+    checks.verify_es256 = _any_signature  # type: ignore[assignment]  # a stand-in
     name = sys.argv.pop(1)
     atheris.Setup(sys.argv, TARGETS[name])
     atheris.Fuzz()

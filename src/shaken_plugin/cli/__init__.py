@@ -17,6 +17,7 @@ from shaken_plugin.cli.explaining import explain
 from shaken_plugin.cli.installing import setup_
 from shaken_plugin.cli.laboratory import lab
 from shaken_plugin.cli.linting import lint_cert
+from shaken_plugin.cli.probing import probe
 from shaken_plugin.cli.signing import sign
 from shaken_plugin.cli.verifying import verify
 
@@ -24,11 +25,11 @@ from shaken_plugin.cli.verifying import verify
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shaken-plugin")
 def main() -> None:
-    """STIR/SHAKEN for Kamailio: decide, sign, verify, explain.
+    """STIR/SHAKEN for Kamailio and FreeSWITCH: decide, sign, verify, explain.
 
     Exit codes: 0 yes, 1 no, 2 wrong usage, 3 something is missing or cannot be read.
     """
 
 
-for command in (check_config, apply_, schema, sign, verify, decode, explain, lint_cert, agent, lab, setup_):
+for command in (check_config, apply_, schema, sign, verify, decode, explain, lint_cert, probe, agent, lab, setup_):
     main.add_command(command)

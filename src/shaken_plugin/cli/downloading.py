@@ -19,13 +19,16 @@ TIMEOUT: Final = 5.0
 """Seconds for the whole download; a verifier has less."""
 
 
-def download(url: str, lab_hosts: frozenset[str] = frozenset(), timeout: float = TIMEOUT) -> Exchange:
+def download(
+    url: str, lab_hosts: frozenset[str] = frozenset(), timeout: float = TIMEOUT, ca_bundle: str | None = None
+) -> Exchange:
     """Ask a URL once: no redirect is followed, no proxy asked, the body taken up to one octet past the limit.
 
     Args:
         url: http or https.
         lab_hosts: ``host`` or ``host:port`` that may have private addresses, see `core.x5u.check`.
         timeout: seconds for everything together.
+        ca_bundle: PEM file of the authorities that TLS certificates lead to; the system's by default.
     """
     try:
         # Taken as it comes: what is compressed could be a thousand times as long.
@@ -38,7 +41,7 @@ def download(url: str, lab_hosts: frozenset[str] = frozenset(), timeout: float =
     if (detail := host_trouble(url, lab_hosts)) is not None:
         return Exchange(url, lab_hosts, trouble=Trouble.HOST, detail=detail)
     try:
-        return asyncio.run(asyncio.wait_for(_ask(url, request, lab_hosts), timeout))
+        return asyncio.run(asyncio.wait_for(_ask(url, request, lab_hosts, ca_bundle), timeout))
     except (TimeoutError, httpx.TimeoutException):
         return Exchange(url, lab_hosts, trouble=Trouble.TIMEOUT, detail=f"{timeout:g} seconds")
     except (httpx.HTTPError, ssl.SSLError, OSError, ValueError) as exc:
@@ -46,9 +49,9 @@ def download(url: str, lab_hosts: frozenset[str] = frozenset(), timeout: float =
         return Exchange(url, lab_hosts, trouble=kind, detail=str(exc) or type(exc).__name__)
 
 
-async def _ask(url: str, request: httpx.Request, lab_hosts: frozenset[str]) -> Exchange:
-    # The system's own list of web CAs; proxies and .netrc of the environment are not asked.
-    async with httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as client:
+async def _ask(url: str, request: httpx.Request, lab_hosts: frozenset[str], ca_bundle: str | None) -> Exchange:
+    # Proxies and .netrc of the environment are not asked.
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca_bundle), trust_env=False) as client:
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             body = bytearray()
