@@ -197,6 +197,7 @@ def forget_failures(target: Verifier) -> None:
     restart(target, forget)
 
 
+@pytest.mark.alone  # both rounds have to be over before the slow download is given up
 def test_whatever_the_repository_does_every_call_goes_on(network: Network) -> None:
     target = make(network, verification={"wait": 1.5}, workers=4)
     repository, chain = target.repository, network.authority.issue(spc="709J", now=time.time())
@@ -285,7 +286,7 @@ def listed(
     else:
         chosen |= {"anchors": ["file:anchors.pem"], "crl": crl}
     settings = {"trust_lists": {"us": chosen}}
-    made = Listed(None, administrator, settings)  # type: ignore[arg-type]
+    made = Listed(None, administrator, settings)  # type: ignore[arg-type]  # a test says what fits
     for path, document in documents.items():
         repository.set(path, Behaviour(404) if document is None else Behaviour(body=document))
     made.target = make(
@@ -629,6 +630,7 @@ def test_a_clock_that_is_off_is_named(network: Network) -> None:
 # --- A flood ------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_flood_of_made_up_signers_is_bounded_and_known_ones_go_on(network: Network) -> None:
     bounds = {"max_fetches": 16, "max_per_host": 8, "max_documents": 500}
     target = make(network, settings={"agent": bounds}, verification={"wait": 0.5, "max_waiting": 4}, workers=4)

@@ -11,6 +11,7 @@ from tests.e2e.conftest import Network
 CALLS, RATE = 400, 50
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kemi", [False, True], ids=["native", "KEMI"])
 def test_no_call_is_lost_and_every_one_is_signed_and_verified(network: Network, kemi: bool) -> None:
     origin = network.provider("origin", signing={"origid": {"per": "call"}})

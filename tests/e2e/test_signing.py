@@ -258,3 +258,62 @@ def test_what_the_log_says_is_masked_unless_asked(network: Network) -> None:
     assert line["orig"] == "1215*****12"
     assert "12155551212" not in signer.log_text()
     assert run.counts.successful == 1, run.errors
+
+
+# --- Calls that are sent on --------------------------------------------------------------------
+
+OWN, OUTSIDE, FORWARDED = "12155551212", "14155550188", "17185550111"
+DIVERT = f'$ru = "sip:+{FORWARDED}@127.0.0.1;user=phone"; python_exec("shaken_divert", "$ou");'
+UNCONDITIONAL = ('python_exec("shaken_verify", "FROM_OUTSIDE");', DIVERT)
+ON_FAILURE = ('python_exec("shaken_verify", "FROM_OUTSIDE");', 't_on_failure("FORWARD");')
+FORWARD = f"failure_route[FORWARD] {{ {DIVERT} $du = OUTSIDE_PEER; route(RELAY); }}\n"
+
+
+@pytest.mark.parametrize("when", ["unconditional", "on failure"])
+def test_a_call_that_is_sent_on_carries_the_original_and_a_div_that_is_believed(network: Network, when: str) -> None:
+    """Another provider's call to our customer; the script sends it on to a number elsewhere."""
+    foreign, origin = network.provider("foreign", spc="555F"), network.provider("origin")
+    target = network.provider("target", spc="123T", policy={})
+    for provider in (foreign, origin):
+        target.publish(provider.x5u, provider.credential.chain)
+    origin.publish(foreign.x5u, foreign.credential.chain)
+    answering, busy = network.called(), network.called("uas_unavailable")
+    verifier = network.kamailio(target, inside_peer=answering.uri)
+    onward = f"sip:127.0.0.1:{verifier.outside_port}"
+    mark, added = UNCONDITIONAL if when == "unconditional" else ON_FAILURE
+    config = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
+    assert config.count(mark) == 1
+    file = network.folder / "forwarding.cfg"
+    file.write_text(config.replace(mark, f"{mark} {added}") + FORWARD)
+    proxy = network.kamailio(
+        origin, inside_peer=onward if when == "unconditional" else busy.uri, outside_peer=onward, config=file
+    )
+    made = shaken_claims(
+        attest=Attest.A,
+        orig=TelephoneNumber(OUTSIDE),
+        dest=TelephoneNumber(OWN),
+        iat=int(time.time()),
+        origid="00000000-0000-4000-8000-000000000000",
+    )
+    original = identity_header(pair_of(foreign), made).format()
+    caller = Phone("127.0.0.4")
+    invite = caller.invite(f"Identity: {original}\r\n".encode(), number=f"+{OUTSIDE}", to=f"+{OWN}")
+    answer = caller.ask(invite, proxy.outside_port)
+    caller.close()
+    assert answer is not None
+    assert answer[0] == 200
+    (arrived,) = answering.invites()
+    kept, div = arrived.header("Identity")
+    assert kept == original
+    assert claims(div) == {
+        "dest": {"tn": [FORWARDED]},
+        "div": {"tn": OWN},
+        "iat": made["iat"],
+        "orig": {"tn": OUTSIDE},
+    }
+    assert "TN-Validation-Passed" in arrived.header("P-Asserted-Identity")[0]
+    assert '"result":"passed"' in verifier.log_text()
+    assert f'"div":["{OWN}"]' in verifier.log_text()
+    assert proxy.counters()["signed_div"] == 1
+    if when == "on failure":
+        assert [invite.header("Identity") for invite in busy.invites()] == [[original]]

@@ -226,7 +226,7 @@ def test_every_outcome_is_a_metric_for_prometheus(network: Network) -> None:
     called = network.called()
     port = free_port()
     document = (Path(__file__).parents[2] / "kamailio" / "README.md").read_text("utf-8")
-    lines = re.search(r"```\n(listen=tcp.*?)```", document, re.DOTALL)
+    lines = re.search(r"```\n(listen=tcp:[^\n]*9090.*?)```", document, re.DOTALL)
     assert lines is not None
     listen, rest = lines[1].replace("9090", str(port)).split("\n", 1)
     config = share("kamailio", "kamailio-native.cfg").read_text("utf-8")

@@ -217,6 +217,7 @@ def times(folder: Path) -> list[float]:
     return found
 
 
+@pytest.mark.alone
 def test_a_flood_of_unknown_signers_builds_no_queue(network: Network) -> None:
     target = make(network, verification={"wait": 1.0, "max_waiting": 4})
     begin = time.monotonic()
@@ -230,7 +231,7 @@ def test_a_flood_of_unknown_signers_builds_no_queue(network: Network) -> None:
     assert not [name for name in counters if name.startswith(("fault", "waited"))]
 
 
-KNOWN, RATE = 400, 40
+KNOWN, RATE = 400, 80
 
 
 def known_calls(target: Verifier, pair: SigningPair, label: str) -> tuple[sipp.Run, list[float]]:
@@ -244,7 +245,7 @@ def lateness(target: Verifier, pair: SigningPair, number: int) -> float:
     """By how many ms the p99 of known calls is later beside slow ones than alone; not one of them may be lost."""
     alone, before = known_calls(target, pair, f"alone-{number}")
     outcome: list[sipp.Run] = []
-    slow = threading.Thread(target=lambda: outcome.append(unknown_calls(target, 100, 10, SLOW)))
+    slow = threading.Thread(target=lambda: outcome.append(unknown_calls(target, 100, RATE // 4, SLOW)))
     slow.start()
     beside, after = known_calls(target, pair, f"beside-{number}")
     slow.join()
@@ -255,6 +256,7 @@ def lateness(target: Verifier, pair: SigningPair, number: int) -> float:
     return p99[1] - p99[0]
 
 
+@pytest.mark.alone
 def test_calls_of_known_signers_keep_their_latency(network: Network) -> None:
     """The bound that was asked for: p99 within 20 ms of the same calls without slow ones, and none lost.
 
@@ -295,6 +297,7 @@ def test_an_agent_that_is_killed_costs_no_call(network: Network) -> None:
     assert target.kamailio.counters()["verified_passed"] == 202
 
 
+@pytest.mark.alone
 def test_without_an_agent_nobody_waits_and_the_log_says_so_at_the_start(network: Network) -> None:
     target = make(network, agent=False)
     begin = time.monotonic()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import random
+import re
 import shutil
 import signal
 import socket
@@ -58,6 +61,21 @@ def free_port() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             udp.bind((LOOPBACK, 0))
             port = int(udp.getsockname()[1])
+            try:
+                tcp.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise LabError("no free port on loopback")
+
+
+def service_port() -> int:
+    """A free port for something that may end and come back: none of those the kernel gives to connections.
+
+    In that range somebody else could get it meanwhile, or who connects be connected to itself.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as tcp:
             try:
                 tcp.bind((LOOPBACK, port))
             except OSError:
@@ -158,6 +176,9 @@ class Server:
         process.wait()
 
 
+_EVENTS: Final = re.compile(r'^shaken_events_total\{name="(\w+)"\} (\S+)$', re.MULTILINE)
+
+
 class AgentServer(Server):
     """A ``shaken agent`` with the settings of a provider.
 
@@ -174,8 +195,19 @@ class AgentServer(Server):
         super().__init__(name, [*command, "--settings", str(settings)], folder, {})
 
     def is_ready(self) -> bool:
-        """See `Server.is_ready`."""
-        return self._client.alive()
+        """See `Server.is_ready`: the line with its addresses is written once it serves calls, too."""
+        return "/health" in self.log_text() and self._client.alive()
+
+    def counters(self) -> dict[str, int]:
+        """What became of the calls that it served, for FreeSWITCHes that ask it."""
+        address = self.log_text().rpartition("http://")[2].partition("/health")[0]
+        connection = http.client.HTTPConnection(address, timeout=STOP_TIMEOUT)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        return {name: int(float(value)) for name, value in _EVENTS.findall(text)}
 
     def kill(self) -> None:
         """End it as a crash would."""
