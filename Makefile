@@ -21,7 +21,9 @@ demo: install
 	@$(BIN)/shaken lab demo
 
 test: install check
-	@$(BIN)/python -m pytest --cov --cov-report=
+# What measures time or load runs alone; all else, much of it waiting, on every core.
+	@$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile
+	@$(BIN)/python -m pytest --cov --cov-report= --cov-append -m alone
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --include='*/shaken_plugin/core/*' --fail-under=100
 	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of everything that is not run inside a switch, per cent: /'

@@ -31,7 +31,13 @@ ORIGID: Final = "123e4567-e89b-42d3-a456-426655440000"
 PARAMS: Final = f';info=<{URL}>;alg=ES256;ppt="shaken"'
 """The parameters of a right Identity header."""
 
-ABSENT: Final = object()
+
+class _Absent:
+    def __repr__(self) -> str:  # stands in names of tests, which must be the same in every process
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
 """As a value for `claims` or `jose`: the member is left out."""
 
 

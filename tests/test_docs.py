@@ -23,12 +23,19 @@ from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import PATH_VARIABLE
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.servers import share
+from shaken_plugin.probe.canaries import CANARIES
+from shaken_plugin.probe.findings import Kind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TOP = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name != "dist"] + [ROOT / ".ci"]
 """What is the project's own in its folder."""
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("kamailio/*.md"))
+DOCUMENTS = (
+    sorted(ROOT.glob("*.md"))
+    + sorted(ROOT.glob("docs/*.md"))
+    + sorted(ROOT.glob("*switch/*.md"))
+    + sorted(ROOT.glob("kamailio/*.md"))
+)
 
 
 def test_the_reference_is_what_the_code_says() -> None:
@@ -78,6 +85,12 @@ def test_every_command_in_the_readme_exists_and_every_command_is_there() -> None
     assert named == set(main.commands)
 
 
+def test_the_document_of_the_probe_names_every_canary_and_every_finding() -> None:
+    text = (ROOT / "docs" / "probe.md").read_text("utf-8")
+    assert [canary.name for canary in CANARIES if f"`{canary.name}`" not in text] == []
+    assert [kind.title for kind in Kind if kind.title not in text] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
@@ -90,6 +103,8 @@ def test_the_lines_to_add_stand_in_the_native_example() -> None:
     for function in ("shaken_sign", "shaken_verify", "shaken_branch", "shaken_reply"):
         assert f'python_exec("{function}")' in config
         assert f'python_exec("{function}")' in README
+    for text in (config, README):
+        assert 'python_exec("shaken_divert", "$ou")' in text
     tree = ast.parse((ROOT / "kamailio" / "kemi_routing.py").read_text("utf-8"))
     called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {"shaken_sign", "shaken_verify", "shaken_branch", "shaken_reply"} <= called
@@ -109,10 +124,16 @@ def test_every_scenario_says_what_it_does(scenario: Path) -> None:
 def test_the_wheel_carries_scripts_and_scenarios() -> None:
     """What a user gets is what stands in the repository."""
     assert files("shaken-plugin")
-    for folder in ("kamailio", "sipp_scenarios", "systemd"):
-        shipped = {path.name: path.read_bytes() for path in share(folder).iterdir() if path.is_file()}
-        source = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir() if path.is_file()}
+    for folder in ("freeswitch", "kamailio", "sipp_scenarios", "systemd"):
+        shipped, source = (
+            {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if _is_kept(path)}
+            for top in (share(folder), ROOT / folder)
+        )
         assert shipped == source
+
+
+def _is_kept(path: Path) -> bool:
+    return path.is_file() and path.suffix != ".pyc"
 
 
 def test_the_package_speaks_of_itself_alone() -> None:

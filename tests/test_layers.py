@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,23 +30,29 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"runtime"}),
     frozenset({"switch", "agent"}),
-    frozenset({"adapters", "cli", "lab", "setup"}),
+    frozenset({"adapters", "cli", "lab", "probe", "setup", "switchcheck"}),
 )
 """From the top: each layer imports from those before it, and from itself within one package."""
 
-BESIDE = {("cli", "lab"), ("cli", "setup"), ("setup", "lab")}
+BESIDE = {
+    ("cli", "adapters"), ("cli", "lab"), ("cli", "probe"), ("cli", "setup"), ("cli", "switchcheck"),
+    ("probe", "lab"), ("setup", "lab"), ("switchcheck", "setup"),
+}  # fmt: skip
 """Imports within the last layer that are meant."""
 
 THIRD_PARTY = {
+    "adapters": {"genesis"},
     "core": {"cryptography"},
     "certs": {"cryptography"},
-    "fetch": {"aiodns", "httpcore"},
+    "fetch": {"aiodns", "hishel", "httpcore"},
     "agent": {"cryptography", "prometheus_client"},
     "config": {"cryptography", "pydantic", "pydantic_core", "phonenumbers", "yaml"},
     "runtime": {"pydantic"},
     "lint": {"cryptography"},
-    "cli": {"click", "cryptography", "httpx", "rich"},
+    "cli": {"click", "cryptography", "httpx", "rich", "trustme"},
+    "switchcheck": {"defusedxml", "elftools"},
     "lab": {"cryptography", "httpcore", "rich", "trustme", "yaml"},
+    "probe": {"dpkt", "jinja2"},
 }
 """Libraries that a layer may use; one that is not named uses none."""
 
@@ -71,6 +77,7 @@ NETWORK = {
     "httpx",
     "httpcore",
     "aiodns",
+    "hishel",
     "redis",
     "select",
     "selectors",
@@ -80,7 +87,10 @@ NETWORK = {
 }
 """What a SIP process must not have: it downloads nothing and starts nothing."""
 
-NOT_IN_A_SWITCH = {"aiodns", "anyio", "click", "h11", "httpcore", "httpx", "redis", "requests", "rich", "trustme"}
+NOT_IN_A_SWITCH = {
+    "aiodns", "anyio", "click", "defusedxml", "dpkt", "elftools", "genesis", "h11", "hishel", "httpcore", "httpx",
+    "jinja2", "msgpack", "redis", "requests", "rich", "trustme",
+}  # fmt: skip
 """Libraries of the agent, the command and the lab."""
 
 
@@ -202,16 +212,17 @@ def _is_class(value: ast.expr) -> bool:
 # --- What a switch process loads ----------------------------------------------------------------
 
 
-def _loaded_by(*layers: str) -> set[str]:
-    """The modules that those layers import, directly or not."""
-    waiting = [name for name, module in MODULES.items() if module.layer in layers]
+def _loaded_by(*names: str, inline_too: bool = False) -> set[str]:
+    """The modules that those parts of the package (by name) import, directly or not, but what `INLINE` does."""
+    roots = tuple(f"{PACKAGE}.{name}" for name in names)
+    waiting = [name for name in MODULES if f"{name}.".startswith(tuple(f"{root}." for root in roots))]
     loaded: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in loaded:
             continue
         loaded.add(name)
-        for imported in MODULES[name].imports:
+        for imported in MODULES[name].imports if inline_too or name != INLINE else ():
             # "from a.b import c": a, a.b, and a.b.c where it is a module.
             parts = imported.split(".")
             waiting += [one for end in range(1, len(parts) + 1) if (one := ".".join(parts[:end])) in MODULES]
@@ -221,7 +232,17 @@ def _loaded_by(*layers: str) -> set[str]:
 CLIENT = "shaken_plugin.certs.agent_client"
 """Asks the agent of the same host; the one place of a switch process with a socket."""
 
-IN_A_SWITCH = sorted(_loaded_by("adapters", "switch"))
+ASKS_FOR_TCP = "shaken_plugin.adapters.freeswitch.size"
+"""Connects to a peer that an INVITE is about to be sent to, and says nothing."""
+
+INLINE = "shaken_plugin.runtime.inline"
+"""Loads the fetcher, where there is no agent, into a process whose calls are threads."""
+
+ESL = "shaken_plugin.adapters.freeswitch.esl"
+"""The functions for FreeSWITCH that are beside the switch: loaded by the agent alone."""
+
+IN_A_SWITCH = sorted(_loaded_by("adapters.kamailio", "adapters.freeswitch.mod_python", "switch"))
+IN_KAMAILIO = sorted(_loaded_by("adapters.kamailio", "switch", inline_too=True))
 
 
 def test_a_switch_process_loads_the_services() -> None:
@@ -230,11 +251,17 @@ def test_a_switch_process_loads_the_services() -> None:
 
 @pytest.mark.parametrize("name", IN_A_SWITCH)
 def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
-    assert MODULES[name].layer not in {"fetch", "cli", "lab", "setup", "agent"}
+    assert MODULES[name].layer not in {"fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
     libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
-    allowed = {"socket"} if name == CLIENT else set()
+    allowed = {"socket"} if name in {CLIENT, ASKS_FOR_TCP} else set()
     assert not libraries & ({"click", "rich"} | NETWORK) - allowed
     assert "urllib.request" not in MODULES[name].imports
+
+
+def test_what_asks_a_peer_for_tcp_only_connects() -> None:
+    nodes = [node for node in ast.walk(MODULES[ASKS_FOR_TCP].tree) if isinstance(node, ast.Attribute)]
+    used = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "socket"}
+    assert used == {"create_connection"}
 
 
 def test_the_client_of_the_agent_opens_unix_sockets_alone() -> None:
@@ -242,6 +269,43 @@ def test_the_client_of_the_agent_opens_unix_sockets_alone() -> None:
     used = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "socket"}
     assert "AF_UNIX" in used
     assert used <= {"AF_UNIX", "SOCK_STREAM", "SOCK_CLOEXEC", "MSG_DONTWAIT", "MSG_NOSIGNAL", "socket"}
+
+
+@pytest.mark.parametrize("name", IN_KAMAILIO)
+def test_kamailio_loads_nothing_that_could_download(name: str) -> None:
+    assert name != INLINE
+    assert MODULES[name].layer != "fetch"
+
+
+def test_only_the_adapter_of_a_switch_whose_calls_are_threads_may_download() -> None:
+    def loads(module: Module) -> bool:
+        return any(f"{imported}.".startswith(f"{INLINE}.") for imported in module.imports)
+
+    assert {name for name, module in MODULES.items() if loads(module)} == {
+        f"{PACKAGE}.adapters.freeswitch.mod_python",
+        f"{PACKAGE}.cli.agent",  # in whose process such a switch may have its calls served
+    }
+
+
+def test_what_serves_calls_is_loaded_by_the_agents_command_where_it_is_wanted() -> None:
+    def loads(imports: Iterable[str]) -> bool:
+        return any(f"{imported}.".startswith((f"{ESL}.", "genesis.")) for imported in imports)
+
+    assert {name for name, module in MODULES.items() if not name.startswith(ESL) and loads(module.imports)} == {
+        f"{PACKAGE}.cli.agent"
+    }
+    top = [node for node in MODULES[f"{PACKAGE}.cli.agent"].tree.body if not isinstance(node, ast.FunctionDef)]
+    assert not loads(imported for node in top for imported in _imports(ast.Module([node], [])))
+
+
+def test_what_downloads_is_loaded_where_it_is_needed_and_not_before() -> None:
+    top = {
+        imported
+        for node in MODULES[INLINE].tree.body
+        for imported in _imports(ast.Module([node], []))
+        if not isinstance(node, ast.FunctionDef)
+    }
+    assert not {imported for imported in top if _layer_of(imported) not in {None, "config", "ports"}}
 
 
 def test_loading_the_adapter_loads_no_command_line_library() -> None:
@@ -260,7 +324,15 @@ def test_loading_the_adapter_loads_no_command_line_library() -> None:
     assert not {
         name
         for name in loaded
-        if name.startswith(("shaken_plugin.cli", "shaken_plugin.fetch", "shaken_plugin.agent", "shaken_plugin.lab"))
+        if name.startswith(
+            (
+                "shaken_plugin.cli",
+                "shaken_plugin.fetch",
+                "shaken_plugin.agent",
+                "shaken_plugin.lab",
+                "shaken_plugin.probe",
+            )
+        )
     }
 
 

@@ -15,14 +15,17 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.config.models import section_in
 from shaken_plugin.config.policyfile import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.attestation import RULES
+from shaken_plugin.core.diverting import DIVERSION_RULES
 from shaken_plugin.core.verification import AFTER_FETCH, BEFORE_FETCH, PASSPORT_TYPES
 from shaken_plugin.errors import FailureCode, SkipReason
 from shaken_plugin.lint import LINTS
 from shaken_plugin.lint.model import Edition, Lint
+from shaken_plugin.switchcheck import Check
 
 FILE = Path("docs/reference.md")
 
@@ -109,6 +112,15 @@ def lints() -> Iterator[str]:
         yield from table(head, [lint_row(lint) for lint in rows])
 
 
+def metrics() -> list[tuple[object, ...]]:
+    """What the agent counts, by the names that a query uses."""
+    rows: list[tuple[object, ...]] = []
+    for metric in Metrics().registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        rows.append((f"`{name}`", metric.type, metric.documentation))
+    return rows
+
+
 def reference() -> str:
     """The whole page."""
     lines = [
@@ -135,6 +147,10 @@ def reference() -> str:
         "whether signing is on, the credential has a certificate that is live and valid, and that covers the caller.",
         "",
         *table(("rule", "question"), [(f"`{rule.name}`", rule.question) for rule in RULES]),
+        "Of a call that is sent on with its Identity headers these are asked instead; if all hold, a `div` is signed",
+        "(`level` div):",
+        "",
+        *table(("rule", "question"), [(f"`{rule.name}`", rule.question) for rule in DIVERSION_RULES]),
         "## Verification checks",
         "",
         "In this order for every PASSporT; the first that fails ends its examination. Those of one type come after",
@@ -169,6 +185,21 @@ def reference() -> str:
         "",
         *table(("code", "meaning"), [(f"`{reason.code}`", reason.value) for reason in SkipReason]),
         *lints(),
+        "## Metrics of the agent",
+        "",
+        "On `/metrics`. An alarm that is on is also in `/health`, which answers 200 all the same: the agent works, and",
+        "a monitor that restarted it would mend nothing. 503 says that it does not: it has given no sign of life.",
+        "",
+        *table(("metric", "kind", "meaning"), metrics()),
+        "## FreeSWITCH checks",
+        "",
+        "What `shaken check-config --freeswitch DIR` finds. Exit code 0 without problems, 1 with one, 3 where there is",
+        "no FreeSWITCH. Warnings do not count.",
+        "",
+        *table(
+            ("name", "severity", "meaning"),
+            [(f"`{check.code}`", check.value.severity.value, check.value.meaning) for check in Check],
+        ),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

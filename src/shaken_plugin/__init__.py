@@ -1,8 +1,8 @@
 """STIR/SHAKEN caller-ID authentication for the open-source switches people already run.
 
 The package decides the attestation level of a call from records, signs the PASSporT and
-verifies the ones it receives. What it never does: download anything or open a network
-connection in a SIP process, hand a private key around, or drop a call because of a fault
+verifies the ones it receives. What it never does: download anything in a SIP process of
+Kamailio, hand a private key around, or drop a call because of a fault
 of its own unless the policy says so.
 
 Layers, each importing only from those above it in this list:
@@ -15,12 +15,13 @@ Layers, each importing only from those above it in this list:
 ``verification``   the verification service of RFC 8224 section 6.2
 ``stores``, ``certs``, ``telemetry``  implementations of the ports
 ``lint``           what is wrong with a certificate, its chain and its repository
-``fetch``          downloads that trust nobody; for the agent and the command, never in a switch process
+``fetch``          downloads that trust nobody; for the agent, the command, and a FreeSWITCH without an agent
 ``config``         settings and policy files, checked and with positions
 ``runtime``        settings put together into services, once per process
 ``switch``, ``agent``  what the switch adapters share: guard, modes, actions; the daemon that downloads
-``adapters``, ``cli``, ``lab``, ``setup``  glue for the switches, the ``shaken`` command, the test
-                   lab, installation
+``adapters``, ``cli``, ``lab``, ``probe``, ``setup``, ``switchcheck``  glue for the switches, the ``shaken``
+                   command, the test lab, the probe of other switches, installation, what is wrong with
+                   a switch's configuration
 """
 
 __version__ = "0.1.0"
