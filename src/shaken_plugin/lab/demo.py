@@ -353,7 +353,7 @@ def closing(seen: list[Seen], keep: Path | None) -> Group:
     steps = (
         "Next, for your own switch:\n"
         "  1. shaken check-config --settings FILE   begin from the settings in docs/reference.md\n"
-        "  2. sudo shaken setup                     installs it for Kamailio; says first what it will do\n"
+        "  2. sudo shaken setup                     installs it for your switch; says first what it will do\n"
         "  3. set mode: observe in both sections    it decides, signs, verifies and logs, changing nothing\n"
         "  4. shaken explain --from … --to … --source …   ask what a call would get, and why\n"
         "  5. set mode: active                      when the log says what you expect"
