@@ -987,7 +987,7 @@ def test_a_destination_that_cannot_be_read_does_not_cost_the_signature(bench: Be
 def test_a_fault_in_the_fall_back_ends_nothing(bench: Bench) -> None:
     kamailio, ksr = large(bench, "tcp")
     branch(kamailio, ksr)
-    ksr.tm = None  # type: ignore[assignment]
+    ksr.tm = None  # type: ignore[assignment]  # a module that is missing
     assert kamailio.shaken_fallback() == NOTHING
     assert ksr.counters["fault_fallback"] == 1
 

@@ -65,7 +65,7 @@ def test_what_is_added_is_counted_with_names_and_line_ends(change: dict[str, str
 
 def test_what_is_counted_is_what_a_real_signature_attaches(authority: Authority, ours: SigningPair) -> None:
     variables = Bench.make(authority, ours).switch.sign(call).variables
-    lines = [f"{action.name}: {action.value}\r\n" for action in attach(variables)]  # type: ignore[union-attr]
+    lines = [f"{action.name}: {action.value}\r\n" for action in attach(variables)]  # type: ignore[union-attr]  # all are AddHeader
     assert added_bytes(variables) == sum(map(len, lines))
 
 
@@ -117,7 +117,7 @@ def test_no_more_is_left_out_than_is_needed(over: int, name: str, ending: str) -
     assert advice.size <= 1300
     sent = attach(advice.variables)[-1]
     assert (sent.name, advice.done != "") == (name, True)
-    assert sent.value.endswith(f"x.pem>{ending}")  # type: ignore[union-attr]
+    assert sent.value.endswith(f"x.pem>{ending}")  # type: ignore[union-attr]  # all are AddHeader
 
 
 def test_every_form_names_the_same_token_certificate_and_type() -> None:

@@ -125,7 +125,7 @@ def test_the_memory_observer_counts_every_occurrence() -> None:
 
 
 def test_a_log_that_cannot_be_written_hinders_nobody() -> None:
-    with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:  # noqa: PTH123
+    with open("/dev/full", "w", buffering=1, encoding="utf-8") as full:  # noqa: PTH123  # a device
         observer = StreamObserver(full)
         observer.log(Severity.ERROR, "alarm: the disk is full")
         with suppress(OSError):

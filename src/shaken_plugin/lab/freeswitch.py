@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from xml.sax.saxutils import quoteattr
 
 from shaken_plugin.lab.servers import (
@@ -290,16 +290,16 @@ class FreeSwitchServer(Server):
         return match[1] if match else done.stdout.strip()
 
 
-def _read(file: object) -> str:
+def _read(file: BinaryIO) -> str:
     """One message of the event socket: its body, or else its Reply-Text."""
     headers: dict[str, str] = {}
-    while line := file.readline().decode("utf-8", "replace").rstrip("\n"):  # type: ignore[attr-defined]
+    while line := file.readline().decode("utf-8", "replace").rstrip("\n"):
         name, _, value = line.partition(": ")
         headers[name] = value
     if not headers:
         raise ValueError("closed")
     if length := int(headers.get("Content-Length", "0")):
-        return str(file.read(length).decode("utf-8", "replace"))  # type: ignore[attr-defined]
+        return str(file.read(length).decode("utf-8", "replace"))
     return headers.get("Reply-Text", "")
 
 

@@ -269,7 +269,7 @@ def _ready(key: _Key, flow: _Flow) -> Iterator[Seen]:
         if flow.seeking:
             if (match := _FIRST.search(data)) is None:
                 continue
-            data, flow.seeking = data[match.start() :], False  # noqa: PLW2901
+            data, flow.seeking = data[match.start() :], False  # noqa: PLW2901  # the rest of it
         try:
             for message in flow.stream.feed(data):
                 yield Seen(Leg(message, at, "tcp", 1, f"{target}:{dport}"), (source, sport), (target, dport))

@@ -24,7 +24,7 @@ def target(shared: Network) -> Target:
     origin = shared.provider("origin")
     target = shared.provider("target", spc="123T", policy={})
     target.publish(origin.x5u, origin.credential.chain)
-    return Target(shared, target, pair_of(origin), None)  # type: ignore[arg-type]
+    return Target(shared, target, pair_of(origin), None)  # type: ignore[arg-type]  # no Kamailio is needed
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_a_date_that_is_none(both: Both) -> None:
 
 
 def test_verification_verdicts(both: Both, shared: Network) -> None:
-    target = Target(shared, both.provider, pair_of(both.provider), None)  # type: ignore[arg-type]
+    target = Target(shared, both.provider, pair_of(both.provider), None)  # type: ignore[arg-type]  # no Kamailio is needed
     seen = set()
     good = [
         ("good", header(target.pair).format()),

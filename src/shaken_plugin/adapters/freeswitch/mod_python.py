@@ -72,6 +72,7 @@ class SessionLeg:
         self._freeswitch = freeswitch
         self._session = session
         self._partner: str | None = None
+        self._known: dict[str, str | None] = {}
 
     def get(self, name: str) -> str | None:
         """See `Leg.get`."""
@@ -84,8 +85,11 @@ class SessionLeg:
             self._partner = self.get("originating_leg_uuid") or ""
         if not self._partner:
             return None
-        answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
-        return None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
+        # Asked once each: an API command holds Python's lock, and a function asks for some several times.
+        if name not in self._known:
+            answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
+            self._known[name] = None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
+        return self._known[name]
 
 
 class ModPython:

@@ -74,6 +74,6 @@ class RevocationCache:
 
     def _row(self, condition: str, *values: object) -> Any:
         return self._reader.row(
-            f"SELECT url, issuer, number, this_update, next_update FROM crl WHERE trust_list = ? AND {condition}",  # noqa: S608
+            f"SELECT url, issuer, number, this_update, next_update FROM crl WHERE trust_list = ? AND {condition}",  # noqa: S608  # of our own words
             (self._trust_list, *values),
         )
