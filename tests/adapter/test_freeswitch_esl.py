@@ -114,6 +114,31 @@ def test_a_leg_that_leaves_is_signed_for_whom_it_is_made(bench: Bench) -> None:
     assert not any(command.startswith("resume") for command in leg.commands)
 
 
+def test_whoever_ends_waits_until_every_socket_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a loop that ends at once leaves them to the garbage collector, which warns of each."""
+    transports: list[Any] = []
+    begin, end = conversation.Conversation.begin, conversation.Conversation.end
+
+    async def noted(talk: conversation.Conversation) -> None:
+        transports.append(talk._session.writer.transport)
+        await begin(talk)
+
+    async def slowly(talk: conversation.Conversation) -> None:
+        transports.append(None)
+        await asyncio.sleep(0.05)
+        await end(talk)
+
+    async def closed() -> Any:
+        await bench.served.close()
+        return transports[0]._sock is None
+
+    monkeypatch.setattr(conversation.Conversation, "begin", noted)
+    monkeypatch.setattr(conversation.Conversation, "end", slowly)
+    threading.Thread(target=bench.leg("sign", LEAVING, CUSTOMER).run).start()
+    until(lambda: len(transports) == 2)
+    assert asyncio.run_coroutine_threadsafe(closed(), bench.loop).result(20)
+
+
 def test_a_leg_whose_partner_has_ended_is_signed_as_a_strangers(bench: Bench) -> None:
     leg = bench.leg("sign", LEAVING, {}).run()
     assert leg.variables["shaken_as_skip"] == "policy_unsigned"

@@ -116,10 +116,20 @@ class EventSocket:
                 async with asyncio.timeout(PATIENCE):
                     await conversation.carry_out(commands)
         finally:
-            self._open.discard(task)
-            with suppress(Exception):
-                await conversation.end()
+            try:
+                with suppress(Exception):
+                    await conversation.end()
+            finally:
+                await self._end(task, writer)
+
+    async def _end(self, task: asyncio.Task[None], writer: StreamWriter) -> None:
+        """Close a connection; until its socket is closed it is among the open, for which `close` waits."""
+        try:
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            with suppress(Exception):
+                await writer.wait_closed()
+        finally:
+            self._open.discard(task)
 
     async def _serve(self, switch: Switch, conversation: Conversation, writer: StreamWriter) -> None:
         await conversation.begin()
