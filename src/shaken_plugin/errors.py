@@ -287,7 +287,7 @@ class SkipReason(Enum):
     SIGNING_OFF = "signing is switched off in the settings"
     ALREADY_SIGNED = "the call already carries an Identity header"
     CALLER_MISSING = "no caller identity in the configured headers"
-    CALLER_AMBIGUOUS = "the header names two different numbers, and which one a telephone shows is luck"
+    CALLER_AMBIGUOUS = "the headers name two different callers, and which one a telephone shows is luck"
     CALLED_MISSING = "the To header names nobody that can be signed for"
     CALLER_ANONYMOUS = "the caller is anonymous.invalid, which nobody can sign for (RFC 8224 §11)"
     DATE_STALE = "the Date header is outside the freshness window (RFC 8224 §6.1 step 3)"
@@ -301,6 +301,7 @@ class SkipReason(Enum):
     DIVERSION_SIGNED = "a div for this diversion is there already"
     POLICY_UNSIGNED = "the decision from the records is not to sign"
     POLICY_REFUSED = "the decision from the records is to refuse the call"
+    SUBSTITUTE_CHANGED = "the call has left with another caller ID, which it would not get any more; it keeps that"
     STORE_UNAVAILABLE = "the policy store cannot be read"
     INTERNAL_ERROR = "an unexpected fault inside the plugin"
 
@@ -360,6 +361,14 @@ class StoreUnavailable(ShakenError):
 
 class StoreError(ShakenError):
     """The policy store holds something this version cannot use."""
+
+
+class StoreChanged(StoreError):
+    """The policy was changed otherwise since files were put in force, and they do not say so."""
+
+
+class ConflictError(ShakenError):
+    """A change of the policy contradicts a record that is there."""
 
 
 class Problem(NamedTuple):

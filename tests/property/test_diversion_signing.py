@@ -13,7 +13,7 @@ from shaken_plugin.authentication import SigningPair
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.memory import CertificateMemory
 from shaken_plugin.core.certificates import TrustAnchors
-from shaken_plugin.core.records import Basis, NumberRight
+from shaken_plugin.core.records import Basis
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Result, VerificationRules
 from shaken_plugin.errors import SkipReason
@@ -22,11 +22,12 @@ from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.verification import VerificationService
 from tests.conftest import NOW
 from tests.property.strategies import examples, mutated
+from tests.records import number_right
 from tests.services.builders import RANDOM_ORIGID, X5U, call, identity_of, policy, rules, service, sip
 from tests.services.test_diversions import leaving
 
 NUMBERS = tuple(str(number) for number in range(12_025_550_100, 12_025_550_120))
-OURS = NumberRight("acme", NUMBERS[0], NUMBERS[-1], Basis.ASSIGNED)
+OURS = number_right("acme", NUMBERS[0], NUMBERS[-1], Basis.ASSIGNED)
 
 
 class Providers:

@@ -181,6 +181,7 @@ def parse_chain_or_none(document: bytes) -> tuple[x509.Certificate, ...] | None:
 @settings(examples, max_examples=300)
 @given(content=mutated_bytes(ISSUED.certificate.public_bytes(Encoding.DER)))
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
 def test_changed_certificate_is_never_trusted_and_refused_with_our_error(content: bytes) -> None:
     """Trusted, or our error, never another: and a certificate that was changed is never trusted."""
     anchors = TrustAnchors([AUTHORITY.root])

@@ -167,3 +167,4 @@ def test_emergency_call_is_known(us: DialPlan, request_uri: str, to: str, priori
 def test_the_callers_tag_is_that_of_from(value: str | None, tag: str) -> None:
     callers: dict[CallerHeader, tuple[str, ...]] = {} if value is None else {CallerHeader.FROM: (value,)}
     assert CallMessage("INVITE", "sip:c@d", "<sip:c@d>", callers).from_tag == tag
+    assert CallMessage("INVITE", "sip:c@d", value or "", {}).to_tag == tag

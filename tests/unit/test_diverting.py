@@ -24,10 +24,11 @@ from shaken_plugin.core.telephone import TelephoneNumber, UriIdentity
 from shaken_plugin.core.verification import MAX_IDENTITIES
 from tests.builders import DEST, ORIG, URL, Bench, claims, jose, message
 from tests.conftest import NOW
+from tests.records import changed, number_right
 
 CALLER, DIVERTING, TARGET = TelephoneNumber(ORIG), TelephoneNumber(DEST), TelephoneNumber("13125550142")
 CLINIC = Customer("clinic", "Example Clinic", CustomerState.VERIFIED)
-HELD = NumberRight("clinic", DEST, DEST, Basis.ASSIGNED)
+HELD = number_right("clinic", DEST, DEST, Basis.ASSIGNED)
 OURS = f"{DEST} (assigned by us)"
 
 
@@ -58,14 +59,14 @@ def test_the_whole_trace_of_a_diversion_that_is_ours() -> None:
     [
         ((), CLINIC, "nobody vouched for the diverting number", None, f"a record of the customer who may use {DEST}"),
         (
-            (replace(HELD, basis=Basis.CUSTOMER_WORD),),
+            (changed(HELD, basis=Basis.CUSTOMER_WORD),),
             CLINIC,
             "the right rests on the customer's own word alone",
             f"{DEST} (the customer's own word)",
             "a letter of authorisation, or another documented right",
         ),
         (
-            (replace(HELD, valid_until=NOW),),
+            (changed(HELD, valid_until=NOW),),
             CLINIC,
             "the right (assigned by us) ended on 2026-11-18 11:06 UTC",
             OURS,
@@ -97,6 +98,30 @@ def test_a_diversion_that_is_not_ours_says_why(
     assert decision.level is Level.UNSIGNED
     assert (step.rule, step.held, step.finding, step.record, step.missing) == (RIGHT, False, finding, record, missing)
     assert diverting_holder(PolicyFacts(None, rights, 7, (holder,) if holder else ()), NOW) is None
+
+
+@pytest.mark.parametrize("state", CustomerState)
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_customers_trace_shows_nothing_of_another(state: CustomerState, suspended: bool) -> None:
+    source = Trunk("t", Customer("rival", "Rival Ltd", CustomerState.VERIFIED))
+    theirs = number_right("clinic", DEST, DEST, Basis.LETTER, "LOA-SECRET", owner="Owner Inc", suspended=suspended)
+    decision = judged(theirs, source=source, holder=replace(CLINIC, state=state))
+    ours = state is CustomerState.VERIFIED and not suspended
+    assert decision.level is (Level.DIV if ours else Level.UNSIGNED)
+    told = str(decision.trace[-1]).lower()
+    assert not any(secret in told for secret in ("clinic", "loa-secret", "owner", "letter", "suspended", state.value))
+    assert decision.trace[-1].finding == (
+        "another customer may use the diverting number" if ours else "the diverting number belongs to another customer"
+    )
+    gateway = judged(theirs, source=Gateway("g", "Gate"), holder=replace(CLINIC, state=state))
+    assert gateway.trace[-1].record == theirs.label
+
+
+def test_a_customers_own_right_is_shown_beside_anothers() -> None:
+    own = changed(HELD, customer="rival", basis=Basis.CUSTOMER_WORD)
+    theirs = changed(HELD, basis=Basis.LETTER, suspended=True)
+    source = Trunk("t", Customer("rival", "Rival Ltd", CustomerState.VERIFIED))
+    assert judged(theirs, own, source=source).trace[-1].record == own.label
 
 
 @pytest.mark.parametrize("state", CustomerState)

@@ -22,7 +22,7 @@ class CallerHeader(Enum):
     REMOTE_PARTY = "Remote-Party-ID"
 
 
-NAMING: Final = ("Diversion", "History-Info", "P-Served-User", "Referred-By", "Reply-To")
+NAMING: Final = ("Diversion", "History-Info", "P-Charge-Info", "P-Served-User", "Referred-By", "Reply-To")
 """Headers that name other parties, of which some telephones and gateways show one."""
 
 MAX_ASSERTED: Final = 8
@@ -67,6 +67,8 @@ class CallMessage:
     source: str | None = None
     user: str | None = None
     diverting: str = ""
+    route: str = ""
+    """The route that the call takes, where the switch names it."""
     unreadable: tuple[str, ...] = field(default=())
     """Names of headers whose bytes are not UTF-8."""
 
@@ -100,12 +102,14 @@ class CallMessage:
             return True
 
     @property
+    def to_tag(self) -> str:
+        """The called party's half of the dialog's identity (RFC 3261 §12), empty outside a dialog."""
+        return _tag(self.to)
+
+    @property
     def from_tag(self) -> str:
         """The caller's half of the dialog's identity (RFC 3261 §12), empty where there is none."""
-        try:
-            return NameAddr.parse(self.callers.get(CallerHeader.FROM, ("",))[0]).param("tag") or ""
-        except SipSyntaxError:
-            return ""
+        return _tag(self.callers.get(CallerHeader.FROM, ("",))[0])
 
     def callers_in(self, header: CallerHeader, plan: DialPlan) -> Iterator[Caller]:
         """The caller identities of one header, in order; values that name nobody are left out."""
@@ -122,6 +126,24 @@ class CallMessage:
                     yield Caller(canonical_party(Uri.parse(address.uri), plan), header, address)
                 except (SipSyntaxError, NumberError):
                     continue
+
+    def caller(self, headers: Iterable[CallerHeader], plan: DialPlan) -> Caller | None:
+        """Who calls: the first telephone number of these headers, in their order, else their first URI.
+
+        A URI must not hide a number behind it from the records: that is what a telephone shows.
+        """
+        named = [caller for header in headers for caller in self.callers_in(header, plan)]
+        numbers = (caller for caller in named if isinstance(caller.party, TelephoneNumber))
+        return next(numbers, named[0] if named else None)
+
+    def caller_numbers(self, plan: DialPlan) -> dict[TelephoneNumber, CallerHeader]:
+        """All telephone numbers that a header gives as the caller's, each with the first that does."""
+        found: dict[TelephoneNumber, CallerHeader] = {}
+        for header in CallerHeader:
+            for caller in self.callers_in(header, plan):
+                if isinstance(caller.party, TelephoneNumber):
+                    found.setdefault(caller.party, header)
+        return found
 
     def called(self, plan: DialPlan) -> Party | None:
         """The called party in To, None where it names nobody."""
@@ -147,6 +169,13 @@ class CallMessage:
             return canonical_party(Uri.parse(self.request_uri), plan)
         except (SipSyntaxError, NumberError):
             return None
+
+
+def _tag(address: str) -> str:
+    try:
+        return NameAddr.parse(address).param("tag") or ""
+    except SipSyntaxError:
+        return ""
 
 
 def _named(value: str, plan: DialPlan) -> Party | None:

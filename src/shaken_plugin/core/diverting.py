@@ -13,18 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from shaken_plugin.core.attestation import (
-    DOCUMENTED,
     AttestationPolicy,
     CallFacts,
     Case,
     Decision,
     Finding,
     Level,
+    Refusal,
     Rule,
-    destination_rule,
-    in_force,
     judge,
-    lack,
+    lacks,
+    unsigned_destination,
 )
 from shaken_plugin.core.claims import BASE_CLAIMS, read_dest, read_div, read_iat, read_orig
 from shaken_plugin.core.identity import IdentityHeader
@@ -54,6 +53,7 @@ def _caller_active(case: Case) -> Finding:
             Level.REFUSE,
             "the customer reinstated",
             settled=True,
+            refusal=Refusal(source.customer.state.value),
         )
     return Finding(True, "the call comes from no customer who is suspended or terminated")
 
@@ -61,42 +61,54 @@ def _caller_active(case: Case) -> Finding:
 _BARRED: Final = frozenset({CustomerState.SUSPENDED, CustomerState.TERMINATED})
 
 
-def diverting_holder(facts: PolicyFacts, now: float) -> tuple[Customer, NumberRight] | None:
+def diverting_holder(
+    facts: PolicyFacts, now: float, *, require_approval: bool = False
+) -> tuple[Customer, NumberRight] | None:
     """The verified customer who may use the diverting number now, and the right; None where there is none.
 
     Args:
         facts: what the store knows of the diverting number.
         now: POSIX seconds.
+        require_approval: whether somebody must have approved the right.
     """
     for right in facts.rights:
         holder = facts.holder(right)
-        if holder is not None and _grants(right, now) and holder.state is CustomerState.VERIFIED:
+        granted = not lacks(right.right, now, require_approval=require_approval)
+        if holder is not None and granted and holder.state is CustomerState.VERIFIED:
             return holder, right
     return None
 
 
-def _grants(right: NumberRight, now: float) -> bool:
-    return right.basis in DOCUMENTED and in_force(right, now)
+def _shown(case: Case, right: NumberRight) -> bool:
+    """Whether the trace may name it: that of a customer's call may reach its support desk, another's is not shown."""
+    return not isinstance(case.facts.source, Trunk) or right in case.own
 
 
 def _diverting_right(case: Case) -> Finding:
     # RFC 8946 §3: the number in div is one "within the scope of the credential" of the signer; a
     # certificate with an SPC covers any, so the records must say whose it is.
-    granted = diverting_holder(case.facts, case.now)
+    granted = diverting_holder(case.facts, case.now, require_approval=case.policy.require_approval)
     if granted is not None:
         holder, right = granted
-        return Finding(True, f"{holder.name} may use the diverting number: {BASIS_TEXT[right.basis]}", right.label)
-    if not case.facts.rights:
-        finding, record = "nobody vouched for the diverting number", None
+        if not _shown(case, right):
+            return Finding(True, "another customer may use the diverting number")
+        return Finding(
+            True, f"{holder.name} may use the diverting number: {BASIS_TEXT[right.right.basis]}", right.label
+        )
+    shown = [right for right in case.facts.rights if _shown(case, right)]
+    if not shown:
+        belongs = "the diverting number belongs to another customer"
+        finding, record = belongs if case.facts.rights else "nobody vouched for the diverting number", None
         missing = f"a record of the customer who may use {case.call.orig}"
     else:
-        right = case.facts.rights[0]
+        right = shown[0]
         record = right.label
-        if _grants(right, case.now):
-            finding = f"{right.customer}, whose number it is, is not a verified customer now"
-            missing = "that customer verified and not suspended"
+        found = lacks(right.right, case.now, require_approval=case.policy.require_approval)
+        if found:
+            finding, missing = "; ".join(lack.finding for lack in found), " and ".join(lack.missing for lack in found)
         else:
-            finding, missing = lack(right, case.now)
+            finding = f"{right.right.customer}, whose number it is, is not a verified customer now"
+            missing = "that customer verified and not suspended"
     return Finding(False, finding, record, Level.UNSIGNED, missing, settled=True)
 
 
@@ -105,7 +117,7 @@ RIGHT: Final = "diverting_right"
 
 DIVERSION_RULES: Final = (
     Rule("caller_active", "Is the caller, where it is a customer, neither suspended nor terminated?", _caller_active),
-    Rule("destination", "Are calls to this destination signed?", destination_rule),
+    Rule("destination", "Are calls to this destination signed?", unsigned_destination),
     Rule(RIGHT, "Has a verified customer a documented right to the diverting number that holds now?", _diverting_right),
 )
 """The rule set, in order. Where the call came from gives no right, and needs none."""

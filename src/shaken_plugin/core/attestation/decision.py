@@ -1,0 +1,249 @@
+"""What a decision is made of: the call, the operator's choices, what rules find, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import NamedTuple
+
+from shaken_plugin.core.passport import Attest
+from shaken_plugin.core.records import (
+    Customer,
+    Gateway,
+    NumberRight,
+    Overrides,
+    PendingLevel,
+    PolicyFacts,
+    Trunk,
+    Unauthorised,
+    Withheld,
+)
+from shaken_plugin.core.telephone import Party
+
+
+class Level(Enum):
+    """What becomes of a call, best first: a level of attestation, no signature, or refusal.
+
+    DIV is that of a call sent on whose diversion is signed (`core.diverting`): it has no level of ours.
+    """
+
+    A = "A"
+    B = "B"
+    C = "C"
+    DIV = "div"
+    UNSIGNED = "unsigned"
+    REFUSE = "refuse"
+
+    @property
+    def attest(self) -> Attest | None:
+        """The ``attest`` claim, None where the call is not signed."""
+        return Attest(self.value) if self in _SIGNED else None
+
+    @property
+    def signs(self) -> bool:
+        """Whether a PASSporT is signed."""
+        return self in _SIGNED or self is Level.DIV
+
+
+_SIGNED = (Level.A, Level.B, Level.C)
+_RANK = {level: rank for rank, level in enumerate(Level)}
+
+WITHOUT_RECORD = (Level.UNSIGNED, Level.REFUSE)
+"""What a policy may choose for sources it does not know; never C (47 CFR 64.6301, ATIS-1000074:
+C is for declared gateways)."""
+
+
+class Refusal(StrEnum):
+    """Why a call is refused; each has an answer of its own (``signing.answers``)."""
+
+    SUSPENDED = "suspended"
+    TERMINATED = "terminated"
+    DO_NOT_ORIGINATE = "do_not_originate"
+    UNAUTHORISED = "unauthorised"
+    UNKNOWN_SOURCE = "unknown_source"
+    PENDING = "pending"
+
+
+class InvalidNumbers(Enum):
+    """What happens to a caller ID that the metadata of the numbering plan knows to be none."""
+
+    REFUSE = "refuse"
+    DOWNGRADE = "downgrade"
+    """It gets B at most."""
+    IGNORE = "ignore"
+
+
+Numbering = Callable[[str], Withheld | None]
+"""What is wrong with a canonical E.164 number by the numbering plans: INVALID (its form), UNALLOCATED, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationPolicy:
+    """The operator's choices where the rules leave one.
+
+    ``leave_alone`` are canonical number prefixes of destinations whose calls are not signed;
+    ``sign_international`` False leaves alone every destination outside ``home_country_code``.
+    ``require_approval``: a right that nobody has approved gives no A. ``numbering`` None asks no metadata.
+    """
+
+    unknown_source: Level = Level.UNSIGNED
+    pending_customer: Level = Level.UNSIGNED
+    sign_international: bool = True
+    leave_alone: tuple[str, ...] = ()
+    home_country_code: str = "1"
+    unauthorised: Unauthorised = Unauthorised.DOWNGRADE
+    substitute: str | None = None
+    require_approval: bool = False
+    invalid_numbers: InvalidNumbers = InvalidNumbers.REFUSE
+    numbering: Numbering | None = None
+
+    def __post_init__(self) -> None:
+        if self.unknown_source not in WITHOUT_RECORD:
+            raise ValueError("a source we do not know gets no signature: unsigned or refuse")
+        if self.pending_customer.value not in {level.value for level in PendingLevel}:
+            raise ValueError("a customer whose know-your-customer is not complete gets no A")
+
+    @property
+    def overrides(self) -> Overrides:
+        """The choices that records may make otherwise."""
+        return Overrides(
+            unauthorised=self.unauthorised,
+            substitute=self.substitute,
+            pending=PendingLevel(self.pending_customer.value),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What the decision needs to know of the call itself; None where a header names nobody."""
+
+    orig: Party | None
+    dest: Party | None
+    emergency: bool = False
+
+
+class Step(NamedTuple):
+    """One line of a trace."""
+
+    rule: str
+    held: bool
+    record: str | None
+    finding: str
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The level and the whole way to it.
+
+    ``unauthorised``: the customer has no right of any kind to the caller ID, or it must not originate calls;
+    ``offence``: and that counts against them. ``substitute`` is the canonical number that takes the place of
+    the caller ID; level and end of the trace are then those of that number. ``refusal`` says why it is refused.
+    """
+
+    level: Level
+    trace: tuple[Step, ...]
+    source: Trunk | Gateway | None
+    policy_version: int
+    unauthorised: bool = False
+    offence: bool = False
+    substitute: str | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a better level would need, in the order of the rules."""
+        return tuple(step.missing for step in self.trace if step.missing)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The names of the rules that were asked, in order."""
+        return tuple(step.rule for step in self.trace)
+
+
+class Case(NamedTuple):
+    """What rules are asked about.
+
+    ``replaced`` is the caller ID whose place `call.orig` has taken; ``beside`` the header that names `call.orig`,
+    where that is not the caller that is decided on.
+    """
+
+    call: CallFacts
+    facts: PolicyFacts
+    policy: AttestationPolicy
+    now: float
+    replaced: Party | None = None
+    beside: str = ""
+
+    @property
+    def customer(self) -> Customer:
+        """The customer; only asked where the source is a trunk."""
+        assert isinstance(self.facts.source, Trunk)
+        return self.facts.source.customer
+
+    @property
+    def own(self) -> tuple[NumberRight, ...]:
+        """The customer's own rights to the number, in force or not, narrowest first."""
+        source = self.facts.source
+        mine = source.customer.id if isinstance(source, Trunk) else None
+        return tuple(right for right in self.facts.rights if right.right.customer == mine)
+
+
+class Finding(NamedTuple):
+    """What a rule found: ``at_most`` brings the level down where it did not hold, ``settled`` ends the list."""
+
+    held: bool
+    finding: str
+    record: str | None = None
+    at_most: Level = Level.A
+    missing: str | None = None
+    settled: bool = False
+    refusal: Refusal | None = None
+    unauthorised: bool = False
+    offence: bool = False
+    substitute: str | None = None
+
+
+class Rule(NamedTuple):
+    """One rule of the set: its stable name, what it asks, and how; for the documents what follows from it."""
+
+    name: str
+    question: str
+    ask: Callable[[Case], Finding]
+    effect: str = ""
+    records: str = ""
+    missing: str = ""
+
+
+def judge(rules: Iterable[Rule], best: Level, case: Case) -> Decision:
+    """Ask rules in order; see `attestation.decide`.
+
+    Args:
+        rules: the rule set.
+        best: the level where all rules hold.
+        case: the call, the records and the time.
+    """
+    trace: list[Step] = []
+    found: list[Finding] = []
+    for rule in rules:
+        finding = rule.ask(case)
+        found.append(finding)
+        trace.append(Step(rule.name, finding.held, finding.record, finding.finding, finding.missing))
+        if finding.settled:
+            break
+    level = max((best, *(finding.at_most for finding in found)), key=_RANK.__getitem__)
+    refusal = found[-1].refusal
+    if level is Level.REFUSE and case.call.emergency:
+        trace.append(Step("emergency", True, None, "an emergency call is never refused"))
+        level, refusal = Level.UNSIGNED, None
+    return Decision(
+        level,
+        tuple(trace),
+        case.facts.source,
+        case.facts.version,
+        unauthorised=any(finding.unauthorised for finding in found),
+        offence=any(finding.offence for finding in found) and not case.call.emergency,
+        substitute=found[-1].substitute,
+        refusal=refusal,
+    )
