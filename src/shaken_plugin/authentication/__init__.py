@@ -1,0 +1,38 @@
+"""The authentication service (STI-AS): decides, then signs (RFC 8224 §6.1, ATIS-1000074).
+
+`AuthenticationService.sign` reads nothing but its arguments, its store and its credentials. It
+returns what should happen; a switch adapter does it.
+"""
+
+from shaken_plugin.authentication.model import (
+    PPT,
+    PPT_DIV,
+    Credential,
+    DiversionMode,
+    ExistingIdentity,
+    OrigidScope,
+    Signing,
+    SigningPair,
+    SigningRules,
+    StaleDate,
+    StoreDown,
+)
+from shaken_plugin.authentication.service import AuthenticationService, identity_header
+from shaken_plugin.authentication.way import Way
+
+__all__ = [
+    "PPT",
+    "PPT_DIV",
+    "AuthenticationService",
+    "Credential",
+    "DiversionMode",
+    "ExistingIdentity",
+    "OrigidScope",
+    "Signing",
+    "SigningPair",
+    "SigningRules",
+    "StaleDate",
+    "StoreDown",
+    "Way",
+    "identity_header",
+]

@@ -1,0 +1,273 @@
+"""Signing what the policy lets be signed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from shaken_plugin.authentication.judging import Judge
+from shaken_plugin.authentication.model import (
+    PPT,
+    Credential,
+    ExistingIdentity,
+    OrigidScope,
+    Signing,
+    SigningPair,
+    SigningRules,
+    StaleDate,
+)
+from shaken_plugin.core.attestation import (
+    Decision,
+    Level,
+)
+from shaken_plugin.core.call import Caller, CallMessage, is_anonymous
+from shaken_plugin.core.diverting import RIGHT, diverted, diverting_holder, is_signed, links
+from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.jws import b64url
+from shaken_plugin.core.passport import div_claims, media_keys, passport_header, shaken_claims, signing_input
+from shaken_plugin.core.records import Gateway, PolicyFacts, Trunk
+from shaken_plugin.core.sip import format_date, parse_date
+from shaken_plugin.core.telephone import Party, TelephoneNumber
+from shaken_plugin.errors import (
+    SigningError,
+    SipSyntaxError,
+    SkipReason,
+    VerificationFailure,
+)
+from shaken_plugin.ports import PolicyStore
+
+
+def identity_header(pair: SigningPair, claims: Mapping[str, Any], ppt: str = PPT) -> IdentityHeader:
+    """The Identity header for claims, signed with a pair.
+
+    Raises:
+        SigningError: the key cannot be used.
+    """
+    signed = signing_input(passport_header(pair.x5u, ppt), claims)
+    token = f"{signed.decode('ascii')}.{b64url(pair.signer.sign(signed))}"
+    return IdentityHeader(token, pair.x5u, "ES256", ppt)
+
+
+class AuthenticationService(Judge):
+    """Signs calls with the provider's own credentials.
+
+    Args:
+        rules: the operator's choices.
+        store: the records.
+        credentials: by name; ``rules.default_credential`` must be among them.
+    """
+
+    def __init__(self, rules: SigningRules, store: PolicyStore, credentials: Mapping[str, Credential]) -> None:
+        super().__init__(rules, store)
+        self._credentials = credentials
+        self._own_urls = frozenset(pair.x5u for credential in credentials.values() for pair in credential.pairs)
+
+    def sign(self, message: CallMessage, now: float, random_origid: str, *, again: bool = False) -> Signing:
+        """Decide a call's level and, where it gets one, sign it.
+
+        Args:
+            message: the call. Where it has Identity headers and ``diverting`` names a number other than
+                the new target, a ``div`` is signed or nothing, unless the caller is substituted; ``existing`` is
+                not about those.
+            now: POSIX seconds.
+            random_origid: a fresh UUID, used where origids are per call.
+            again: the call was signed when it came and leaves once more, later: its Date was good
+                then, and is now replaced by the present time.
+        """
+        base, caller, diversion, facts = self._judged(message, now)
+        if base.skip is not None or base.decision is None:
+            return base
+        if diversion is not None and facts is not None:
+            return self._diverted(base, *diversion, facts, message, now)
+        return self._attested(base, base.decision, caller, message, now, random_origid, again=again)
+
+    def refuses(self, message: CallMessage, now: float) -> bool:
+        """Whether `sign` would have the call answered instead of sent on; nothing is signed for it."""
+        return self._judged(message, now).base.refuse
+
+    def _attested(
+        self,
+        base: Signing,
+        decision: Decision,
+        caller: Caller | None,
+        message: CallMessage,
+        now: float,
+        random_origid: str,
+        *,
+        again: bool,
+    ) -> Signing:
+        """A ``shaken`` PASSporT, where nothing but the level stands against it."""
+        drop = self._existing(message, base)
+        skip = SkipReason.ALREADY_SIGNED if drop is None else self._unsignable(base, message, caller)
+        if decision.level is Level.UNSIGNED:
+            skip = SkipReason.POLICY_UNSIGNED
+        if skip is not None:
+            return replace(base, skip=skip)
+        iat, replace_date, skip = self._date(message, base, now, again=again)
+        if skip is not None:
+            return replace(base, skip=skip)
+        base = replace(base, drop=drop or (), replace_date=replace_date, iat=iat)
+        return self._signed(base, decision, message, now, random_origid)
+
+    def _unsignable(self, base: Signing, message: CallMessage, caller: Caller | None) -> SkipReason | None:
+        """What about the parties keeps a call from being signed."""
+        if base.dest is None:
+            return SkipReason.CALLED_MISSING
+        if caller is None:
+            return SkipReason.CALLER_MISSING
+        if is_anonymous(caller.party):
+            return SkipReason.CALLER_ANONYMOUS
+        # A substitute takes the place of all that the header names.
+        ambiguous = base.substitute is None and self._is_ambiguous(message, caller)
+        return SkipReason.CALLER_AMBIGUOUS if ambiguous else None
+
+    def _diverted(
+        self,
+        base: Signing,
+        diverting: TelephoneNumber,
+        dest: Party,
+        facts: PolicyFacts,
+        message: CallMessage,
+        now: float,
+    ) -> Signing:
+        """A ``div`` PASSporT, beside the Identity headers that are there: RFC 8946 §4.1 removes none."""
+        assert base.decision is not None
+        if base.decision.level is Level.UNSIGNED:
+            by_right = base.decision.trace[-1].rule == RIGHT
+            return replace(base, skip=SkipReason.DIVERSION_NOT_OURS if by_right else SkipReason.POLICY_UNSIGNED)
+        holder = diverting_holder(facts, now, require_approval=self._rules.attestation.require_approval)
+        assert holder is not None  # else the level would be UNSIGNED
+        base, found = replace(base, holder=holder[0]), links(message.identity)
+        if is_signed(found, base.orig, diverting, dest):
+            return replace(base, skip=SkipReason.DIVERSION_SIGNED)
+        original = diverted(found, base.orig, diverting, now, self._rules.freshness)
+        if original is None:
+            return replace(base, skip=SkipReason.DIVERSION_NO_ORIGINAL)
+        # RFC 8946 §3: iat SHOULD be that of the original. Not where the call has rung so long that
+        # verifiers, who want the last div fresh (§4.2), would find it stale; half the window is for the way.
+        iat, replace_date = original.iat, False
+        if abs(now - iat) > self._rules.freshness / 2:
+            iat, replace_date = int(now), message.date is not None
+        base = replace(base, iat=iat, replace_date=replace_date)
+        claims = div_claims({**original.claims, "iat": iat}, diverting, dest)
+        name = holder[0].credential or self._rules.default_credential
+        return self._with_header(base, name, diverting, claims, message, now)
+
+    def _signed(
+        self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: str
+    ) -> Signing:
+        rules = self._rules
+        assert decision.level.attest is not None
+        assert base.orig is not None
+        assert base.dest is not None
+        assert base.iat is not None
+        origid = self._origid(decision.source, random_origid)
+        claims = shaken_claims(
+            attest=decision.level.attest,
+            orig=base.orig,
+            dest=base.dest,
+            iat=base.iat,
+            origid=origid,
+            mky=media_keys(message.sdp) if rules.mky and "a=fingerprint" in message.sdp else None,
+        )
+        signing = self._with_header(base, self._credential_name(decision.source), base.orig, claims, message, now)
+        return signing if signing.identity is None else replace(signing, origid=origid)
+
+    def _with_header(
+        self, base: Signing, name: str, speaker: Party, claims: Mapping[str, Any], message: CallMessage, now: float
+    ) -> Signing:
+        """The claims signed with a credential, if it may speak for this party."""
+        assert base.iat is not None
+        credential = self._credentials.get(name)
+        if credential is None:
+            return replace(base, skip=SkipReason.NO_CREDENTIAL)
+        pair = credential.current(now)
+        skip = SkipReason.CREDENTIAL_NOT_VALID if pair is None else pair.refuses(speaker, base.iat, now)
+        if pair is None or skip is not None:
+            return replace(base, skip=skip, credential=credential)
+        try:
+            header = identity_header(pair, claims, base.ppt)
+        except SigningError as exc:
+            return replace(base, skip=SkipReason.SIGNER_FAILED, credential=credential, detail=str(exc))
+        return replace(
+            base,
+            identity=header.format(quote_ppt=self._rules.quote_ppt),
+            # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
+            # add one". It equals iat, so that compact-form verifiers would agree.
+            date=format_date(base.iat) if message.date is None or base.replace_date else None,
+            credential=credential,
+        )
+
+    def _existing(self, message: CallMessage, base: Signing) -> tuple[int, ...] | None:
+        """Indices of Identity headers to remove, None where the call is to be left as it is."""
+        if base.substitute is not None:
+            # They vouch for a caller whom the call no longer names: no verifier could accept them (RFC 8224 §6.2.3).
+            return tuple(range(len(message.identity)))
+        if not message.identity or self._rules.existing is ExistingIdentity.ADD:
+            return ()
+        if self._rules.existing is ExistingIdentity.REPLACE_OURS and not base.emergency:
+            ours = tuple(index for index, value in enumerate(message.identity) if self._is_ours(value))
+            return ours or None
+        return None
+
+    def _is_ours(self, value: str) -> bool:
+        try:
+            return IdentityHeader.parse(value).info in self._own_urls
+        except VerificationFailure:
+            return False
+
+    def _is_ambiguous(self, message: CallMessage, caller: Caller) -> bool:
+        """Whether a verifier would not know the caller, or take somebody else for it.
+
+        The caller's header names another number, too; or one that is asked before it names a URI,
+        which verifiers compare (RFC 8224 §6.2.4: orig must be the identity in the message).
+        """
+        rules = self._rules
+        before = rules.sources[: rules.sources.index(caller.header)]
+        if any(True for header in before for _ in message.callers_in(header, rules.plan)):
+            return True
+        parties = {other.party for other in message.callers_in(caller.header, rules.plan)}
+        return any(isinstance(party, TelephoneNumber) and party != caller.party for party in parties)
+
+    def _date(
+        self, message: CallMessage, base: Signing, now: float, *, again: bool
+    ) -> tuple[int, bool, SkipReason | None]:
+        """``iat``, whether the Date is to be replaced, and why the call cannot be signed."""
+        if message.date is None or again:
+            return int(now), message.date is not None, None
+        try:
+            date = parse_date(message.date)
+        except SipSyntaxError:
+            skip = SkipReason.DATE_INVALID
+        else:
+            if abs(now - date) <= self._rules.freshness:
+                return date, False, None
+            skip = SkipReason.DATE_STALE
+        # RFC 8224 §6.1 step 3: "MUST NOT" sign an outdated Date. A customer's call is ours to
+        # repair; one that passed other networks is not.
+        source = base.decision.source if base.decision else None
+        if self._rules.stale_date is StaleDate.REPLACE and isinstance(source, Trunk) and not base.emergency:
+            return int(now), True, None
+        return 0, False, skip
+
+    def _credential_name(self, source: Trunk | Gateway | None) -> str:
+        named = source.credential if source else None
+        if named is None and isinstance(source, Trunk):
+            named = source.customer.credential
+        return named or self._rules.default_credential
+
+    def _origid(self, source: Trunk | Gateway | None, random_origid: str) -> str:
+        """RFC 8588 §5; §10 recommends one per call for privacy, traceback wants a stable one."""
+        if self._rules.origid is OrigidScope.CALL or source is None:
+            return random_origid
+        if isinstance(source, Gateway):
+            return str(uuid.uuid5(self._rules.origid_namespace, f"gateway/{source.id}"))
+        customer = source.customer
+        if customer.origid is not None:
+            return customer.origid
+        name = f"customer/{customer.id}"
+        if self._rules.origid is OrigidScope.TRUNK:
+            name += f"/trunk/{source.id}"
+        return str(uuid.uuid5(self._rules.origid_namespace, name))
