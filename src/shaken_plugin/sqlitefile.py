@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shaken_plugin.errors import StoreError
 
@@ -25,6 +25,13 @@ FILE_MODE: Final = 0o660
 
 class _Connection(sqlite3.Connection):
     """Closes itself: from Python 3.13 on, a connection that is merely dropped is warned about."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """As its parent does; but what SQLite says of damaged pages may be no text."""
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError as exc:
+            raise sqlite3.DatabaseError(f"the file is damaged: {exc}") from exc
 
     def __del__(self) -> None:
         with suppress(sqlite3.ProgrammingError):  # it was never open
@@ -64,6 +71,31 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
     return sqlite3.connect(
         uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=_Connection
     )
+
+
+def check_schema(connection: sqlite3.Connection, path: Path, known: int) -> int:
+    """The schema version of an open file, 0 for an empty one.
+
+    Args:
+        connection: to the file.
+        path: its name, for messages.
+        known: the version of this release.
+
+    Raises:
+        StoreError: it is another.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > known:
+        raise StoreError(
+            f"{path}: schema version {version} is newer than this release knows ({known}); "
+            "install the release that wrote it"
+        )
+    if 0 < version < known:
+        raise StoreError(
+            f"{path}: schema version {version} is older than this release's ({known}); "
+            "run 'shaken store migrate', which says first what it will do"
+        )
+    return version
 
 
 class Connections:

@@ -1,4 +1,4 @@
-"""The declared mode ``last_known``: what was last answered to the same question, and nothing else."""
+"""The declared mode ``last_known``: what was last answered about this source and this number, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ class Scripted:
     def __init__(self) -> None:
         self.version: int | None = 1
 
-    def facts(self, source: str | None, user: str | None, number: str | None) -> PolicyFacts:
+    def facts(
+        self,
+        source: str | None,
+        user: str | None,
+        number: str | None,
+        called: str | None = None,
+        route: str | None = None,
+    ) -> PolicyFacts:
         if self.version is None:
             raise StoreUnavailable("away")
         return PolicyFacts(None, (), self.version)
@@ -34,7 +41,7 @@ def test_the_newest_answer_is_remembered() -> None:
 @pytest.mark.parametrize(
     "question", [("192.0.2.2", "u", "1"), ("192.0.2.1", "v", "1"), ("192.0.2.1", "u", "2"), ("192.0.2.1", "u", None)]
 )
-def test_an_answer_is_not_lent_to_another_question(question: tuple[str, str, str | None]) -> None:
+def test_an_answer_is_not_lent_to_another_source_or_number(question: tuple[str, str, str | None]) -> None:
     behind = Scripted()
     store = LastKnown(behind)
     store.facts("192.0.2.1", "u", "1")

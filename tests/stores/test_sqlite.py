@@ -7,16 +7,26 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from ipaddress import ip_network
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
-from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.errors import ConflictError, StoreError, StoreUnavailable
+from shaken_plugin.ports import Author
 from shaken_plugin.stores.policy import Policy
-from shaken_plugin.stores.sqlite import FILE_MODE, SCHEMA_VERSION, SqliteStore, file, read_header, replace_policy
+from shaken_plugin.stores.sqlite import (
+    FILE_MODE,
+    SCHEMA_VERSION,
+    SqlitePolicy,
+    SqliteStore,
+    read_header,
+    replace_policy,
+    schema,
+)
+from tests.records import reached
 
 ADDRESS = "192.0.2.1"
 
@@ -24,8 +34,7 @@ ADDRESS = "192.0.2.1"
 def policy(name: str = "one") -> Policy:
     """One customer with one trunk at `ADDRESS`, both named so."""
     customer = Customer(name, name, CustomerState.VERIFIED)
-    trunk = Trunk(name, customer)
-    return Policy((customer,), (trunk,), (), {ip_network(ADDRESS): trunk})
+    return Policy((customer,), (reached(Trunk(name, customer), ADDRESS),))
 
 
 def ask(store: SqliteStore) -> PolicyFacts:
@@ -52,7 +61,7 @@ def raw(path: Path) -> closing[sqlite3.Connection]:
 def test_every_change_gets_the_next_version(path: Path) -> None:
     store = SqliteStore(path)
     for version in (1, 2, 3):
-        assert replace_policy(path, policy(), None, {}) == version
+        assert replace_policy(path, policy(str(version)), None, {}) == (version, ())
         assert ask(store).version == version
         assert read_header(path).policy_version == version
 
@@ -60,14 +69,25 @@ def test_every_change_gets_the_next_version(path: Path) -> None:
 def test_the_header_gives_back_settings_and_digests(path: Path) -> None:
     settings = {"signing": {"mode": "off", "list": [1, None, "ü"]}}
     replace_policy(path, policy(), settings, {"/etc/shaken/shaken.yaml": "ab12"})
-    assert read_header(path) == (1, settings, {"/etc/shaken/shaken.yaml": "ab12"})
+    assert read_header(path)[:4] == (1, settings, {"/etc/shaken/shaken.yaml": "ab12"}, 1)
 
 
 def test_no_policy_keeps_the_records_and_replaces_the_settings(path: Path) -> None:
     replace_policy(path, policy(), {"a": 1}, {"x": "1"})
-    assert replace_policy(path, None, {"b": 2}, {}) == 2
+    assert replace_policy(path, None, {"b": 2}, {}).version == 2
     assert trunk_of(ask(SqliteStore(path))) == "one"
-    assert read_header(path) == (2, {"b": 2}, {})
+    assert read_header(path)[:4] == (2, {"b": 2}, {}, 2)
+
+
+def test_what_is_in_force_already_is_no_new_version_and_changes_no_row(path: Path) -> None:
+    replace_policy(path, policy(), {"a": 1}, {"x": "1"})
+    with raw(path) as other:
+        before = other.execute("SELECT * FROM record").fetchall()
+        assert replace_policy(path, policy(), {"a": 1}, {"x": "2"}).version == 1
+        assert other.execute("SELECT * FROM record").fetchall() == before
+    assert read_header(path)[:4] == (1, {"a": 1}, {"x": "2"}, 1)
+    assert replace_policy(path, policy("two"), {"a": 1}, {"x": "2"}).version == 2
+    assert read_header(path).settings_version == 1
 
 
 def test_no_policy_in_a_new_file_knows_nobody(path: Path) -> None:
@@ -77,11 +97,27 @@ def test_no_policy_in_a_new_file_knows_nobody(path: Path) -> None:
 
 def test_a_policy_that_cannot_be_written_whole_is_not_written_at_all(path: Path) -> None:
     replace_policy(path, policy("one"), {"a": 1}, {})
-    twice = policy("two").customers * 2
-    with pytest.raises(StoreError, match="cannot be written"):
+    twice = (*policy("two").customers, replace(policy("two").customers[0], name="other"))
+    with pytest.raises(ConflictError, match="two different records are called customer two"):
         replace_policy(path, Policy(customers=twice), {"b": 2}, {})
+    elsewhere = replace(policy("two").trunks[0], id="three")
+    with pytest.raises(ConflictError, match=ADDRESS):
+        replace_policy(path, replace(policy("two"), trunks=(*policy("two").trunks, elsewhere)), {"b": 2}, {})
     assert trunk_of(ask(SqliteStore(path))) == "one"
-    assert read_header(path) == (1, {"a": 1}, {})
+    assert read_header(path)[:4] == (1, {"a": 1}, {}, 1)
+
+
+def test_trunks_may_exchange_addresses_and_accounts(path: Path) -> None:
+    customer = policy().customers[0]
+    one, two = Trunk("1", customer), Trunk("2", customer)
+    first = reached(one, ADDRESS, users=["a"]), reached(two, "192.0.2.2", users=["b"])
+    second = reached(one, "192.0.2.2", users=["b"]), reached(two, ADDRESS, users=["a"])
+    for trunks in (first, second, first):
+        replace_policy(path, Policy((customer,), trunks), None, {})
+        assert SqliteStore(path).facts(ADDRESS, None, None).source == trunks[trunks is second]
+        assert SqliteStore(path).facts(None, "b", None).source == trunks[trunks is not second]
+    with raw(path) as other:
+        assert other.execute("SELECT count(*) FROM record WHERE kind = 'trunk'").fetchone() == (6,)
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000, 0o027])
@@ -108,7 +144,7 @@ def test_readers_and_writer_do_not_wait_for_one_another(path: Path, made_before:
     with raw(path) as writer:
         assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE customer SET name = 'other'")
+        writer.execute("UPDATE record SET body = ''")
         assert trunk_of(ask(store)) == "one"
         writer.execute("ROLLBACK")
 
@@ -143,12 +179,14 @@ def test_a_link_is_refused_by_reader_and_writer(path: Path) -> None:
 
 
 def test_a_writer_that_finds_the_file_locked_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "WRITER_TIMEOUT", 0.0)
+    monkeypatch.setattr(schema, "WRITER_TIMEOUT", 0.0)
     replace_policy(path, policy("one"), None, {})
     with raw(path) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
             replace_policy(path, policy("two"), None, {})
+        with pytest.raises(StoreError, match="locked"), SqlitePolicy(path).change(Author("a", "b", 0.0), "c"):
+            pytest.fail("it is locked")
     assert trunk_of(ask(SqliteStore(path))) == "one"
 
 
@@ -167,7 +205,7 @@ def test_a_file_of_a_newer_release_is_refused_by_name_and_left_alone(path: Path)
     with pytest.raises(StoreError, match=message):
         replace_policy(path, policy("two"), None, {})
     with raw(path) as other:
-        assert other.execute("SELECT id FROM trunk").fetchall() == [("one",)]
+        assert other.execute("SELECT id FROM record WHERE kind = 'trunk'").fetchall() == [("one",)]
 
 
 def test_a_file_nothing_was_ever_compiled_into_names_the_command(path: Path) -> None:
@@ -188,7 +226,7 @@ def test_no_read_transaction_is_left_open(path: Path) -> None:
     for number in ("12155551212", None):
         store.facts(ADDRESS, None, number)
         with raw(path) as other:
-            other.execute("UPDATE customer SET name = 'other'")
+            other.execute("INSERT OR REPLACE INTO meta VALUES ('other', '1')")
             busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             assert busy == 0
 
@@ -196,12 +234,12 @@ def test_no_read_transaction_is_left_open(path: Path) -> None:
 def test_no_read_transaction_is_left_open_after_a_fault(path: Path) -> None:
     replace_policy(path, policy(), None, {})
     with raw(path) as other:
-        other.execute("UPDATE customer SET state = 'unheard of'")
+        other.execute("UPDATE record SET body = 'x' || body")
     store = SqliteStore(path)
     with pytest.raises(StoreUnavailable):
         ask(store)
     with raw(path) as other:
-        other.execute("UPDATE customer SET state = 'verified'")
+        other.execute("UPDATE record SET body = substr(body, 2)")
         assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     assert trunk_of(ask(store)) == "one"
 
@@ -211,7 +249,7 @@ def test_a_reader_never_writes(path: Path) -> None:
     store = SqliteStore(path)
     ask(store)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._connections.get().execute("DELETE FROM customer")
+        store._connections.get().execute("DELETE FROM record")
 
 
 def test_a_reader_makes_no_file(path: Path) -> None:
@@ -285,7 +323,7 @@ def test_a_forked_process_sees_changes_with_a_connection_of_its_own(path: Path, 
             # would remove the log that the child still reads from.
             store._connections.forget()
         for version in (2, 3):
-            replace_policy(path, policy(), None, {})
+            replace_policy(path, policy(str(version)), None, {})
             assert _version_in(pipes) == version
     assert ask(store).version == 3
 
@@ -297,5 +335,5 @@ def test_a_fork_does_not_cost_the_parent_its_connection(path: Path) -> None:
     with child(store) as pipes:
         assert _version_in(pipes) == 1
     for version in (2, 3):
-        replace_policy(path, policy(), None, {})
+        replace_policy(path, policy(str(version)), None, {})
         assert ask(store).version == version

@@ -1,55 +1,147 @@
-"""A policy store in memory: for tools, tests, and as the measure for every other store."""
+"""Policy stores in memory: for tools, tests, and as the measure for every other store."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 
-from shaken_plugin.core.records import Gateway, NumberRight, PolicyFacts, Trunk
-from shaken_plugin.errors import StoreUnavailable
-from shaken_plugin.stores.policy import Policy, address_keys, network_key, number_keys, right_keys
+from shaken_plugin.core.records import PolicyFacts, Record
+from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.ports import Author, Change, NumbersOf, PolicyDraft, PolicyRecords, Span
+from shaken_plugin.stores.drafts import Draft, link_keys
+from shaken_plugin.stores.policy import Policy, span_keys
+from shaken_plugin.stores.snapshot import Snapshot
 
 
 class MemoryStore:
     """Answers from a `Policy` held in memory. ``broken`` makes every question fail."""
 
     def __init__(self, policy: Policy, version: int = 1) -> None:
-        self._version = version
-        self._users = dict(policy.users)
-        self._customers = {customer.id: customer for customer in policy.customers}
-        self._sources: dict[str, Trunk | Gateway] = {
-            network_key(network): source for network, source in policy.addresses.items()
-        }
-        self._bits = sorted(
-            {(network.version, network.prefixlen) for network in policy.addresses}, key=lambda pair: -pair[1]
-        )
-        self._rights: dict[str, list[NumberRight]] = defaultdict(list)
-        for right in policy.rights:
-            for key in right_keys(right):
-                self._rights[key].append(right)
-        self._lengths = sorted({len(key.partition(":")[2]) for key in self._rights}, reverse=True)
+        self._snapshot = Snapshot(version)
+        self._snapshot.fill(policy)
         self.broken = False
 
-    def facts(self, source: str | None, user: str | None, number: str | None) -> PolicyFacts:
+    def facts(
+        self,
+        source: str | None,
+        user: str | None,
+        number: str | None,
+        called: str | None = None,
+        route: str | None = None,
+    ) -> PolicyFacts:
         """See `ports.PolicyStore.facts`."""
         if self.broken:
             raise StoreUnavailable("the store was told to fail")
-        rights = self._covering(number)
-        named = dict.fromkeys(right.customer for right in rights)
-        holders = tuple(self._customers[customer] for customer in named if customer in self._customers)
-        return PolicyFacts(self._source(source, user), rights, self._version, holders)
+        return self._snapshot.facts(source, user, number, called, route)
 
-    def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:
-        if user is not None and user in self._users:
-            return self._users[user]
-        for key in address_keys(source or "", self._bits):
-            if key in self._sources:
-                return self._sources[key]
-        return None
 
-    def _covering(self, number: str | None) -> tuple[NumberRight, ...]:
-        if number is None:
-            return ()
-        return tuple(right for key in number_keys(number, self._lengths) for right in self._rights.get(key, ()))
+class MemoryPolicy:
+    """A `ports.PolicyWriter` and `ports.PolicyStore` in memory; every version is kept whole.
+
+    ``broken`` makes every question about a call fail.
+    """
+
+    def __init__(self) -> None:
+        self._versions = [Snapshot(0)]
+        self._changes: list[Change] = []
+        self._writing = Lock()
+        self.broken = False
+
+    def facts(
+        self,
+        source: str | None,
+        user: str | None,
+        number: str | None,
+        called: str | None = None,
+        route: str | None = None,
+    ) -> PolicyFacts:
+        """See `ports.PolicyStore.facts`."""
+        if self.broken:
+            raise StoreUnavailable("the store was told to fail")
+        return self._versions[-1].facts(source, user, number, called, route)
+
+    @contextmanager
+    def change(self, author: Author, what: str) -> Iterator[PolicyDraft]:
+        """See `ports.PolicyWriter`."""
+        with self._writing:
+            base = self._versions[-1]
+            draft = MemoryDraft(base.version + 1, base)
+            yield draft
+            if not draft.same_as(base):
+                self._changes.append(Change(draft.version, author.at, author.who, author.why, what))
+                self._versions.append(Snapshot(draft.version, draft))
+
+    @contextmanager
+    def records(self, version: int | None = None) -> Iterator[PolicyRecords]:
+        """See `ports.PolicyWriter`."""
+        versions = self._versions
+        wanted = len(versions) - 1 if version is None else version
+        if not 0 <= wanted < len(versions):
+            raise StoreError(f"there is no version {wanted}; the one in force is {len(versions) - 1}")
+        yield versions[wanted]
+
+    def changes(self, since: int = 0, until: int | None = None) -> Iterator[Change]:
+        """See `ports.PolicyWriter`."""
+        return (one for one in tuple(self._changes) if one.version > since and (until is None or one.version <= until))
+
+    def changes_of(self, *named: tuple[type[Record], str]) -> Iterator[Change]:
+        """See `ports.PolicyWriter`."""
+        versions = self._versions
+        for change in reversed(self._changes):
+            before, after = versions[change.version - 1], versions[change.version]
+            if any(before.said_of(*one) != after.said_of(*one) for one in named):
+                yield change
+
+    def version_at(self, moment: float) -> int:
+        """See `ports.PolicyWriter`."""
+        return max((change.version for change in self._changes if change.at <= moment), default=0)
+
+
+class MemoryDraft(Snapshot, Draft):
+    """A snapshot that is being changed."""
+
+    def write(self, record: Record) -> None:
+        """See `Draft`."""
+        self._unlink(type(record), record.id)
+        self.table(type(record))[record.id] = record
+        for key in link_keys(record):
+            self.links.setdefault(key, {})[type(record), record.id] = None
+        self.forget_index()
+
+    def erase(self, kind: type[Record], identifier: str) -> None:
+        """See `Draft`."""
+        self._unlink(kind, identifier)
+        del self.table(kind)[identifier]
+        self.spans.pop((kind, identifier), None)
+        self.forget_index()
+
+    def linked(self, key: str) -> Iterable[tuple[type[Record], str]]:
+        """See `Draft`."""
+        return tuple(self.links.get(key, ()))
+
+    def add_numbers(self, kind: NumbersOf, identifier: str, spans: Iterable[Span]) -> int:
+        """See `ports.PolicyDraft`."""
+        self.require(kind, identifier)
+        # All of them before the first is added: one that is none changes nothing.
+        checked = {Span(*span): tuple(span_keys(span)) for span in spans}
+        there = self.spans.get((kind, identifier), frozenset())
+        self.spans[kind, identifier] = there | checked.keys()
+        self.forget_index()
+        return len(self.spans[kind, identifier]) - len(there)
+
+    def remove_numbers(self, kind: NumbersOf, identifier: str, spans: Iterable[Span]) -> int:
+        """See `ports.PolicyDraft`."""
+        self.require(kind, identifier)
+        there = self.spans.get((kind, identifier), frozenset())
+        self.spans[kind, identifier] = there - {Span(*span) for span in spans}
+        self.forget_index()
+        return len(there) - len(self.spans[kind, identifier])
+
+    def _unlink(self, kind: type[Record], identifier: str) -> None:
+        old = self.table(kind).get(identifier)
+        for key in () if old is None else link_keys(old):
+            self.links[key].pop((kind, identifier), None)
 
 
 class ReplayInMemory:

@@ -1,4 +1,4 @@
-"""The embedded policy store: one local SQLite file in WAL mode, many readers, one writer.
+"""The embedded policy store: one local SQLite file in WAL mode, many readers, one writer at a time.
 
 Readers see a change as soon as its transaction ends, and never wait for a writer. Connections
 open lazily in the process and thread that use them: a connection must not cross a fork. No read
@@ -9,7 +9,19 @@ them at a reload without parsing YAML.
 """
 
 from shaken_plugin.sqlitefile import FILE_MODE, create
-from shaken_plugin.stores.sqlite.file import SCHEMA_VERSION, Header, read_header, replace_policy
 from shaken_plugin.stores.sqlite.reader import SqliteStore
+from shaken_plugin.stores.sqlite.schema import SCHEMA_VERSION, Header, read_header
+from shaken_plugin.stores.sqlite.writer import InForce, SqlitePolicy, remember_state, replace_policy
 
-__all__ = ["FILE_MODE", "SCHEMA_VERSION", "Header", "SqliteStore", "create", "read_header", "replace_policy"]
+__all__ = [
+    "FILE_MODE",
+    "SCHEMA_VERSION",
+    "Header",
+    "InForce",
+    "SqlitePolicy",
+    "SqliteStore",
+    "create",
+    "read_header",
+    "remember_state",
+    "replace_policy",
+]

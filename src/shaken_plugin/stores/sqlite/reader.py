@@ -4,41 +4,50 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from shaken_plugin.bounded import Bounded
-from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, PolicyFacts, Trunk
+from shaken_plugin.core.records import (
+    Customer,
+    DoNotOriginate,
+    Gateway,
+    NumberRight,
+    PolicyFacts,
+    Record,
+    Right,
+    Route,
+    Substitution,
+    Trunk,
+)
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.ports import Span
 from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
-from shaken_plugin.stores.policy import address_keys, number_keys
-from shaken_plugin.stores.sqlite.file import DAMAGE, check_schema, meta
+from shaken_plugin.stores.policy import (
+    KIND_NAMES,
+    KINDS,
+    address_keys,
+    destination_keys,
+    narrowest_first,
+    number_keys,
+)
+from shaken_plugin.stores.sqlite.codec import decode
+from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, policy_version
 
 MAX_SOURCES: Final = 4_096
 """Sources (address and user) remembered per process between two policy versions."""
 
-_COVERING = """
-SELECT r.customer, r.first, r.last, r.basis, r.document, r.use_case, r.valid_from, r.valid_until
-FROM number_key AS k JOIN number_right AS r ON r.id = k.id
-WHERE k.key IN ({}) ORDER BY length(k.key) DESC, r.id
+MAX_RECORDS: Final = 4_096
+"""Records likewise, about 1 KB each."""
+
+_COVERING: Final = """
+SELECT n.owner, s.first, s.last FROM number AS n LEFT JOIN span AS s ON s.id = n.span
+WHERE n.key IN ({}) AND n.until IS NULL
 """
-
-_CUSTOMER = "c.id, c.name, c.state, c.ceiling, c.credential, c.origid"
-
-
-class _Index(NamedTuple):
-    """What a reader must know of the content before it can ask for a call's records."""
-
-    version: int
-    bits: tuple[tuple[int, int], ...]
-    lengths: tuple[int, ...]
-    sources: Bounded[tuple[str | None, str | None], tuple[Trunk | Gateway | None]]
 
 
 class SqliteStore:
-    """Answers from a file that `replace_policy` wrote.
+    """Answers from a file that `SqlitePolicy` or `replace_policy` wrote.
 
     Args:
         path: the file. It need not exist yet: until it does, every question fails.
@@ -49,62 +58,152 @@ class SqliteStore:
         self._local = threading.local()
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
 
-    def facts(self, source: str | None, user: str | None, number: str | None) -> PolicyFacts:
+    def facts(
+        self,
+        source: str | None,
+        user: str | None,
+        number: str | None,
+        called: str | None = None,
+        route: str | None = None,
+    ) -> PolicyFacts:
         """See `ports.PolicyStore.facts`."""
         try:
             connection = self._connections.get()
             connection.execute("BEGIN")
             try:
-                index = self._index(connection)
-                known = index.sources.get((source, user))
-                if known is None:
-                    known = (_source(connection, index.bits, source, user),)
-                    index.sources.put((source, user), known)
-                rights = () if number is None else _rights(connection, number_keys(number, index.lengths))
-                holders = _holders(connection, rights)
+                content = self._content(connection)
+                return content.facts(source, user, number or "", called or "", route)
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
         except (sqlite3.Error, StoreError, OSError) as exc:
             self._connections.forget()
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
-        return PolicyFacts(known[0], rights, index.version, holders)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
         if check_schema(connection, self._path) == 0:
             raise StoreError("no policy in it yet; run 'shaken apply'")
-        self._local.index = None
+        self._local.content = None
 
-    def _index(self, connection: sqlite3.Connection) -> _Index:
-        index: _Index | None = self._local.index
-        (text,) = connection.execute("SELECT value FROM meta WHERE key = 'policy_version'").fetchone()
-        version = int(text)
-        if index is None or index.version != version:
-            content = meta(connection)
-            index = _Index(
-                version,
-                tuple((family, bits) for family, bits in content["network_bits"]),
-                tuple(content["prefix_lengths"]),
-                Bounded(MAX_SOURCES),
+    def _content(self, connection: sqlite3.Connection) -> _Content:
+        content: _Content | None = self._local.content
+        version = policy_version(connection)
+        if content is None or content.version != version:
+            content = self._local.content = _Content(connection, version)
+        return content
+
+
+class _Content:
+    """What one version says, read through one connection; what was read before is remembered."""
+
+    def __init__(self, connection: sqlite3.Connection, version: int) -> None:
+        self._connection = connection
+        self.version = version
+        shapes: dict[str, list[int]] = {"number": [], "address": [], "destination": []}
+        for kind, value in connection.execute("SELECT kind, value FROM shape"):
+            shapes[kind].append(value)
+        self._numbers, self._destinations = frozenset(shapes["number"]), frozenset(shapes["destination"])
+        self._bits = sorted((divmod(value, 1000) for value in shapes["address"]), key=lambda pair: -pair[1])
+        self._sources: Bounded[tuple[str | None, str | None], tuple[Trunk | Gateway | None]] = Bounded(MAX_SOURCES)
+        self._records: Bounded[tuple[type[Record], str], Any] = Bounded(MAX_RECORDS)
+        self._owners: Bounded[int, Any] = Bounded(MAX_RECORDS)
+        self._rules: Bounded[str, tuple[Substitution, ...]] = Bounded(MAX_RECORDS)
+
+    def facts(self, source: str | None, user: str | None, number: str, called: str, route: str | None) -> PolicyFacts:
+        """See `ports.PolicyStore.facts`."""
+        known = self._sources.get((source, user))
+        if known is None:
+            known = (self._source(source, user),)
+            self._sources.put((source, user), known)
+        covering = self._covering(number)
+        rights = tuple(
+            NumberRight(owner, span.first, span.last) for owner, span in covering if isinstance(owner, Right)
+        )
+        holders = (self._get(Customer, name) for name in dict.fromkeys(right.right.customer for right in rights))
+        return PolicyFacts(
+            known[0],
+            rights,
+            self.version,
+            tuple(holder for holder in holders if holder is not None),
+            tuple(dict.fromkeys(owner for owner, _ in covering if isinstance(owner, DoNotOriginate))),
+            self._route(called, route),
+            self._substitutions(known[0]),
+        )
+
+    def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:
+        keys = [f"user/{user}"] if user is not None and _is_text(user) else []
+        keys += [f"address/{key}" for key in address_keys(source or "", self._bits)]
+        for key in keys:
+            if (found := self._linked(key)) is not None:
+                record: Trunk | Gateway = self._must(*found)
+                return record
+        return None
+
+    def _covering(self, number: str) -> list[tuple[Right | DoNotOriginate, Span]]:
+        keys = number_keys(number, self._numbers)
+        rows = self._connection.execute(_COVERING.format(",".join("?" * len(keys))), keys).fetchall()
+        found = [
+            (self._owner(owner), Span(number, number) if first is None else Span(str(first), str(last)))
+            for owner, first, last in rows
+        ]
+        return sorted(found, key=lambda one: (*narrowest_first(one[1]), one[0].id))
+
+    def _owner(self, number: int) -> Any:
+        known = self._owners.get(number)
+        if known is None:
+            row = self._connection.execute("SELECT kind, id FROM owner WHERE number = ?", (number,)).fetchone()
+            known = self._must(KINDS[row[0]], row[1])
+            self._owners.put(number, known)
+        return known
+
+    def _route(self, called: str, named: str | None) -> Route | None:
+        if named is not None and _is_text(named):
+            chosen: Route | None = self._get(Route, named)
+            if chosen is not None:
+                return chosen
+        for prefix in destination_keys(called, self._destinations) if _is_text(called) else ():
+            if (found := self._linked(f"destination/{prefix}")) is not None:
+                route: Route = self._must(*found)
+                return route
+        return None
+
+    def _substitutions(self, source: Trunk | Gateway | None) -> tuple[Substitution, ...]:
+        if not isinstance(source, Trunk):
+            return ()
+        customer = source.customer.id
+        known = self._rules.get(customer)
+        if known is None:
+            rows = self._connection.execute(
+                "SELECT id FROM link WHERE key = ? AND kind = 'substitution' ORDER BY id", (f"customer/{customer}",)
             )
-            self._local.index = index
-        return index
+            known = tuple(self._must(Substitution, identifier) for (identifier,) in rows.fetchall())
+            self._rules.put(customer, known)
+        return known
 
+    def _linked(self, key: str) -> tuple[type[Record], str] | None:
+        row = self._connection.execute("SELECT kind, id FROM link WHERE key = ?", (key,)).fetchone()
+        return None if row is None else (KINDS[row[0]], row[1])
 
-def _source(
-    connection: sqlite3.Connection, bits: Iterable[tuple[int, int]], source: str | None, user: str | None
-) -> Trunk | Gateway | None:
-    if user is not None and _is_text(user):
-        row = connection.execute("SELECT trunk FROM source_user WHERE name = ?", (user,)).fetchone()
-        if row is not None:
-            return _trunk(connection, row[0])
-    for key in address_keys(source or "", bits):
-        row = connection.execute("SELECT kind, id FROM source_address WHERE key = ?", (key,)).fetchone()
-        if row is not None:
-            return _trunk(connection, row[1]) if row[0] == "trunk" else _gateway(connection, row[1])
-    return None
+    def _must(self, kind: type[Record], identifier: str) -> Any:
+        record = self._get(kind, identifier)
+        if record is None:
+            raise StoreError(f"{KIND_NAMES[kind]} {identifier} is named but not there: the content is damaged")
+        return record
+
+    def _get(self, kind: type[Record], identifier: str) -> Any:
+        known = self._records.get((kind, identifier))
+        if known is None:
+            row = self._connection.execute(
+                "SELECT body FROM record WHERE kind = ? AND id = ? AND until IS NULL", (KIND_NAMES[kind], identifier)
+            ).fetchone()
+            if row is None:
+                return None
+            known = decode(kind, row[0], lambda name: self._get(Customer, name))
+            self._records.put((kind, identifier), known)
+        return known
 
 
 def _is_text(value: str) -> bool:
@@ -114,39 +213,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _trunk(connection: sqlite3.Connection, trunk: str) -> Trunk:
-    row = connection.execute(
-        f"SELECT t.id, t.credential, {_CUSTOMER} "  # noqa: S608  # a constant
-        "FROM trunk AS t JOIN customer AS c ON c.id = t.customer WHERE t.id = ?",
-        (trunk,),
-    ).fetchone()
-    if row is None:
-        raise StoreError(f"trunk {trunk} is named but not there; run 'shaken apply' again")
-    return Trunk(row[0], _customer(row[2:]), row[1])
-
-
-def _customer(row: tuple[Any, ...]) -> Customer:
-    """A row of `_CUSTOMER`."""
-    return Customer(row[0], row[1], CustomerState(row[2]), row[3] and Attest(row[3]), row[4], row[5])
-
-
-def _gateway(connection: sqlite3.Connection, gateway: str) -> Gateway:
-    row = connection.execute("SELECT id, name, credential FROM gateway WHERE id = ?", (gateway,)).fetchone()
-    if row is None:
-        raise StoreError(f"gateway {gateway} is named but not there; run 'shaken apply' again")
-    return Gateway(*row)
-
-
-def _rights(connection: sqlite3.Connection, keys: list[str]) -> tuple[NumberRight, ...]:
-    marks = ",".join("?" * len(keys))
-    rows = connection.execute(_COVERING.format(marks), keys).fetchall()
-    return tuple(NumberRight(row[0], row[1], row[2], Basis(row[3]), *row[4:]) for row in rows)
-
-
-def _holders(connection: sqlite3.Connection, rights: Iterable[NumberRight]) -> tuple[Customer, ...]:
-    named = dict.fromkeys(right.customer for right in rights)
-    query = f"SELECT {_CUSTOMER} FROM customer AS c WHERE c.id = ?"  # noqa: S608  # a constant
-    rows = (connection.execute(query, (customer,)).fetchone() for customer in named)
-    return tuple(_customer(row) for row in rows if row is not None)
