@@ -7,7 +7,8 @@ import re
 import pytest
 from phonenumbers import SUPPORTED_REGIONS
 
-from shaken_plugin.config.dialplans import EMERGENCY_EVERYWHERE, dial_plan
+from shaken_plugin.config.dialplans import EMERGENCY_EVERYWHERE, MAX_NUMBERS, dial_plan, numbering
+from shaken_plugin.core.records import Withheld
 from shaken_plugin.core.telephone import TelephoneNumber
 
 
@@ -69,3 +70,38 @@ def test_an_unknown_country_is_refused_by_name(country: str) -> None:
 def test_numeric_users_may_be_switched_off() -> None:
     assert dial_plan("US").numeric_users
     assert not dial_plan("US", numeric_users=False).numeric_users
+
+
+@pytest.mark.parametrize(
+    ("digits", "wrong"),
+    [
+        ("12155551212", None),
+        ("12025550143", None),
+        ("13125550142", None),
+        ("18005551212", None),
+        ("442079460123", None),
+        ("33123456789", None),
+        ("19995550100", Withheld.UNALLOCATED),
+        ("17005551212", Withheld.UNALLOCATED),
+        ("11234567890", Withheld.UNALLOCATED),
+        ("1215555121", Withheld.INVALID),
+        ("121555512120", Withheld.INVALID),
+        ("2105551212", Withheld.INVALID),
+        ("999123456", Withheld.INVALID),
+        ("0", Withheld.INVALID),
+        ("911", None),
+        ("1911", None),
+        ("112", None),
+        ("1411", None),
+    ],
+)
+def test_metadata_knows_what_is_no_number(digits: str, wrong: Withheld | None) -> None:
+    """Emergency and service numbers are none of its business, with the country code or without."""
+    assert numbering(dial_plan("US"))(digits) is wrong
+
+
+def test_what_was_asked_is_remembered_in_bounds() -> None:
+    ask = numbering(dial_plan("US"))
+    assert ask.cache_info().maxsize == MAX_NUMBERS  # type: ignore[attr-defined]  # an lru_cache
+    assert ask("12155551212") is ask("12155551212")
+    assert ask.cache_info().hits == 1  # type: ignore[attr-defined]  # likewise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ import pytest
 import yaml
 
 from shaken_plugin.config.policyfile import parse_policy
+from shaken_plugin.config.policyids import right_id
 from shaken_plugin.core.attestation import AttestationPolicy, CallFacts, Level, decide
 from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, Trunk
+from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import Problem
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.stores.policy import Policy
+from tests.records import number_right, reached
 
 Data = dict[str, Any]
 
@@ -80,22 +81,18 @@ def test_everything_a_file_says_arrives(file: Path) -> None:
     }
     policy = good(file, {"customers": [customer], "gateways": [INTL | {"credential": "main"}], "rights": [letter]})
     acme = Customer("acme", "Acme Contact Centre", CustomerState.VERIFIED, Attest.B, "second", origid)
-    main, two = Trunk("acme-main", acme, "third"), Trunk("acme-two", acme)
-    gateway = Gateway("intl", "International gateway", "main")
+    main = reached(Trunk("acme-main", acme, "third"), "198.51.100.0/24", users=["acme@pbx"])
+    two = reached(Trunk("acme-two", acme), users=["two"])
+    gateway = reached(Gateway("intl", "International gateway", "main"), "203.0.113.7", "2001:db8::/64")
     times = (datetime(2026, 1, 1, tzinfo=UTC).timestamp(), datetime(2026, 12, 31, 17, tzinfo=UTC).timestamp())
+    made = right_id("acme", Basis.LETTER, "LOA-1", "reminders")
     assert policy == Policy(
         customers=(acme,),
         trunks=(main, two),
         gateways=(gateway,),
-        addresses={
-            ip_network("198.51.100.0/24"): main,
-            ip_network("203.0.113.7"): gateway,
-            ip_network("2001:db8::/64"): gateway,
-        },
-        users={"acme@pbx": main, "two": two},
         rights=(
-            NumberRight("acme", "13035550100", "13035550199", Basis.LETTER, "LOA-1", "reminders", *times),
-            NumberRight("acme", "442079460123", "442079460123", Basis.LETTER, "LOA-1", "reminders", *times),
+            number_right("acme", "13035550100", "13035550199", Basis.LETTER, "LOA-1", "reminders", *times, id=made),
+            number_right("acme", "442079460123", "442079460123", Basis.LETTER, "LOA-1", "reminders", *times, id=made),
         ),
     )
 
@@ -157,12 +154,12 @@ DAY = datetime(2027, 6, 30, tzinfo=UTC).timestamp()
     ],
 )
 def test_a_last_day_ends_at_midnight_and_a_moment_is_exact(file: Path, text: str, moment: float) -> None:
-    assert good(file, right(valid_until=text)).rights[0].valid_until == moment
+    assert good(file, right(valid_until=text)).rights[0].right.valid_until == moment
 
 
 @pytest.mark.parametrize("text", ["2027-06-30", "2027-06-30T00:00:00", "20270630"])
 def test_a_first_day_begins_at_midnight(file: Path, text: str) -> None:
-    assert good(file, right(valid_from=text)).rights[0].valid_from == DAY
+    assert good(file, right(valid_from=text)).rights[0].right.valid_from == DAY
 
 
 @pytest.mark.parametrize(
@@ -200,7 +197,7 @@ def test_what_is_no_time_is_a_mistake(file: Path, name: str, text: str) -> None:
 # --- Fields -------------------------------------------------------------------------------------
 
 FIELDS: list[tuple[Data, str]] = [
-    (right(numbers=[]), "rights[0].numbers: list should have at least 1 item"),
+    ({"customers": [ACME], "rights": [{"customer": "acme", "basis": "assigned"}]}, "rights[0]: numbers is missing"),
     (right(numbers=["12155551212"]), "rights[0].numbers[0]: neither a number"),
     (right(numbers=["+0123456"]), "rights[0].numbers[0]: neither a number"),
     (right(numbers=["+1 215 555 1212"]), "rights[0].numbers[0]: neither a number"),
@@ -208,9 +205,10 @@ FIELDS: list[tuple[Data, str]] = [
     (right(numbers=["+12155551212..12155551299"]), "rights[0].numbers[0]: neither a number"),
     (right(numbers=["+12155551212..+1215555129"]), "rights[0].numbers[0]: the end of the range"),
     (right(numbers=["+12155551299..+12155551212"]), "rights[0].numbers[0]: the end of the range"),
-    (right(basis="owned"), "rights[0].basis: not one of assigned, ported, resporg, letter or customer_word"),
+    (right(basis="owned"), "rights[0].basis: not one of assigned, ported, resporg, letter, delegate or customer_word"),
     (right(use_case="a\tb"), "rights[0].use_case: not a text of 1 to 200 characters"),
     (right(basis="letter"), "rights[0]: document is missing: a letter of authorisation"),
+    (right(basis="delegate"), "rights[0]: document is missing: a delegate certificate"),
     (right(basis="letter", document=""), "rights[0].document: not a text"),
     ({"customers": [ACME | {"state": "known"}]}, "customers[0].state: not one of pending, verified,"),
     ({"customers": [ACME | {"ceiling": "D"}]}, "customers[0].ceiling: not one of A, B or C"),

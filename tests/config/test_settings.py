@@ -11,6 +11,7 @@ import yaml
 
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import PATH_VARIABLE, parse_settings, settings_path
+from shaken_plugin.core.attestation import Refusal
 from shaken_plugin.errors import Problem
 
 PAIR = {"key": "file:k.pem", "chain": "file:c.pem", "x5u": "https://certificates.example.com/a.pem"}
@@ -21,7 +22,7 @@ FULL: dict[str, Any] = {
     "emergency_numbers": ["110"],
     "policy": "policy.yaml",
     "on_fault": "refuse",
-    "store": {"path": "policy.db", "when_unavailable": "refuse"},
+    "store": {"path": "policy.db", "state": "runtime.db", "when_unavailable": "refuse"},
     "signing": {
         "mode": "observe",
         "credentials": [CREDENTIAL],
@@ -39,6 +40,16 @@ FULL: dict[str, Any] = {
         "quote_ppt": False,
         "size": {"threshold": 1000, "action": "tcp"},
         "mky": False,
+        "unauthorised": "substitute",
+        "substitute": "+12155551200",
+        "substitute_in": ["asserted"],
+        "substitute_host": "sip.example.com",
+        "invalid_numbers": "downgrade",
+        "require_approval": True,
+        "answers": {
+            reason: {"status": 488, "phrase": "Ask Sales"}
+            for reason in ("suspended", "terminated", "do_not_originate", "unauthorised", "unknown_source", "pending")
+        },
         "refuse_status": 480,
         "refuse_phrase": "Ask Sales, please",
     },
@@ -72,6 +83,15 @@ FULL: dict[str, Any] = {
             "crl": {"urls": ["http://authority.example.com/crl"], "signers": ["file:crl.pem"]},
         }
     },
+    "records": {
+        "enabled": False,
+        "folder": "calls",
+        "rotate_bytes": 1_000_000,
+        "ledger": "sqlite:ledger.db",
+        "ledger_password": "file:ledger.password",
+        "keep_days": 100,
+        "alarm_bytes": 10_000_000,
+    },
     "agent": {
         "enabled": False,
         "socket": "agent.sock",
@@ -85,6 +105,13 @@ FULL: dict[str, Any] = {
         "keep_days": 30,
         "stale": 3600,
         "ca_bundle": "repositories.pem",
+    },
+    "offences": {
+        "enabled": False,
+        "suspend": "automatic",
+        "grace": 3600,
+        "gather": 0,
+        "webhook": {"url": "https://hooks.example.com/", "secret": "file:secret", "ca_bundle": "hooks.pem"},
     },
     "freeswitch": {"identity_name": "full"},
     "log": {"full_numbers": True, "trace": True},
@@ -171,6 +198,55 @@ def test_relative_paths_are_those_of_the_files_folder_whatever_the_process_s(
     assert settings.verification.trust_anchors == [f"file:{folder}/roots.pem", "env:ROOTS"]
     assert settings.verification.certificates == f"{folder}/certificates"
     assert (settings.store.path, settings.policy) == (f"{folder}/policy.db", f"{folder}/policy.yaml")
+    assert settings.store.state == f"{folder}/runtime.db"
+    webhook = settings.offences.webhook
+    assert (webhook.secret, webhook.ca_bundle) == (f"file:{folder}/secret", f"{folder}/hooks.pem")
+    records = settings.records
+    assert (records.folder, records.ledger) == (f"{folder}/calls", f"sqlite:{folder}/ledger.db")
+    assert records.ledger_password == f"file:{folder}/ledger.password"
+
+
+def test_the_state_file_is_beside_the_store_unless_said_otherwise(file: Path) -> None:
+    assert good(file, MINIMAL).store.state == "/var/lib/shaken/state.db"
+    assert good(file, MINIMAL | {"store": {"path": "db/policy.db"}}).store.state == f"{file.parent}/db/state.db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:/var/lib/shaken/ledger.db",
+        "postgresql://shaken@db.example.com/shaken",
+        "postgresql://shaken@db.example.com:5432/shaken?sslmode=verify-full",
+        "postgresql:///shaken?host=/run/postgresql",
+    ],
+)
+def test_ledgers_that_can_be_named(file: Path, url: str) -> None:
+    assert good(file, merged(MINIMAL, at("records.ledger", url))).records.ledger == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/var/lib/shaken/ledger.db",
+        "sqlite:",
+        "sqlite:///ledger.db?mode=ro",
+        "postgresql://shaken@db.example.com/shaken?password=hunter2",
+        "postgresql://shaken@db.example.com/shaken?sslmode=require&password=hunter2",
+        "postgresql://shaken@db.example.com/shaken?pass%77ord=hunter2",
+        "postgresql://shaken@db.example.com/shaken?sslpassword=hunter2&sslmode=require",
+        "postgresql://shaken%3Ahunter2@db.example.com/shaken",
+        "postgresql://shaken%3ahunter2@db.example.com/shaken",
+        "postgresql://shaken:secret@db.example.com/shaken",
+        "postgresql://db.example.com",
+        "mysql://db.example.com/shaken",
+    ],
+)
+def test_ledgers_that_cannot(file: Path, url: str) -> None:
+    _, (problem,) = read(file, merged(MINIMAL, at("records.ledger", url)))
+    assert problem.path == "records.ledger"
+    assert "ledger_password" in problem.message
+    assert "hunter2" not in str(problem)
+    assert "neither sqlite:PATH nor postgresql://USER@HOST/DATABASE" in problem.message
 
 
 def test_absolute_paths_stay(file: Path) -> None:
@@ -247,7 +323,15 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("signing.origid.namespace", "709J", "not a UUID"),
     ("signing.resign_after", -1, "greater than or equal to 1"),
     ("signing.refuse_status", 399, "greater than or equal to 400"),
-    ("signing.refuse_status", 603, "less than or equal to 599"),
+    ("signing.refuse_status", 302, "greater than or equal to 400"),
+    ("signing.refuse_status", 603, "603 tells the caller that analytics blocked the call"),
+    ("signing.refuse_status", 607, "less than or equal to 599"),
+    ("signing.answers.pending.status", 603, "603 tells the caller that analytics blocked the call"),
+    ("signing.answers.unauthorised.status", 200, "greater than or equal to 400"),
+    ("signing.answers.unauthorised.phrase", "a\tb", "not a reason phrase"),
+    ("signing.unauthorised", "block", "not one of downgrade, refuse or substitute"),
+    ("signing.substitute", "main", "not digits"),
+    ("signing.invalid_numbers", "block", "not one of refuse, downgrade or ignore"),
     ("signing.refuse_phrase", "No\r\nX-Evil: 1", "not a reason phrase"),
     ("signing.refuse_phrase", "", "not a reason phrase"),
     ("signing.refuse_phrase", "x" * 61, "not a reason phrase"),
@@ -338,3 +422,24 @@ def test_a_missing_section_is_told(file: Path, missing: str, path: str) -> None:
     settings, problems = read(file, {name: value for name, value in MINIMAL.items() if name != missing})
     assert settings is None
     assert [(problem.path, problem.message) for problem in problems] == [(path, f"{missing} is missing")]
+
+
+def test_each_refusal_has_an_answer_of_its_own(file: Path) -> None:
+    plain = good(file, MINIMAL).signing
+    assert {plain.answer(refusal)[0] for refusal in Refusal} == {403}
+    phrases = [plain.answer(refusal)[1] for refusal in Refusal]
+    assert len(set(phrases)) == len(phrases)
+    assert plain.answer(None) == (403, "Caller ID Not Authorised")
+    signing = {"refuse_phrase": "Ask Sales", "answers": {"pending": {"status": 480}, "suspended": {"phrase": "Pay"}}}
+    chosen = good(file, merged(MINIMAL, {"signing": signing})).signing
+    assert chosen.answer(Refusal.PENDING) == (480, "Ask Sales")
+    assert chosen.answer(Refusal.SUSPENDED) == (403, "Pay")
+    assert chosen.answer(Refusal.UNAUTHORISED) == (403, "Ask Sales")
+
+
+def test_substituting_needs_a_number(file: Path) -> None:
+    settings, problems = read(file, merged(MINIMAL, {"signing": {"unauthorised": "substitute"}}))
+    assert settings is None
+    (problem,) = problems
+    assert "needs a number in substitute" in str(problem)
+    assert problem.line > 0

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
-from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata
+from phonenumbers import (
+    SUPPORTED_REGIONS,
+    NumberParseException,
+    PhoneMetadata,
+    is_possible_number,
+    is_valid_number,
+    parse,
+)
 
+from shaken_plugin.core.attestation import Numbering
+from shaken_plugin.core.records import Withheld
 from shaken_plugin.core.telephone import DialPlan
 
 EMERGENCY_EVERYWHERE: Final = ("911", "112", "933")
@@ -51,6 +61,34 @@ def dial_plan(country: str, extra_emergency: Iterable[str] = (), *, numeric_user
         emergency_numbers=re.compile("|".join(emergency)),
         numeric_users=numeric_users,
     )
+
+
+MAX_NUMBERS: Final = 65_536
+"""Numbers whose answer is remembered; asking the metadata takes up to a tenth of a millisecond."""
+
+
+def numbering(plan: DialPlan) -> Numbering:
+    """What the metadata says against E.164 numbers as callers: INVALID, UNALLOCATED, or nothing.
+
+    Emergency and service numbers of the plan are none of its business, with or without country code.
+
+    Args:
+        plan: the dial plan of the country.
+    """
+
+    @lru_cache(MAX_NUMBERS)
+    def ask(digits: str) -> Withheld | None:
+        if any(plan.service_numbers.fullmatch(text) for text in (digits, digits.removeprefix(plan.country_code))):
+            return None
+        try:
+            number = parse(f"+{digits}")
+        except NumberParseException:
+            return Withheld.INVALID
+        if not is_possible_number(number):
+            return Withheld.INVALID
+        return None if is_valid_number(number) else Withheld.UNALLOCATED
+
+    return ask
 
 
 def _patterns(*descriptions: object) -> list[str]:

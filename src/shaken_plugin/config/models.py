@@ -78,6 +78,9 @@ Name = Annotated[
 Label = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{1,200}", "not a text of 1 to 200 characters in one line")]
 """Free text for people."""
 
+Said = Annotated[str, Matching(r"(?=.*\S)[^\x00-\x1f\x7f]{1,500}", "not a text of 1 to 500 characters in one line")]
+"""Who or why (see `ports.check_said`)."""
+
 
 def validate(model: type[_Model], document: Document) -> _Model | None:
     """The document as a model, or None with all its problems added to the document."""

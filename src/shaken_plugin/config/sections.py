@@ -6,19 +6,22 @@ editors complete from, and ``docs/reference.md``.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shaken_plugin.authentication import DiversionMode, ExistingIdentity, OrigidScope, StaleDate, StoreDown
 from shaken_plugin.config.fields import (
     Country,
     DaySeconds,
     Digits,
+    Host,
     Mode,
     Moment,
     Phrase,
     Reference,
+    RefusalStatus,
     Seconds,
     Spc,
     StirStatus,
@@ -26,7 +29,10 @@ from shaken_plugin.config.fields import (
     UuidText,
 )
 from shaken_plugin.config.models import Matching, Name, Section, Switch
+from shaken_plugin.config.offences import OffencesSettings
+from shaken_plugin.core.attestation import InvalidNumbers, Refusal
 from shaken_plugin.core.call import CallerHeader
+from shaken_plugin.core.records import Unauthorised
 from shaken_plugin.core.verification import Profile, VerstatProfile
 
 
@@ -35,8 +41,17 @@ class StoreSettings(Section):
 
     path: str = "/var/lib/shaken/policy.db"
     """The SQLite file that 'shaken apply' writes and the switch reads; on a local disk."""
+    state: str = "/var/lib/shaken/state.db"
+    """The SQLite file of the runtime state: who is suspended, offences, warnings. By default beside path."""
     when_unavailable: StoreDown = StoreDown.LAST_KNOWN
-    """What happens to calls while it cannot be read: last_known, unsigned or refuse."""
+    """What happens to calls while these cannot be read: last_known, unsigned or refuse."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "state" not in data and isinstance(data.get("path"), str):
+            return {**data, "state": str(Path(data["path"]).with_name("state.db"))}
+        return data
 
 
 class PairSettings(Section):
@@ -83,6 +98,42 @@ class SizeSettings(Section):
     (FreeSWITCH; not by gateways, nor to names); shorten: without what verifiers can do without, if it then fits."""
 
 
+class AnswerSettings(Section):
+    """The answer to a call that is refused for one reason."""
+
+    status: RefusalStatus | None = None
+    """Status, 400 to 599; by default signing.refuse_status."""
+    phrase: Phrase | None = None
+    """Reason phrase; by default signing.refuse_phrase, else one that fits the reason."""
+
+
+class AnswersSettings(Section):
+    """Answers of their own to calls that are refused for different reasons."""
+
+    suspended: AnswerSettings = AnswerSettings()
+    """The customer is suspended; by default "Customer Suspended"."""
+    terminated: AnswerSettings = AnswerSettings()
+    """The customer's contract has ended; by default "Customer Terminated"."""
+    do_not_originate: AnswerSettings = AnswerSettings()
+    """The caller ID is on the do-not-originate list, or is none; by default "Caller ID Must Not Originate Calls"."""
+    unauthorised: AnswerSettings = AnswerSettings()
+    """The customer has no right to the caller ID; by default "Caller ID Not Authorised"."""
+    unknown_source: AnswerSettings = AnswerSettings()
+    """The call came over no known trunk or gateway; by default "Source Not Known"."""
+    pending: AnswerSettings = AnswerSettings()
+    """Know-your-customer is not complete; by default "Customer Not Verified"."""
+
+
+_PHRASES: Final = {
+    Refusal.SUSPENDED: "Customer Suspended",
+    Refusal.TERMINATED: "Customer Terminated",
+    Refusal.DO_NOT_ORIGINATE: "Caller ID Must Not Originate Calls",
+    Refusal.UNAUTHORISED: "Caller ID Not Authorised",
+    Refusal.UNKNOWN_SOURCE: "Source Not Known",
+    Refusal.PENDING: "Customer Not Verified",
+}
+
+
 class SigningSettings(Section):
     """The authentication service (STI-AS)."""
 
@@ -112,6 +163,11 @@ class SigningSettings(Section):
     """Prefixes of called numbers whose calls are not signed, for instance "+1876"."""
     origid: OrigidSettings = OrigidSettings()
     """The origid claim."""
+    substitute_in: Annotated[list[Literal["asserted", "from"]], Field(min_length=1)] = ["asserted", "from"]
+    """Where a call whose caller ID is substituted says the other number: P-Asserted-Identity, From or both. A
+    P-Asserted-Identity that is not named here goes; a From that is not goes on showing the number of before."""
+    substitute_host: Host | None = None
+    """Host of the addresses that are written then; by default the one that stands there."""
     resign_after: Seconds = 30
     """Seconds after which a failover branch is signed anew instead of carrying the same token."""
     quote_ppt: Switch = True
@@ -121,10 +177,40 @@ class SigningSettings(Section):
     behind the signer changes them."""
     size: SizeSettings = SizeSettings()
     """INVITEs that grow too large for UDP."""
-    refuse_status: Annotated[int, Field(ge=400, le=599)] = 403
+    unauthorised: Unauthorised = Unauthorised.DOWNGRADE
+    """A caller ID for which the customer has no record of any kind: downgrade (B at most), refuse, or substitute
+    (it goes on with the number of 'substitute'). Routes, customers and trunks may say otherwise."""
+    substitute: Digits | None = None
+    """The number, in E.164, that takes the place of an unauthorised one."""
+    invalid_numbers: InvalidNumbers = InvalidNumbers.REFUSE
+    """A caller ID that no numbering plan knows, and to which there is no documented right: refuse, downgrade
+    (B at most), or ignore (do not look). The do-not-originate list refuses whatever this says."""
+    require_approval: Switch = False
+    """Whether letters, delegate certificates, ported and toll-free numbers give A only once somebody has
+    approved them."""
+    refuse_status: RefusalStatus = 403
     """Status of the answer to a refused call, 400 to 599; 603 is for blocking by analytics alone."""
-    refuse_phrase: Phrase = "Caller ID Not Authorised"
-    """Reason phrase of that answer."""
+    refuse_phrase: Phrase | None = None
+    """Reason phrase of that answer; by default one that fits the reason."""
+    answers: AnswersSettings = AnswersSettings()
+    """Answers of their own for different reasons."""
+
+    @model_validator(mode="after")
+    def _has_substitute(self) -> Self:
+        # Of the settings alone: with records that name one it would do, but not for whoever has no record.
+        if self.unauthorised is Unauthorised.SUBSTITUTE and self.substitute is None:
+            raise ValueError("unauthorised: substitute needs a number in substitute")
+        return self
+
+    def answer(self, refusal: Refusal | None) -> tuple[int, str]:
+        """Status and reason phrase for a refused call.
+
+        Args:
+            refusal: why; None where no record says.
+        """
+        own = AnswerSettings() if refusal is None else getattr(self.answers, refusal.value)
+        phrase = own.phrase or self.refuse_phrase or _PHRASES[refusal or Refusal.UNAUTHORISED]
+        return own.status or self.refuse_status, phrase
 
 
 class RevocationSettings(Section):
@@ -155,6 +241,15 @@ class TrustListSettings(Section):
     """Its revocation lists."""
 
 
+_LEDGER: Final = Matching(
+    r"(?:sqlite:[^?#\x00-\x1f]+"
+    r"|postgresql://(?:(?:(?!%3[Aa])[^:@/\s])*@)?[^@/\s]*/[^@/?\s]+(?:\?(?:{0}(?:&{0})*)?)?)".format(
+        r"(?!password|sslpassword)[a-z_]+=[^&\s]*"
+    ),
+    "neither sqlite:PATH nor postgresql://USER@HOST/DATABASE?NAME=VALUE; a password belongs into ledger_password, "
+    "by reference, and into no part of the URL",
+)
+"""What shows the settings, and every message about the ledger, has no secret to hide then."""
 _ADDRESS: Final = Matching(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}", "not HOST:PORT")
 
 
@@ -244,6 +339,26 @@ class VerificationSettings(Section):
     """Hosts, or host:port, whose certificate URLs may have other ports and private addresses."""
 
 
+class RecordSettings(Section):
+    """Records of calls: one of each signing and verification."""
+
+    enabled: Switch = True
+    """Whether they are kept."""
+    folder: str = "/var/lib/shaken/calls"
+    """The folder in which switches write them to files, until the agent moves them into the ledger; on a local disk."""
+    rotate_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 16_777_216
+    """Size of such a file, in octets, from which on the process begins another."""
+    ledger: Annotated[str, _LEDGER] = "sqlite:/var/lib/shaken/ledger.db"
+    """The database that keeps them: sqlite:PATH, or postgresql://USER@HOST/DATABASE, for which the library comes
+    with shaken-plugin[postgresql]."""
+    ledger_password: Reference | None = None
+    """The password for PostgreSQL by reference: file:PATH or env:NAME, never itself."""
+    keep_days: Annotated[int, Field(ge=1, le=3_660)] = 400
+    """Days after which a record is removed from the ledger."""
+    alarm_bytes: Annotated[int, Field(ge=1_048_576, le=1_099_511_627_776)] = 268_435_456
+    """Size of all those files together, in octets, at which the agent raises an alarm."""
+
+
 class FreeSwitchSettings(Section):
     """What concerns FreeSWITCH alone."""
 
@@ -284,6 +399,10 @@ class Settings(Section):
     """Named trust lists; verification.trust_list chooses one, and the agent keeps that one fresh."""
     agent: AgentSettings = AgentSettings()
     """The daemon that downloads for all workers."""
+    records: RecordSettings = RecordSettings()
+    """Records of calls."""
+    offences: OffencesSettings = OffencesSettings()
+    """Unauthorised caller IDs, warnings, suspensions."""
     freeswitch: FreeSwitchSettings = FreeSwitchSettings()
     """What concerns FreeSWITCH alone."""
     log: LogSettings = LogSettings()

@@ -67,18 +67,25 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute: what ``file:`` points to, and the plain paths."""
     _absolute_references(data, folder)
     data.setdefault("policy", "policy.yaml")
-    verification = data.get("verification")
+    verification, offences = data.get("verification"), data.get("offences")
     for section, name in (
         (data, "policy"),
         (data.get("store"), "path"),
+        (data.get("store"), "state"),
         (data.get("agent"), "socket"),
         (data.get("agent"), "ca_bundle"),
         (verification, "certificates"),
         (verification, "cache"),
         (verification, "replay_memory"),
+        (data.get("records"), "folder"),
+        (offences.get("webhook") if isinstance(offences, dict) else None, "ca_bundle"),
     ):
         if isinstance(section, dict) and isinstance(section.get(name), str):
             section[name] = str(folder / section[name])
+    records = data.get("records")
+    ledger = records.get("ledger") if isinstance(records, dict) else None
+    if isinstance(records, dict) and isinstance(ledger, str) and ledger.startswith("sqlite:") and ledger != "sqlite:":
+        records["ledger"] = f"sqlite:{folder / ledger.removeprefix('sqlite:')}"
 
 
 def _absolute_references(data: Any, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Policies in and out of a store."""
