@@ -1,0 +1,171 @@
+"""What people decide about customers and their offences; each with a name and a reason, kept for good."""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Final
+
+from shaken_plugin.conduct import view
+from shaken_plugin.conduct.accounts import (
+    add_event,
+    add_standing,
+    read_account,
+    write_offences,
+    write_over,
+    write_warned,
+)
+from shaken_plugin.conduct.state import State
+from shaken_plugin.core.offences import Stage
+from shaken_plugin.core.records import Customer, CustomerState
+from shaken_plugin.errors import ConflictError
+from shaken_plugin.ports import PolicyRecords, Standing, check_said
+from shaken_plugin.stores.standing import REINSTATED
+
+_RANK: Final = {REINSTATED: 0, CustomerState.SUSPENDED.value: 1, CustomerState.TERMINATED.value: 2}
+
+
+def delivered(state: State, offence: int, by: str, why: str, at: float) -> None:
+    """Somebody told the customer of the first offence.
+
+    Raises:
+        ConflictError: there is no such offence, or it is none that a warning waits for.
+        StoreUnavailable: it cannot be written now.
+    """
+    _named(by, why)
+    with state.changing() as connection:
+        case = _case(connection, offence)
+        if not write_warned(connection, offence, at, by, why):
+            raise ConflictError(f"offence {offence} is {case.offence.stage.value}: no warning waits to be delivered")
+        connection.execute("UPDATE message SET done_at = ? WHERE offence = ? AND done_at IS NULL", (at, offence))
+
+
+def dismiss(state: State, offence: int, by: str, why: str, at: float) -> None:
+    """A person finds that an offence was none. The warning, if it was delivered, stays counted.
+
+    Raises:
+        ConflictError: it cannot be dismissed; the text says what to do instead.
+        StoreUnavailable: it cannot be written now.
+    """
+    _named(by, why)
+    with state.changing() as connection:
+        customer = _case(connection, offence).customer
+        account = read_account(connection, customer)
+        try:
+            after = account.dismiss(offence, at)
+        except ValueError as exc:
+            raise ConflictError(f"offence {offence} cannot be dismissed: {exc}") from None
+        write_offences(connection, account, after, at, Stage.DISMISSED)
+        write_over(connection, account, after, at)
+        add_event(connection, customer, offence, at, "dismissed", by, why)
+
+
+def suspend(state: State, customer: str, by: str, why: str, at: float) -> None:
+    """Suspend a customer; all workers obey with their next call.
+
+    Whether the policy has such a customer is for `known` to say.
+
+    Raises:
+        ConflictError: they are that already, or terminated; by whom and why.
+        StoreUnavailable: it cannot be written now.
+    """
+    _put_under(state, customer, CustomerState.SUSPENDED.value, by, why, at)
+
+
+def terminate(state: State, customer: str, by: str, why: str, at: float) -> None:
+    """Terminate a customer; as `suspend`, and a suspended one may be terminated."""
+    _put_under(state, customer, CustomerState.TERMINATED.value, by, why, at)
+
+
+def _put_under(state: State, customer: str, new: str, by: str, why: str, at: float) -> None:
+    _named(by, why)
+    with state.changing() as connection:
+        history = view.standing_history(connection, customer)
+        if history and _RANK[history[-1].state] >= _RANK[new]:
+            last = history[-1]
+            raise ConflictError(f"customer {customer} is {last.state} already, by {last.who}: {last.why}")
+        account = read_account(connection, customer)
+        write_offences(connection, account, account.suspend(), at)
+        about = account.open[-1].id if account.open else None
+        add_standing(connection, customer, new, at, by, why, about)
+        add_event(connection, customer, about, at, new, by, why)
+
+
+def take_over(state: State, standings: Iterable[Standing]) -> list[str]:
+    """Put customers under what a file says of them, where nothing later was decided here. Nobody is reinstated.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        StoreUnavailable: it cannot be written now.
+    """
+    notes = []
+    for customer, new, at, who, why in standings:
+        with state.reading() as connection:
+            history = view.standing_history(connection, customer)
+        if history and (history[-1].at >= at or _RANK[history[-1].state] >= _RANK[new.value]):
+            continue
+        _put_under(state, customer, new.value, who, why, at)
+        notes.append(f"customer {customer} is {new.value} here from now on, as on the host the file was exported from")
+    return notes
+
+
+def reinstate(state: State, customer: str, by: str, why: str, at: float) -> None:
+    """Let a customer go on. The count of offences begins anew, that of warnings does not.
+
+    Raises:
+        ConflictError: nothing stands against them here.
+        StoreUnavailable: it cannot be written now.
+    """
+    _named(by, why)
+    with state.changing() as connection:
+        account = read_account(connection, customer)
+        if not account.suspended:
+            raise ConflictError(
+                f"customer {customer} is neither suspended nor terminated by 'shaken customer suspend' or offences"
+            )
+        after = account.reinstate(at)
+        write_offences(connection, account, after, at, Stage.SETTLED)
+        write_over(connection, account, after, at)
+        add_standing(connection, customer, REINSTATED, at, by, why, None)
+        for offence in account.open or (None,):
+            add_event(connection, customer, offence.id if offence else None, at, REINSTATED, by, why)
+
+
+def known(customer: str, records: Callable[[], AbstractContextManager[PolicyRecords]]) -> Customer:
+    """The policy's customer of an id.
+
+    Args:
+        customer: the id.
+        records: `ports.PolicyWriter.records`.
+
+    Raises:
+        ConflictError: there is none; the text names one that is similar.
+        StoreError: the policy cannot be read.
+    """
+    with records() as policy:
+        found = policy.get(Customer, customer)
+        if found is not None:
+            return found
+        near = difflib.get_close_matches(customer, (one.id for one in policy.all(Customer)), n=1)
+    hint = f"did you mean {near[0]}?" if near else "shaken customer list shows all"
+    raise ConflictError(f"the policy has no customer {customer}: {hint}")
+
+
+def _named(by: str, why: str) -> None:
+    """Decisions of people have a name and a reason."""
+    try:
+        check_said("--by", by)
+        check_said("--why", why)
+    except ValueError as exc:
+        raise ConflictError(str(exc)) from None
+
+
+def _case(connection: sqlite3.Connection, offence: int) -> view.Case:
+    found = view.details(connection, offence)
+    if found is None:
+        raise ConflictError(f"there is no offence {offence}: shaken offence list")
+    return found.case
