@@ -41,9 +41,11 @@ class Host:
         (folder / "anchors.pem").write_bytes(anchors)
         (folder / "chain.pem").write_bytes(chain)
         self.settings: dict[str, Any] = {
+            "store": {"path": "policy.db"},
             "signing": {"mode": "off"},
             "verification": {"trust_anchors": ["file:anchors.pem"], "cache": str(self.cache_file)},
             "agent": {"socket": "agent.sock", "listen": "127.0.0.1:0"},
+            "records": {"folder": "calls", "ledger": "sqlite:ledger.db"},
         }
         self.cache = CertificateCache(self.cache_file)
         self.client = AgentClient(folder / "agent.sock", self.cache.lend)

@@ -21,7 +21,9 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.clock import ClockCheck, Watched
 from shaken_plugin.agent.documents import Documents, Limits
 from shaken_plugin.agent.index import Index
+from shaken_plugin.agent.ledger import PRUNE_EVERY, LedgerKeeper
 from shaken_plugin.agent.metrics import CountingObserver, Metrics
+from shaken_plugin.agent.offences import Offences, following
 from shaken_plugin.agent.parts import Parts
 from shaken_plugin.agent.recorder import Recorder
 from shaken_plugin.agent.server import Listener, Server
@@ -36,6 +38,9 @@ from shaken_plugin.telemetry import clean
 FLUSH_EVERY: Final = 2.0
 SWEEP_EVERY: Final = 300.0
 CALLS_EVERY: Final = 5.0
+OFFENCES_EVERY: Final = 0.25
+COLLECT_EVERY: Final = 0.25
+MEASURE_EVERY: Final = 5.0
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -96,6 +101,8 @@ class Agent:
         )
         self._server = Server(self._documents, self.metrics)
         self._calls = parts.calls(settings, CountingObserver(observer, self.metrics))
+        self._offences = Offences(settings, following, self.alarms, observer, clock)
+        self._ledger = LedgerKeeper(self.alarms, self.metrics, clock, self._offences.seen)
         self._stop = asyncio.Event()
         self._begun = clock()
         self._restored = False
@@ -106,6 +113,7 @@ class Agent:
         """Run until SIGTERM or SIGINT."""
         settings = self._settings
         self._keeping.configure(settings)
+        self._ledger.configure(settings)
         with contextlib.ExitStack() as stack:
             listener = Listener(Path(settings.agent.socket))
             stack.callback(listener.close)
@@ -127,6 +135,11 @@ class Agent:
                     ("sweep", SWEEP_EVERY, self._sweep),
                     ("health", 1.0, lambda: self._show(web)),
                     ("calls", CALLS_EVERY, self._look_at_calls),
+                    ("offences", OFFENCES_EVERY, self._offences.look),
+                    ("warnings", OFFENCES_EVERY, self._offences.deliver),
+                    ("ledger", COLLECT_EVERY, self._ledger.collect),
+                    ("spool", MEASURE_EVERY, self._ledger.measure),
+                    ("prune", PRUNE_EVERY, self._ledger.prune),
                 )
             ]
             self._keeping.start()
@@ -145,10 +158,12 @@ class Agent:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._offences.close()
         await self._documents.close()
         await self._server.close()
         await self._recorder.close()
         await self._downloader.close()
+        self._ledger.close()
 
     async def _restore(self) -> None:
         """Take over what lies in the file, also later where it could not be read at the start."""
@@ -236,13 +251,15 @@ class Agent:
             self.alarms.on("settings_refused", f"{exc}; the old settings stay")
         else:
             self.alarms.clear("settings_refused")
+            self._offences.configure(settings)
             self._documents.limits = limits_of(settings)
             self._documents.index.max_documents = settings.agent.max_documents
             self._documents.index.max_bytes = settings.agent.max_bytes
             self._keeping.start()
+            self._ledger.configure(settings)
             self._say("agent: settings reloaded")
             if _fixed(settings) != _fixed(self._settings):
-                text = "socket, listen, esl.listen, cache or lab_hosts changed: restart the agent for these"
+                text = "socket, listen, esl.listen, cache, state or lab_hosts changed: restart the agent for these"
                 self._observer.log(Severity.WARNING, f"agent: {text}")
         notify("READY=1")
 
@@ -253,7 +270,8 @@ class Agent:
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What only a restart changes."""
     agent, verification = settings.agent, settings.verification
-    return agent.socket, agent.listen, agent.esl.listen, verification.cache, verification.lab_hosts
+    files = verification.cache, settings.store.state
+    return agent.socket, agent.listen, agent.esl.listen, files, verification.lab_hosts
 
 
 def notify(state: str) -> None:

@@ -32,6 +32,19 @@ class Metrics:
         self.events = Counter("shaken_events", "What became of calls served here", ["name"], registry=registry)
         self.connections = Gauge("shaken_agent_connections", "Workers connected", registry=registry)
         self.alarms = Gauge("shaken_alarm", "1 while an alarm is on", ["name", "about"], registry=registry)
+        self.collected = Counter("shaken_records_collected", "Records moved into the ledger", registry=registry)
+        self.known = Counter(
+            "shaken_records_known",
+            "Lines that the ledger had already, of files that were copied back",
+            registry=registry,
+        )
+        self.torn = Counter("shaken_records_torn", "Lines that their writer did not finish", registry=registry)
+        self.damaged = Counter("shaken_records_damaged", "Other lines that are no records", registry=registry)
+        self.pruned = Counter("shaken_records_pruned", "Old records removed from the ledger", registry=registry)
+        self.spool_bytes = Gauge("shaken_spool_bytes", "Size of the files with records of calls", registry=registry)
+        self.spool_age = Gauge(
+            "shaken_spool_age_seconds", "For how long the oldest record waits for the ledger", registry=registry
+        )
         self.clock = Gauge("shaken_agent_clock_offset_seconds", "Our clock against that of servers", registry=registry)
         self.expires = Gauge(
             "shaken_agent_list_expires", "POSIX time at which a list expires", ["kind", "name"], registry=registry

@@ -8,13 +8,14 @@ build    the services of settings that were read already
 inline   (a module) downloads inside the process, for a switch whose calls are threads
 """
 
-from shaken_plugin.runtime.force import Checked, apply, check, digests, reload, start
+from shaken_plugin.runtime.force import Checked, apply, check, digests, first_state, reload, start
 from shaken_plugin.runtime.services import (
     Inline,
     Services,
     attestation_policy,
     build,
     build_verifier,
+    local_store,
     settings_plan,
     verification_rules,
 )
@@ -29,6 +30,8 @@ __all__ = [
     "build_verifier",
     "check",
     "digests",
+    "first_state",
+    "local_store",
     "reload",
     "settings_plan",
     "start",

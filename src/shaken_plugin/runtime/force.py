@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
+from shaken_plugin.conduct.decisions import take_over
+from shaken_plugin.conduct.state import State
 from shaken_plugin.config.policyfile import parse_policy
 from shaken_plugin.config.references import check_references
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import credentials_in, parse_settings, policy_file, sound_settings
 from shaken_plugin.config.yamlfile import Document, render
 from shaken_plugin.errors import (
+    ConflictError,
     FileProblems,
+    NumberError,
     Problem,
+    StoreChanged,
     StoreError,
     StoreUnavailable,
 )
+from shaken_plugin.ports import Author, sayable
 from shaken_plugin.runtime.services import Inline, Services, build
-from shaken_plugin.stores import sqlite
+from shaken_plugin.stores import sqlite, statefile
 from shaken_plugin.stores.policy import Policy
+
+PUT_IN_FORCE: Final = "put in force"
+"""Why a file changes the policy, where nobody says more of it."""
 
 
 @dataclass(slots=True)
@@ -32,6 +43,7 @@ class Checked:
     policy: Policy | None = None
     services: Services | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    policy_path: Path | None = None
     in_force: bool = False
     """The files are those that are in force in the store; the policy was not parsed again."""
     problems: list[Problem] = field(default_factory=list)
@@ -65,6 +77,7 @@ def check(path: Path, now: float, *, only_if_changed: bool = False, inline: Inli
     checked.problems += sorted(document.problems, key=lambda problem: (problem.line, problem.column))
     policy_path = policy_file(document)
     checked.digests |= digests(policy_path)
+    checked.policy_path = None if policy_path is None else policy_path.absolute()
     if only_if_changed and checked.settings is not None:
         checked.in_force = _in_force(checked.settings) == checked.digests
     if policy_path is not None and not checked.in_force:
@@ -104,45 +117,111 @@ def digests(*paths: Path | None) -> dict[str, str]:
     return found
 
 
-def apply(path: Path, now: float) -> tuple[Checked, int]:
+def apply(
+    path: Path, now: float, *, overwrite: bool = False, who: str = "shaken apply", why: str = PUT_IN_FORCE
+) -> tuple[Checked, int]:
     """Check all files and put them in force in the local store, in one transaction.
 
+    Args:
+        path: the settings file.
+        now: POSIX seconds.
+        overwrite: also where that undoes what was changed in the store by other means since the last time,
+            by other commands or past them.
+        who: the person who does it, for the history, which names the file too.
+        why: likewise.
+
     Returns:
-        What was checked, and the new policy version.
+        What was checked, and the policy version that is in force.
 
     Raises:
         FileProblems: every mistake; what was in force stays.
+        StoreChanged: the store was changed by other means, and the file does not say so.
         StoreError: the store cannot be written; what was in force stays.
     """
     checked = check(path, now)
-    if checked.problems:
+    if checked.problems or checked.services is None:
         raise FileProblems(checked.problems)
-    version = _write(checked)
-    if version == 1 and checked.services is not None:
-        new = (
-            f"{checked.services.settings.store.path} is new: a switch that runs already must be restarted to find it; "
+    store = Path(checked.services.settings.store.path)
+    new = _is_new(store)
+    done = _write(checked, path, Author(who, why, now), overwrite=overwrite)
+    notes = done.notes
+    if new:
+        text = (
+            f"{store} is new: a switch that runs already must be restarted to find it; "
             "a reload reads the store it started with"
         )
-        checked.services = replace(checked.services, warnings=(*checked.services.warnings, new))
-    return checked, version
+        notes += (text,)
+    checked.services = replace(checked.services, warnings=(*checked.services.warnings, *notes))
+    return checked, done.version
 
 
-def _write(checked: Checked) -> int:
+def _is_new(store: Path) -> bool:
+    try:
+        return sqlite.read_header(store).settings is None
+    except StoreUnavailable:
+        return True
+    except StoreError:
+        return False
+
+
+def _write(checked: Checked, path: Path, author: Author, *, overwrite: bool) -> sqlite.InForce:
     assert checked.settings is not None
-    return sqlite.replace_policy(
-        Path(checked.settings.store.path),
-        checked.policy,
-        checked.settings.model_dump(mode="json"),
-        checked.digests,
-    )
+    source = checked.policy_path or path.absolute()
+    notes = first_state(checked.settings)  # before the policy, which decides nothing without it
+    try:
+        done = sqlite.replace_policy(
+            Path(checked.settings.store.path),
+            checked.policy,
+            checked.settings.model_dump(mode="json"),
+            checked.digests,
+            author,
+            origin=sayable(f"file {source}"),
+            overwrite=overwrite,
+            mend=overwrite and checked.policy is not None,
+        )
+    except (ConflictError, NumberError) as exc:
+        raise FileProblems([Problem(str(source), 1, 1, "", str(exc))]) from exc
+    notes = notes or first_state(checked.settings)  # a policy file that is new remembers it from now on
+    return done._replace(notes=(*done.notes, *notes, *_taken_over(checked)))
+
+
+def _taken_over(checked: Checked) -> Sequence[str]:
+    """Standings that the file brings, for instance an export of another host, into the state file."""
+    assert checked.settings is not None
+    if checked.policy is None or not checked.policy.standings:
+        return ()
+    try:
+        state = State(Path(checked.settings.store.state), Path(checked.settings.store.path))
+        return take_over(state, checked.policy.standings)
+    except (StoreUnavailable, StoreError) as exc:
+        return (f"the standings in the file are not in force: {exc}",)
+
+
+def first_state(settings: Settings) -> tuple[str, ...]:
+    """Make the state file that belongs to the policy, once and never again.
+
+    Returns:
+        What is to be warned of: one was made, and it is gone or another.
+
+    Raises:
+        StoreError: it cannot be made, or the policy's file cannot be written.
+    """
+    state, policy = Path(settings.store.state), Path(settings.store.path)
+    try:
+        identifier = statefile.ensure(state, policy)
+    except StoreUnavailable as exc:
+        return (f"{exc}; until then calls are decided in the mode of store.when_unavailable",)
+    if statefile.remembered(policy) is None and policy.exists():
+        sqlite.remember_state(policy, identifier)
+    return ()
 
 
 def start(path: Path, now: float, inline: Inline | None = None) -> Services:
     """What a switch does before it forks.
 
     Settings and policy are checked; if the files are not those in force in the store, they are
-    put in force. A store that cannot be written prevents no start: that is a warning. ``inline`` as
-    for `build`.
+    put in force. Where the store was changed by other means, its records stay and decide. That, and
+    a store that cannot be written, prevents no start: it is a warning. ``inline`` as for `build`.
 
     Raises:
         FileProblems: every mistake in the files.
@@ -151,13 +230,28 @@ def start(path: Path, now: float, inline: Inline | None = None) -> Services:
     if checked.problems or checked.services is None:
         raise FileProblems(checked.problems)
     services = checked.services
-    if checked.in_force:
-        return services
+    notes: tuple[str, ...] = ()
     try:
-        _write(checked)
+        # Of an older release there is no state file, though its files are in force.
+        notes = first_state(services.settings) if checked.in_force else _write_or_keep(checked, path, now)
     except StoreError as exc:
-        return replace(services, warnings=(*services.warnings, f"policy not put in force: {exc}"))
-    return services
+        notes = (f"policy not put in force: {exc}" if not checked.in_force else str(exc),)
+    return replace(services, warnings=(*services.warnings, *notes))
+
+
+def _write_or_keep(checked: Checked, path: Path, now: float) -> tuple[str, ...]:
+    """Put files in force; where that would undo other changes, the settings alone. What to warn of."""
+    author = Author("start of a switch", PUT_IN_FORCE, now)
+    try:
+        return _write(checked, path, author, overwrite=False).notes
+    except StoreChanged as exc:
+        # Of the policy file the digest stays that was in force, if any: so every reload warns of it.
+        assert checked.settings is not None
+        known = {str(path.absolute()): checked.digests[str(path.absolute())]}
+        if (before := (_in_force(checked.settings) or {}).get(str(checked.policy_path))) is not None:
+            known[str(checked.policy_path)] = before
+        _write(replace(checked, policy=None, policy_path=None, digests=known), path, author, overwrite=False)
+        return (f"policy not put in force: {exc}",)
 
 
 def reload(store_path: Path, now: float, inline: Inline | None = None) -> tuple[Services, int]:

@@ -22,17 +22,26 @@ from shaken_plugin.certs.agent_client import AgentClient
 from shaken_plugin.certs.cache import CertificateCache, ListedAnchors, RevocationCache
 from shaken_plugin.certs.chained import ChainedSources, DependingSource
 from shaken_plugin.certs.directory import CertificateDirectory
-from shaken_plugin.config.dialplans import dial_plan
+from shaken_plugin.config.dialplans import dial_plan, numbering
 from shaken_plugin.config.references import Report, build_anchors, build_credentials
 from shaken_plugin.config.sections import Settings, VerificationSettings
 from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.crl import RevocationMode
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.verification import ReplayMode, VerificationRules
-from shaken_plugin.ports import CertificateFetcher, CertificateSource, PolicyStore, ReplayMemory, RevocationSource
-from shaken_plugin.stores.last_known import LastKnown
+from shaken_plugin.ports import (
+    CertificateFetcher,
+    CertificateSource,
+    PolicyStore,
+    RecordSink,
+    ReplayMemory,
+    RevocationSource,
+)
+from shaken_plugin.records.spool import SpoolWriter
+from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.replay import ReplayFile
 from shaken_plugin.stores.sqlite import SqliteStore
+from shaken_plugin.stores.standing import StandingFile, WithStanding
 from shaken_plugin.verification import VerificationService
 
 _ORIGID_NAMESPACE: Final = uuid.UUID("b1d5bb0e-6a2c-4d0c-9f49-b0a9a3d1a3a1")
@@ -58,6 +67,8 @@ class Services:
     certificate that is not at hand is "not yet"."""
     revocation: RevocationSource | None = None
     """The revocation lists that the agent keeps, where settings want them."""
+    records: RecordSink | None = None
+    """Takes the record of each call, where settings want them."""
 
 
 def build(settings: Settings, now: float, report: Report, inline: Inline | None = None) -> Services:
@@ -76,10 +87,12 @@ def build(settings: Settings, now: float, report: Report, inline: Inline | None 
     if settings.signing.mode != "off":
         credentials = build_credentials(settings, now, report, warnings)
         if credentials:
-            authentication = AuthenticationService(_signing_rules(settings, plan), _local_store(settings), credentials)
+            authentication = AuthenticationService(_signing_rules(settings, plan), local_store(settings), credentials)
     replays = ReplayFile(Path(settings.verification.replay_memory))
     verifier = build_verifier(settings, report, warnings, replays, inline)
-    return Services(settings, plan, authentication, verifier[0], credentials, tuple(warnings), *verifier[1:])
+    chosen = settings.records
+    records = SpoolWriter(Path(chosen.folder), chosen.rotate_bytes) if chosen.enabled else None
+    return Services(settings, plan, authentication, verifier[0], credentials, tuple(warnings), *verifier[1:], records)
 
 
 def build_verifier(
@@ -155,9 +168,14 @@ def verification_rules(settings: VerificationSettings, plan: DialPlan) -> Verifi
     )
 
 
-def _local_store(settings: Settings) -> PolicyStore:
-    store = SqliteStore(Path(settings.store.path))
-    return LastKnown(store) if settings.store.when_unavailable is StoreDown.LAST_KNOWN else store
+def local_store(settings: Settings) -> PolicyStore:
+    """What calls are decided from: the policy in force, with the standing of customers."""
+    path = Path(settings.store.path)
+    policy, standing = SqliteStore(path), StandingFile(Path(settings.store.state), path)
+    if settings.store.when_unavailable is StoreDown.LAST_KNOWN:
+        # Each remembers for itself: a suspension is obeyed while the policy cannot be read.
+        return WithStanding(LastKnown(policy), LastStanding(standing))
+    return WithStanding(policy, standing)
 
 
 def settings_plan(settings: Settings) -> DialPlan:
@@ -174,6 +192,11 @@ def attestation_policy(settings: Settings, plan: DialPlan) -> AttestationPolicy:
         sign_international=signing.sign_international,
         leave_alone=tuple(signing.leave_alone),
         home_country_code=plan.country_code,
+        unauthorised=signing.unauthorised,
+        substitute=signing.substitute,
+        require_approval=signing.require_approval,
+        invalid_numbers=signing.invalid_numbers,
+        numbering=numbering(plan),
     )
 
 
