@@ -69,6 +69,8 @@ class Routing(Kamailio):  # shaken
             # Foreign verstat is taken out of requests inside a dialog, too.
             if KSR.pv.get("$Rp") != INSIDE_PORT:
                 self.shaken_verify(msg)  # shaken
+            # A caller ID that was substituted stays so until the end of the call.
+            self.shaken_dialog(msg)  # shaken
             return self.relay(msg)
         if KSR.is_ACK():
             if KSR.tm.t_check_trans() > 0:

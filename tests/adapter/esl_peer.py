@@ -88,6 +88,8 @@ class Leg:
         self.commands: list[str] = []
         self.executed: list[tuple[str, str]] = []
         self.hung_up: str | None = None
+        self.told: dict[str, str] = {}
+        """Variables that were set on the leg it was made for."""
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
         self.file = self.socket.makefile("rb")
 
@@ -143,6 +145,9 @@ class Leg:
         fields = dict(line.split(": ", 1) for line in command.splitlines()[1:])
         if fields["call-command"] == "execute":
             self.executed.append((fields["execute-app-name"], fields["execute-app-arg"]))
+            if fields["execute-app-name"] == "set_profile_var":
+                name, _, value = fields["execute-app-arg"].partition("=")
+                self.variables[name] = value
         else:
             self.hung_up = fields["hangup-cause"]
         return b"Content-Type: command/reply\nReply-Text: +OK\n\n"
@@ -158,6 +163,11 @@ class Leg:
             return body(dump(self.other or {} if uuid == PARTNER else self.variables))
         assert name == "uuid_setvar"
         uuid, variable, *value = separated(rest, 3)
+        if uuid == PARTNER:
+            if not self.other:
+                return body(b"-ERR No such channel!\n")
+            self.told[variable] = value[0]
+            return body(b"+OK\n")
         assert uuid == self.uuid
         if value and value[0]:
             self.variables[variable] = value[0]

@@ -21,7 +21,7 @@ from shaken_plugin.adapters.freeswitch import mod_python, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
 from shaken_plugin.adapters.freeswitch.leg import MappedLeg
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
-from shaken_plugin.adapters.freeswitch.reading import leaving
+from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.call import is_emergency
 from shaken_plugin.core.identity import IdentityHeader
@@ -30,7 +30,7 @@ from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.process import Process
-from tests.adapter.test_kamailio import Bench, Clock, invite
+from tests.adapter.test_kamailio import SUBSTITUTE, UNOWNED, Bench, Clock, invite, substituting
 from tests.conftest import NOW
 
 CUSTOMER, STRANGER, BANNED = "127.0.0.2", "127.0.0.4", "127.0.0.6"
@@ -204,7 +204,7 @@ def test_what_was_exported_before_stays_exported(bench: Bench) -> None:
 def test_a_refused_call_is_answered_in_the_words_of_the_policy(bench: Bench) -> None:
     pbx = Pbx(bench, BANNED)
     partner = pbx.arrive(invite(), "sign")
-    assert partner.answered == "403 Caller ID Not Authorised"
+    assert partner.answered == "403 Customer Suspended"
     assert json.loads(pbx.process.status())["refused"] == 1
 
 
@@ -693,3 +693,70 @@ def test_it_is_shortened_and_still_verifies(bench: Bench) -> None:
 )
 def test_only_addresses_are_asked(uri: str, peer: tuple[str, int] | None) -> None:
     assert size._peer(uri) == peer
+
+
+# --- Another caller ID ------------------------------------------------------------------------
+
+
+def test_a_substituted_leg_says_the_other_number_everywhere_and_is_signed_for_it(bench: Bench) -> None:
+    substituting(bench)
+    pbx = Pbx(bench)
+    came = invite(f"Diversion: <sip:{UNOWNED}@a.example>".encode(), number=UNOWNED)
+    leg = pbx.sign(came, privacy_hide_number="true", sip_h_Diversion=f"<sip:{UNOWNED}@a>, <sip:+{SUBSTITUTE}@a>")
+    shown = [f"{name}: {value}" for name, value in leg.invite() if name not in {"Identity", "Date"}]
+    assert not [line for line in shown if UNOWNED[1:] in line]
+    assert leg.sent("From") == [f"<sip:+{SUBSTITUTE}@invalid>"]
+    assert leg.sent("P-Asserted-Identity") == [f"<sip:+{SUBSTITUTE}@invalid>"]
+    assert leg.sent("Remote-Party-ID") == []
+    assert leg.sent("Diversion") == [f"<sip:+{SUBSTITUTE}@a>"]
+    assert leg.sent("Privacy") == ["id"]
+    assert [leg.getVariable(name) for name in ("caller_id_number", "caller_id_name")] == [f"+{SUBSTITUTE}"] * 2
+    assert claims(leg.sent("Identity")[0])["orig"] == {"tn": SUBSTITUTE}
+    assert leg.getVariable("shaken_as_substituted_for") == UNOWNED[1:]
+    assert leg.getVariable("shaken_as_unauthorised") == "1"
+    assert leg.getVariable("shaken_as_substitute") is None
+
+
+@pytest.mark.parametrize(
+    ("user", "sent"), [(UNOWNED, f"+{SUBSTITUTE}"), (UNOWNED[2:], f"+{SUBSTITUTE}"), ("pbx7", "pbx7"), ("", None)]
+)
+def test_who_is_charged_and_the_user_part_of_contact(bench: Bench, user: str, sent: str | None) -> None:
+    """FreeSWITCH sends P-Charge-Info on by itself; its Contact names a caller only where a dialplan wants that."""
+    substituting(bench)
+    came = invite(f"P-Charge-Info: <sip:{UNOWNED}@a.example>".encode(), number=UNOWNED)
+    leg = Pbx(bench).sign(came, sip_contact_user=user, **{"sip_h_P-Charge-Info": f"<sip:{UNOWNED}@a.example>"})
+    assert leg.sent("P-Charge-Info") == []
+    assert leg.getVariable("sip_contact_user") == sent
+
+
+@pytest.mark.parametrize("name", FROM_VARIABLES)
+def test_whatever_decides_from_says_the_other_number(bench: Bench, name: str) -> None:
+    substituting(bench)
+    written = f"<sip:{UNOWNED}@b.example>" if "full" in name else f"sip:{UNOWNED}@b.example"
+    leg = Pbx(bench).sign(invite(number=UNOWNED), **{name: written})
+    assert leg.getVariable(name) == written.replace(UNOWNED, f"+{SUBSTITUTE}")
+
+
+def test_where_from_is_to_stay_it_stays(bench: Bench) -> None:
+    substituting(bench, substitute_in=["asserted"])
+    leg = Pbx(bench).sign(invite(number=UNOWNED))
+    assert leg.sent("From") == [f"<sip:{UNOWNED}@127.0.0.1>"]
+    assert leg.getVariable("sip_force_full_from") is None
+    assert leg.sent("P-Asserted-Identity") == [f"<sip:+{SUBSTITUTE}@invalid>"]
+
+
+def test_where_observed_the_leg_keeps_its_number(bench: Bench) -> None:
+    substituting(bench, mode="observe")
+    leg = Pbx(bench).sign(invite(number=UNOWNED))
+    assert leg.getVariable("caller_id_number") == UNOWNED
+    assert leg.getVariable("sip_force_full_from") is None
+    assert leg.getVariable("shaken_as_substituted_for") is None
+
+
+def test_a_leg_that_came_names_the_route_for_those_that_leave(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    partner = pbx.arrive(invite())
+    partner.put("shaken_route", "cheap")
+    legs = [pbx.leave(partner), pbx.leave(partner, shaken_route="other")]
+    routes = [leaving(mod_python.SessionLeg(pbx.freeswitch, leg), PLAN).route for leg in legs]
+    assert routes == ["cheap", "other"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,8 +155,33 @@ def test_on_a_leg_that_came_signing_is_arranged_for_those_that_leave(bench: Benc
 
 
 def test_a_refused_customer_is_answered_and_its_legs_are_given_up(bench: Bench) -> None:
-    assert bench.leg("sign", {**CAME, **BANNED}).run().executed == [("respond", "403 Caller ID Not Authorised")]
+    assert bench.leg("sign", {**CAME, **BANNED}).run().executed == [("respond", "403 Customer Suspended")]
     assert bench.leg("sign", LEAVING, BANNED).run().hung_up == "OUTGOING_CALL_BARRED"
+
+
+def test_a_substituted_leg_is_one_of_the_other_number_for_freeswitch_itself(bench: Bench) -> None:
+    edit = yaml.safe_load(bench.provider.settings.read_text())
+    edit["signing"] |= {"unauthorised": "substitute", "substitute": "+12155551299"}
+    dump(bench.provider.settings, edit)
+    runtime.apply(bench.provider.settings, NOW)
+    bench.do(bench.served.look())
+    leg = bench.leg("sign", {**LEAVING, "caller_id_number": "+19175550199"}, CUSTOMER).run()
+    profile = ("set_profile_var", "caller_id_number=+12155551299"), ("set_profile_var", "caller_id_name=+12155551299")
+    assert leg.executed == list(profile)
+    assert leg.variables["sip_force_full_from"].startswith("<sip:+12155551299@")
+    assert leg.variables["shaken_as_substituted_for"] == "19175550199"
+    assert len(identities(leg)) == 1
+    # The next leg of the same call, whatever the records say then.
+    edit["signing"] |= {"unauthorised": "downgrade"}
+    dump(bench.provider.settings, edit)
+    runtime.apply(bench.provider.settings, NOW)
+    bench.do(bench.served.look())
+    (note,) = leg.told.items()
+    again = bench.leg("sign", {**LEAVING, "caller_id_number": "+19175550199"}, {**CUSTOMER, note[0]: note[1]}).run()
+    assert again.executed == list(profile)
+    assert (again.variables["shaken_as_skip"], identities(again)) == ("substitute_changed", [])
+    alone = {name: value for name, value in LEAVING.items() if name != "originating_leg_uuid"}
+    assert bench.leg("sign", {**alone, "caller_id_number": "+19175550199"}).run().told == {}
 
 
 def test_who_hangs_up_before_saying_so_is_no_trouble(bench: Bench) -> None:
@@ -415,8 +441,14 @@ def test_settings_are_taken_when_they_are_put_in_force(bench: Bench) -> None:
     before = bench.served._version
     runtime.apply(bench.provider.settings, NOW)
     bench.do(bench.served.look())
-    assert bench.served._version != before
+    assert bench.served._version == before  # records decide at once, and make nobody read settings anew
     assert bench.leg("sign", LEAVING, CUSTOMER).run().variables["shaken_as_skip"] == "policy_unsigned"
+    settings = yaml.safe_load(bench.provider.settings.read_text())
+    dump(bench.provider.settings, settings | {"signing": settings["signing"] | {"mode": "off"}})
+    runtime.apply(bench.provider.settings, NOW)
+    bench.do(bench.served.look())
+    assert bench.served._version != before
+    assert bench.leg("sign", LEAVING, CUSTOMER).run().variables["shaken_as_skip"] == "signing_off"
 
 
 def test_a_policy_that_cannot_be_read_changes_nothing(bench: Bench) -> None:

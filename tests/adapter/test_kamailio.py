@@ -11,11 +11,21 @@ from pathlib import Path
 import pytest
 
 from shaken_plugin import runtime
-from shaken_plugin.adapters.fake_kamailio import FakeKsr, Lumps
-from shaken_plugin.adapters.kamailio import ANSWERED, GO_ON, NOTHING, SIGNING, VERIFYING, Kamailio, KamailioObserver
+from shaken_plugin.adapters.fake_kamailio import FakeKsr, Lumps, _full
+from shaken_plugin.adapters.kamailio import (
+    ANSWERED,
+    ASKED,
+    GO_ON,
+    NOTHING,
+    SIGNING,
+    VERIFYING,
+    Kamailio,
+    KamailioObserver,
+)
 from shaken_plugin.authentication import identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
+from shaken_plugin.core.call import NAMING
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Attest, Passport, base_claims, shaken_claims
 from shaken_plugin.core.telephone import TelephoneNumber
@@ -217,7 +227,7 @@ def test_an_unknown_source_is_unsigned_by_default_and_refused_by_setting(bench: 
     bench.configure(signing={"unknown_source": "refuse"})
     kamailio, ksr = bench.kamailio(invite(), STRANGER)
     assert kamailio.shaken_sign() == ANSWERED
-    assert ksr.reply == (403, "Caller ID Not Authorised")
+    assert ksr.reply == (403, "Source Not Known")
 
 
 def test_a_declared_gateway_gets_c(bench: Bench) -> None:
@@ -1008,3 +1018,324 @@ def test_shortened_under_either_name_it_verifies(bench: Bench) -> None:
         verifier, received = bench.kamailio(invite(f"{sent}: {value}".encode(), f"Date: {date}".encode()))
         verifier.shaken_verify()
         assert received.xavps[VERIFYING, "result"] == "passed"
+
+
+# --- Another caller ID ------------------------------------------------------------------------
+
+SUBSTITUTE = "12155551299"
+FULL = (
+    f"P-Asserted-Identity: <sip:{OWN}@a.example>".encode(),
+    f"Remote-Party-ID: <sip:{OWN}@a.example>;party=calling".encode(),
+    b"Diversion: <sip:+12155551212@a.example>;reason=x",
+)
+CALLER_HEADERS = ("from", "p-asserted-identity", "p-preferred-identity", "remote-party-id", *map(str.lower, NAMING))
+
+
+def substituting(bench: Bench, **signing: object) -> None:
+    """Unauthorised caller IDs are substituted; and `UNOWNED` is one."""
+    bench.configure(signing={"unauthorised": "substitute", "substitute": f"+{SUBSTITUTE}", **signing})
+
+
+UNOWNED = "+19175550199"
+
+
+def shown(ksr: FakeKsr) -> str:
+    """All that leaves in headers that say who calls, or who else has to do with the call."""
+    return " ".join(value for name, value in ksr.sent() if _full(name) in CALLER_HEADERS)
+
+
+def test_a_uri_in_p_asserted_identity_does_not_spare_the_number_in_from(bench: Bench) -> None:
+    bench.configure(signing={"unauthorised": "refuse"})
+    kamailio, _ = bench.kamailio(invite(b"P-Asserted-Identity: <sip:x@y.example>", number=UNOWNED))
+    assert kamailio.shaken_sign() == ANSWERED
+
+
+def substituted(bench: Bench, *extra: bytes) -> tuple[Kamailio, FakeKsr]:
+    kamailio, ksr = bench.kamailio(invite(*extra, number=UNOWNED))
+    assert kamailio.shaken_sign() == GO_ON
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    return kamailio, ksr
+
+
+def within(method: str, caller: str, called: str, *extra: bytes, route: str) -> bytes:
+    """A request inside the dialog, ``caller`` to ``called``, that comes back by our Record-Route."""
+    lines = [
+        f"{method} sip:x@b.example SIP/2.0".encode(),
+        f"Route: <sip:127.0.0.1;lr;ftag=1{route}>".encode(),
+        f"From: {caller}".encode(),
+        f"To: {called}".encode(),
+        b"Call-ID: call-1",
+        f"CSeq: 2 {method}".encode(),
+        *extra,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def test_a_substituted_call_says_the_other_number_everywhere_and_is_signed_for_it(bench: Bench) -> None:
+    substituting(bench)
+    own = [line.replace(OWN.encode(), UNOWNED.encode()) for line in FULL]
+    _, ksr = substituted(bench, *own)
+    assert UNOWNED[1:] not in shown(ksr)
+    assert ksr.sent_values("from") == [f"<sip:+{SUBSTITUTE}@a.example>;tag=1"]
+    assert ksr.sent_values("p-asserted-identity") == [f"<sip:+{SUBSTITUTE}@a.example>"]
+    found = claims(ksr.sent_values("identity")[0])
+    assert (found["orig"], found["attest"]) == ({"tn": SUBSTITUTE}, "A")
+    assert ksr.xavps[SIGNING, "substituted_for"] == UNOWNED[1:]
+    assert ksr.xavps[SIGNING, "unauthorised"] == "1"
+    assert "unauthorised" in ksr.xavps[SIGNING, "rules"].split(",")
+    assert ksr.xavps[SIGNING, "policy"] == "2"
+    assert (ksr.counters["substituted"], ksr.counters["unauthorised"]) == (1, 1)
+
+
+def test_who_is_charged_goes_with_the_number_that_was_replaced_and_contact_stays(bench: Bench) -> None:
+    """P-Charge-Info (RFC 8496) is for carriers, and they do send it on. Contact is where requests of the dialog go."""
+    substituting(bench)
+    contact = f"<sip:{UNOWNED}@127.0.0.2:5070>"
+    charged = f"P-Charge-Info: <sip:{UNOWNED}@a.example>;noa=3".encode()
+    _, ksr = substituted(bench, charged, b"P-Charge-Info: <sip:+12155551200@a.example>", f"Contact: {contact}".encode())
+    assert ksr.sent_values("p-charge-info") == ["<sip:+12155551200@a.example>"]
+    assert ksr.sent_values("contact") == [contact]
+
+
+def test_the_request_route_itself_changes_nothing_that_a_branch_will_write(bench: Bench) -> None:
+    substituting(bench)
+    verstat = f"P-Asserted-Identity: <sip:{UNOWNED};verstat=TN-Validation-Passed@a.example>".encode()
+    kamailio, ksr = bench.kamailio(invite(verstat, number=UNOWNED))
+    kamailio.shaken_sign()
+    assert ksr.lumps == Lumps()
+    for index in range(2):  # a failover
+        ksr.begin_branch(index)
+        kamailio.shaken_branch()
+        assert ksr.sent_values("p-asserted-identity") == [f"<sip:+{SUBSTITUTE}@a.example>"]
+        assert len(ksr.sent_values("from")) == len(ksr.sent_values("identity")) == len(ksr.record_route) == 1
+        ksr.end_branch()
+
+
+def test_where_observed_nothing_is_substituted(bench: Bench) -> None:
+    substituting(bench, mode="observe")
+    _, ksr = substituted(bench)
+    assert ksr.lumps == Lumps()
+    assert (SIGNING, "substituted_for") not in ksr.xavps
+    assert ksr.record_route == []
+
+
+def test_replies_have_the_callers_own_from(bench: Bench) -> None:
+    substituting(bench)
+    kamailio, ksr = substituted(bench)
+    ksr.receive(reply(180, f"From: <sip:+{SUBSTITUTE}@a.example>;tag=1".encode(), b"To: <sip:x@b.example>;tag=2"))
+    assert kamailio.shaken_reply() == GO_ON
+    assert ksr.sent_values("from") == [f'"J" <sip:{UNOWNED}@a.example>;tag=1']
+
+
+def test_a_dialog_goes_on_with_each_sides_own_numbers(bench: Bench) -> None:
+    substituting(bench)
+    kamailio, ksr = substituted(bench)
+    (route,) = ksr.record_route
+    caller, other = f'"J" <sip:{UNOWNED}@a.example>;tag=1', f"<sip:+{SUBSTITUTE}@a.example>;tag=1"
+    called = f"<sip:{CALLED}@b.example>;tag=2"
+    # From the caller: as the other number, wherever it was named.
+    message = within("INVITE", caller, called, f"P-Asserted-Identity: <sip:{UNOWNED}@a.example>".encode(), route=route)
+    ksr = anew(kamailio, message)
+    assert kamailio.shaken_dialog() == GO_ON
+    assert ksr.sent_values("from") == [other]
+    assert ksr.sent_values("p-asserted-identity") == [f"<sip:+{SUBSTITUTE}@a.example>"]
+    ksr.receive(reply(200, f"From: {other}".encode(), f"To: {called}".encode()))
+    kamailio.shaken_reply()
+    assert ksr.sent_values("from") == [caller]
+    # From the called: to the caller as it knows itself.
+    ksr = anew(kamailio, within("BYE", called, other, route=route))
+    assert kamailio.shaken_dialog() == GO_ON
+    assert (ksr.sent_values("from"), ksr.sent_values("to")) == ([called], [caller])
+    ksr.receive(reply(200, f"From: {called}".encode(), f"To: {caller}".encode()))
+    kamailio.shaken_reply()
+    assert ksr.sent_values("to") == [other]
+
+
+def anew(kamailio: Kamailio, message: bytes) -> FakeKsr:
+    """Another transaction in the same process."""
+    ksr = kamailio._ksr
+    assert isinstance(ksr, FakeKsr)
+    ksr.xavps.clear()
+    ksr.receive(message)
+    return ksr
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "",
+        ";shaken=",
+        ";shaken=x.y",
+        ";shaken=12155551299",
+        f";shaken={'9' * 40}.x",
+        f";shaken={SUBSTITUTE}.{'A' * 9000}",
+    ],
+)
+def test_a_route_that_somebody_else_wrote_changes_nothing_for_the_caller(bench: Bench, route: str) -> None:
+    substituting(bench)
+    kamailio, ksr = bench.kamailio(within("BYE", "<sip:a@h>;tag=2", "<sip:b@h>;tag=1", route=route))
+    assert kamailio.shaken_dialog() == GO_ON
+    assert ksr.lumps == Lumps()
+    assert not ksr.counters.get("fault_dialog")
+
+
+def test_after_a_restart_the_other_number_stays_and_the_caller_reads_it(bench: Bench) -> None:
+    """What was sealed before is not understood any more; dialogs are known by their tags."""
+    substituting(bench)
+    _, ksr = substituted(bench)
+    (route,) = ksr.record_route
+    caller, called = f"<sip:{UNOWNED}@a.example>;tag=1", f"<sip:{CALLED}@b.example>;tag=2"
+    kamailio, ksr = bench.kamailio(within("BYE", caller, called, route=route))
+    kamailio.shaken_dialog()
+    assert ksr.sent_values("from") == [f"<sip:+{SUBSTITUTE}@a.example>;tag=1"]
+    ksr = anew(kamailio, within("BYE", called, f"<sip:+{SUBSTITUTE}@a.example>;tag=1", route=route))
+    kamailio.shaken_dialog()
+    assert ksr.lumps == Lumps()
+
+
+def test_without_the_module_rr_the_invite_is_substituted_and_it_is_said_what_is_not(bench: Bench) -> None:
+    substituting(bench)
+    kamailio, ksr = bench.kamailio(invite(number=UNOWNED))
+    del ksr.rr
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert ksr.sent_values("from") == [f"<sip:+{SUBSTITUTE}@a.example>;tag=1"]
+    assert ksr.counters["substitution_without_rr"] == 1
+    assert any("record_route()" in text for _, text in ksr.logged)
+
+
+SEEN_TO_BE_MISSING = {"substitution_without_rr", "substitution_without_record_route", "substitution_without_dialog"}
+
+
+@pytest.mark.parametrize(
+    ("status", "route", "missing"),
+    [
+        (200, f";lr;ftag=1;shaken={SUBSTITUTE}.x", False),
+        (200, ";lr;ftag=1", True),
+        (200, "", True),
+        (180, "", False),  # it need not be there yet
+        (486, "", False),
+    ],
+)
+def test_an_answer_shows_whether_later_requests_come_by_here(
+    bench: Bench, status: int, route: str, missing: bool
+) -> None:
+    substituting(bench)
+    kamailio, ksr = substituted(bench)
+    lines = (f"Record-Route: <sip:127.0.0.9;lr>, <sip:127.0.0.1{route}>".encode(),) if route else ()
+    for _ in range(2):
+        ksr.receive(reply(status, f"From: <sip:+{SUBSTITUTE}@a.example>;tag=1".encode(), *lines))
+        assert kamailio.shaken_reply() == GO_ON
+    assert set(ksr.counters) & SEEN_TO_BE_MISSING == ({"substitution_without_record_route"} if missing else set())
+    assert len([text for _, text in ksr.logged if "record_route()" in text]) == missing  # once a minute
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("mode", ["active", "observe"])
+def test_a_later_request_shows_whether_the_script_calls_shaken_dialog(bench: Bench, called: bool, mode: str) -> None:
+    substituting(bench)
+    _, ksr = substituted(bench)
+    (route,) = ksr.record_route
+    if mode != "active":
+        substituting(bench, mode=mode)
+    caller = f'"J" <sip:{UNOWNED}@a.example>;tag=1'
+    kamailio, ksr = bench.kamailio(within("BYE", caller, f"<sip:{CALLED}@b.example>;tag=2", route=route))
+    if called:
+        assert kamailio.shaken_dialog() == GO_ON
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    missed = not called and mode == "active"
+    assert set(ksr.counters) & SEEN_TO_BE_MISSING == ({"substitution_without_dialog"} if missed else set())
+    assert len([text for _, text in ksr.logged if 'python_exec("shaken_dialog")' in text]) == missed
+
+
+def test_a_new_call_with_a_route_of_ours_is_none_inside_a_dialog(bench: Bench) -> None:
+    substituting(bench)
+    kamailio, ksr = bench.kamailio(invite(b"Route: <sip:127.0.0.1;lr;ftag=1;shaken=1.x>", number=UNOWNED), STRANGER)
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    assert not set(ksr.counters) & SEEN_TO_BE_MISSING
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("signing", [{}, {"unauthorised": "substitute", "substitute": f"+{SUBSTITUTE}"}])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_the_start_says_that_what_substitution_needs_is_not_loaded(
+    bench: Bench, signing: dict[str, object], loaded: bool
+) -> None:
+    bench.configure(signing=signing)
+    ksr = FakeKsr(invite())
+    if not loaded:
+        del ksr.rr
+    Kamailio(ksr, bench.provider.settings)
+    warned = [text for level, text in ksr.logged if level == "warn" and 'loadmodule "rr.so"' in text]
+    assert len(warned) == (bool(signing) and not loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "restored"),
+    [
+        (b'"\xff" ', "<sip:+19175550199@a.example>;tag=1"),
+        (b'"' + b"n" * 300 + b'" ', "<sip:+19175550199@a.example>;tag=1"),
+    ],
+)
+def test_a_name_that_is_no_text_or_very_long_is_not_kept(bench: Bench, name: bytes, restored: str) -> None:
+    substituting(bench)
+    kamailio, ksr = bench.kamailio(invite(number=UNOWNED).replace(b'"J" ', name))
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert ksr.sent_values("from") == [f"<sip:+{SUBSTITUTE}@a.example>;tag=1"]
+    ksr.receive(reply(180, f"From: <sip:+{SUBSTITUTE}@a.example>;tag=1".encode()))
+    kamailio.shaken_reply()
+    assert ksr.sent_values("from") == [restored]
+
+
+def test_identity_headers_of_the_number_of_before_go_even_where_nothing_is_signed(bench: Bench) -> None:
+    substituting(bench, stale_date="leave")
+    stale = b"Date: Wed, 18 Nov 2026 10:00:00 GMT"
+    _, ksr = substituted(bench, stale, b"Identity: a.b.c;info=<https://x.example/>")
+    assert ksr.xavps[SIGNING, "skip"] == "date_stale"
+    assert ksr.sent_values("identity") == []
+    assert ksr.sent_values("from") == [f"<sip:+{SUBSTITUTE}@a.example>;tag=1"]
+
+
+# --- Refusals and routes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "number", "refusal", "answer"),
+    [
+        (BANNED, OWN, "suspended", (403, "Customer Suspended")),
+        (STRANGER, OWN, "unknown_source", (480, "Who Are You")),
+        (PENDING, OWN, "pending", (403, "Customer Not Verified")),
+        (CUSTOMER, UNOWNED, "unauthorised", (488, "Caller ID Not Authorised")),
+        (CUSTOMER, "+10005551212", "do_not_originate", (403, "Caller ID Must Not Originate Calls")),
+    ],
+)
+def test_each_refusal_has_an_answer_of_its_own_and_is_named(
+    bench: Bench, source: str, number: str, refusal: str, answer: tuple[int, str]
+) -> None:
+    answers = {"unknown_source": {"status": 480, "phrase": "Who Are You"}, "unauthorised": {"status": 488}}
+    choices = {"unknown_source": "refuse", "pending_customer": "refuse", "unauthorised": "refuse"}
+    bench.configure(signing={**choices, "answers": answers})
+    kamailio, ksr = bench.kamailio(invite(number=number), source)
+    assert kamailio.shaken_sign() == ANSWERED
+    assert ksr.reply == answer
+    assert ksr.reply_headers == []  # no Retry-After, no Reason
+    assert ksr.xavps[SIGNING, "refusal"] == refusal
+    assert ksr.counters[f"refused_{refusal}"] == 1
+    kamailio, ksr = bench.kamailio(invite(number=number, to="<sip:911@b.example>"), source)
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.reply is None
+    assert (SIGNING, "refusal") not in ksr.xavps
+
+
+def test_the_script_may_name_the_route(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    assert kamailio._read().route == ""
+    ksr.xavps[ASKED, "route"] = "cheap"
+    assert kamailio._read().route == "cheap"

@@ -16,7 +16,7 @@ from shaken_plugin.core.verification import VerificationRules
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.ports import PolicyStore, Severity
 from shaken_plugin.runtime import Services
-from shaken_plugin.switch import Outcome, Switch
+from shaken_plugin.switch import LeftAs, Outcome, Switch
 from shaken_plugin.telemetry import MemoryObserver
 from shaken_plugin.verification import VerificationService
 from tests.conftest import NOW
@@ -46,6 +46,7 @@ class Bench:
     observer: MemoryObserver
     source: CertificateMemory
     clock: list[float] = field(default_factory=lambda: [NOW])
+    left_as: LeftAs | None = None
 
     @classmethod
     def make(
@@ -84,7 +85,7 @@ class Bench:
 
     def sign(self, message: CallMessage) -> Outcome:
         """`Switch.sign` of a message that could be read."""
-        return self.switch.sign(lambda: message)
+        return self.switch.sign(lambda: message, left_as=self.left_as)
 
     def verify(self, message: CallMessage) -> Outcome:
         """`Switch.verify` of a message that could be read."""

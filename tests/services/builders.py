@@ -7,7 +7,6 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import Any, NoReturn
 
 from shaken_plugin.authentication import AuthenticationService, Credential, SigningPair, SigningRules, identity_header
@@ -16,7 +15,7 @@ from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.attestation import AttestationPolicy
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.passport import Attest, shaken_claims
-from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, NumberRight, Trunk
+from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import SigningError
 from shaken_plugin.lab.pki import Authority
@@ -24,6 +23,7 @@ from shaken_plugin.ports import PolicyStore, Signer
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.stores.policy import Policy
 from tests.conftest import NOW
+from tests.records import number_right, reached
 
 CALLER = "12155551212"
 CALLED = "12025550143"
@@ -45,18 +45,15 @@ GATEWAY = Gateway("intl", "International gateway")
 
 def policy(**changes: Any) -> Policy:
     """Records in which `CALLER` belongs to Acme; ``changes`` replace whole fields."""
-    pending, suspended = Trunk("newcomer", PENDING), Trunk("suspended", SUSPENDED)
     whole = Policy(
         customers=(ACME, PENDING, SUSPENDED),
-        trunks=(TRUNK, pending, suspended),
-        gateways=(GATEWAY,),
-        addresses={
-            ip_network(CUSTOMER_ADDRESS): TRUNK,
-            ip_network(GATEWAY_ADDRESS): GATEWAY,
-            ip_network(PENDING_ADDRESS): pending,
-            ip_network(SUSPENDED_ADDRESS): suspended,
-        },
-        rights=(NumberRight("acme", "12155551200", "12155551299", Basis.ASSIGNED),),
+        trunks=(
+            reached(TRUNK, CUSTOMER_ADDRESS),
+            reached(Trunk("newcomer", PENDING), PENDING_ADDRESS),
+            reached(Trunk("suspended", SUSPENDED), SUSPENDED_ADDRESS),
+        ),
+        gateways=(reached(GATEWAY, GATEWAY_ADDRESS),),
+        rights=(number_right("acme", "12155551200", "12155551299", Basis.ASSIGNED),),
     )
     return replace(whole, **changes)
 
@@ -65,9 +62,8 @@ def policy_of(trunk: Trunk) -> Policy:
     """Records with one trunk at `CUSTOMER_ADDRESS`, whose customer owns `CALLER`."""
     return Policy(
         customers=(trunk.customer,),
-        trunks=(trunk,),
-        addresses={ip_network(CUSTOMER_ADDRESS): trunk},
-        rights=(NumberRight(trunk.customer.id, CALLER, CALLER, Basis.ASSIGNED),),
+        trunks=(reached(trunk, CUSTOMER_ADDRESS),),
+        rights=(number_right(trunk.customer.id, CALLER, CALLER, Basis.ASSIGNED),),
     )
 
 
@@ -180,5 +176,5 @@ def with_signer(of: SigningPair, signer: Signer) -> SigningPair:
 class BrokenStore:
     """A store with a fault of its own."""
 
-    def facts(self, source: str | None, user: str | None, number: str | None) -> NoReturn:
+    def facts(self, *question: str | None, **more: str | None) -> NoReturn:
         raise RuntimeError("a bug")

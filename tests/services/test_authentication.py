@@ -125,8 +125,21 @@ def test_the_caller_is_the_first_number_of_the_first_header_that_names_anybody(
     assert claims_of(signing.identity)["orig"] == {"tn": orig}
 
 
-def test_a_uri_of_the_first_header_comes_before_a_number_of_the_second(ours: SigningPair) -> None:
-    headers = {ASSERTED: ("<sip:alice@example.com>",), FROM: (sip(CALLER),)}
+@pytest.mark.parametrize("uri", ["<sip:alice@example.com>", "<sip:anonymous@anonymous.invalid>"])
+def test_a_uri_of_the_first_header_hides_no_number_of_the_second(ours: SigningPair, uri: str) -> None:
+    headers = {ASSERTED: (uri,), FROM: (sip(CALLER),)}
+    signing = service(ours).sign(call(callers=headers), NOW, RANDOM_ORIGID)
+    assert signing.orig == TelephoneNumber(CALLER)
+    assert signing.decision is not None
+    assert signing.decision.level is Level.A
+    # A verifier compares the URI: a PASSporT for the number would be taken for a forged one.
+    assert signing.skip is SkipReason.CALLER_AMBIGUOUS
+    from_alone = service(ours, sources=(FROM,)).sign(call(callers=headers), NOW, RANDOM_ORIGID)
+    assert claims_of(from_alone.identity)["orig"] == {"tn": CALLER}
+
+
+def test_without_a_number_the_first_uri_is_the_caller(ours: SigningPair) -> None:
+    headers = {ASSERTED: ("<sip:alice@example.com>",), FROM: (f"<sip:+{CALLER}x@example.com>",)}
     signing = service(ours).sign(call(callers=headers), NOW, RANDOM_ORIGID)
     assert signing.orig == UriIdentity("sip:alice@example.com")
     assert claims_of(signing.identity)["orig"] == {"uri": "sip:alice@example.com"}

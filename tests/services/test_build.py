@@ -19,8 +19,9 @@ from shaken_plugin.core.verification import Profile, VerificationRules
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.stores import sqlite
-from shaken_plugin.stores.last_known import LastKnown
+from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.sqlite import SqliteStore
+from shaken_plugin.stores.standing import StandingFile, WithStanding
 from tests.conftest import NOW
 from tests.services.builders import RANDOM_ORIGID, call
 
@@ -101,12 +102,19 @@ def test_settings_become_verification_rules(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"), [("last_known", LastKnown), ("unsigned", SqliteStore), ("refuse", SqliteStore)]
+    ("mode", "kinds"),
+    [
+        ("last_known", (LastKnown, LastStanding)),
+        ("unsigned", (SqliteStore, StandingFile)),
+        ("refuse", (SqliteStore, StandingFile)),
+    ],
 )
-def test_only_last_known_remembers_answers(build: Build, mode: str, kind: type[object]) -> None:
+def test_only_last_known_remembers_answers(build: Build, mode: str, kinds: tuple[type, type]) -> None:
     services, _ = build(store={"when_unavailable": mode})
     assert services.authentication is not None
-    assert type(services.authentication.store) is kind
+    store = services.authentication.store
+    assert isinstance(store, WithStanding)
+    assert (type(store._store), type(store._source)) == kinds
 
 
 def test_origids_differ_from_provider_to_provider_and_stay_over_restarts(tmp_path: Path, authority: Authority) -> None:

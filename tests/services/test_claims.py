@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from ipaddress import ip_network
 
 import pytest
 
@@ -13,6 +12,7 @@ from shaken_plugin.core.records import Customer, CustomerState, Trunk
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.stores.memory import MemoryStore
 from tests.conftest import NOW
+from tests.records import reached
 from tests.services.builders import (
     ACME,
     CUSTOMER_ADDRESS,
@@ -39,13 +39,9 @@ def _origids(ours: SigningPair, scope: OrigidScope) -> dict[str, str | None]:
     """origids of two trunks of one customer, of another customer, and of a gateway."""
     other = Trunk("other-main", Customer("other", "Other", CustomerState.VERIFIED))
     records = policy()
-    networks = {
-        **records.addresses,
-        ip_network("198.51.100.8"): Trunk("acme-second", ACME),
-        ip_network("198.51.100.9"): other,
-    }
+    more = (reached(Trunk("acme-second", ACME), "198.51.100.8"), reached(other, "198.51.100.9"))
     # A service of its own each time: what a restart would make.
-    store = MemoryStore(replace(records, addresses=networks))
+    store = MemoryStore(replace(records, trunks=(*records.trunks, *more)))
     sources = {"first": CUSTOMER_ADDRESS, "second": "198.51.100.8", "other": "198.51.100.9", "gateway": GATEWAY_ADDRESS}
     return {
         name: service(ours, store=store, origid=scope).sign(call(source=address), NOW, str(uuid.uuid4())).origid

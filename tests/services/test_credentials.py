@@ -6,7 +6,6 @@ import copy
 import pickle
 from dataclasses import replace
 from datetime import timedelta
-from ipaddress import ip_network
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -28,6 +27,7 @@ from shaken_plugin.lab.pki import Authority, Defect, Issued
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.stores.policy import Policy
 from tests.conftest import NOW
+from tests.records import reached
 from tests.services.builders import (
     ACME,
     CALLER,
@@ -222,7 +222,7 @@ def test_a_gateways_own_credential_signs_its_calls(
     authority: Authority, ours: SigningPair, named: str | None, used: str
 ) -> None:
     gateway = Gateway("intl", "International gateway", named)
-    store = MemoryStore(Policy(gateways=(gateway,), addresses={ip_network(GATEWAY_ADDRESS): gateway}))
+    store = MemoryStore(Policy(gateways=(reached(gateway, GATEWAY_ADDRESS),)))
     others = [Credential("second", (pair(authority, x5u=NEXT),))]
     signing = service(ours, store=store, others=others).sign(call(source=GATEWAY_ADDRESS), NOW, RANDOM_ORIGID)
     assert signing.credential is not None

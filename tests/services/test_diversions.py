@@ -34,6 +34,7 @@ from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.switch import AddHeader, RemoveHeader, attach
 from shaken_plugin.verification import VerificationService
 from tests.conftest import NOW
+from tests.records import number_right
 from tests.services.bench import Bench
 from tests.services.builders import (
     CALLED,
@@ -66,7 +67,7 @@ CLINIC = Customer("clinic", "Example Clinic", CustomerState.VERIFIED)
 
 def records(*rights: NumberRight, customers: Iterable[Customer] = (CLINIC,), **changes: Any) -> MemoryStore:
     """The records of `policy`, and that the clinic may use CALLED and SECOND, or these rights instead."""
-    held = rights or tuple(NumberRight("clinic", number, number, Basis.ASSIGNED) for number in (CALLED, SECOND))
+    held = rights or tuple(number_right("clinic", number, number, Basis.ASSIGNED) for number in (CALLED, SECOND))
     whole = policy(**changes)
     return MemoryStore(replace(whole, customers=(*whole.customers, *customers), rights=(*whole.rights, *held)))
 
@@ -183,7 +184,7 @@ def test_without_the_div_the_same_call_fails(world: World) -> None:
 @pytest.mark.parametrize("hops", [2, 3])
 def test_a_div_on_top_of_a_div_is_believed(world: World, hops: int, proxied: bool) -> None:
     numbers = (CALLED, SECOND, THIRD, "13125550143")[: hops + 1]
-    held = [NumberRight("clinic", number, number, Basis.ASSIGNED) for number in numbers]
+    held = [number_right("clinic", number, number, Basis.ASSIGNED) for number in numbers]
     identity: tuple[str, ...] = (identity_of(world.foreign),)
     pairs = (world.ours, world.other, world.ours)
     for by, before, after in zip(pairs, numbers, numbers[1:], strict=False):
@@ -282,19 +283,19 @@ DAY = 86_400.0
 @pytest.mark.parametrize(
     ("right", "skip"),
     [
-        (NumberRight("clinic", CALLED, CALLED, Basis.ASSIGNED), None),
-        (NumberRight("clinic", "12025550100", "12025550199", Basis.PORTED), None),
-        (NumberRight("clinic", CALLED, CALLED, Basis.RESPORG), None),
-        (NumberRight("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_until=NOW + 1), None),
-        (NumberRight("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_until=NOW), "diversion_not_ours"),
-        (NumberRight("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_from=NOW + 1), "diversion_not_ours"),
-        (NumberRight("clinic", CALLED, CALLED, Basis.CUSTOMER_WORD), "diversion_not_ours"),
-        (NumberRight("clinic", SECOND, SECOND, Basis.ASSIGNED), "diversion_not_ours"),
-        (NumberRight("acme", CALLED, CALLED, Basis.ASSIGNED), None),
-        (NumberRight("pending", CALLED, CALLED, Basis.ASSIGNED), "diversion_not_ours"),
-        (NumberRight("banned", CALLED, CALLED, Basis.ASSIGNED), "diversion_not_ours"),
+        (number_right("clinic", CALLED, CALLED, Basis.ASSIGNED), None),
+        (number_right("clinic", "12025550100", "12025550199", Basis.PORTED), None),
+        (number_right("clinic", CALLED, CALLED, Basis.RESPORG), None),
+        (number_right("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_until=NOW + 1), None),
+        (number_right("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_until=NOW), "diversion_not_ours"),
+        (number_right("clinic", CALLED, CALLED, Basis.LETTER, "LOA-1", valid_from=NOW + 1), "diversion_not_ours"),
+        (number_right("clinic", CALLED, CALLED, Basis.CUSTOMER_WORD), "diversion_not_ours"),
+        (number_right("clinic", SECOND, SECOND, Basis.ASSIGNED), "diversion_not_ours"),
+        (number_right("acme", CALLED, CALLED, Basis.ASSIGNED), None),
+        (number_right("pending", CALLED, CALLED, Basis.ASSIGNED), "diversion_not_ours"),
+        (number_right("banned", CALLED, CALLED, Basis.ASSIGNED), "diversion_not_ours"),
     ],
-    ids=lambda value: f"{value.customer} {value.basis.value}" if isinstance(value, NumberRight) else "",
+    ids=lambda value: f"{value.right.customer} {value.right.basis.value}" if isinstance(value, NumberRight) else "",
 )
 def test_only_a_documented_right_of_a_verified_customer_signs(
     world: World, right: NumberRight, skip: str | None
@@ -303,9 +304,9 @@ def test_only_a_documented_right_of_a_verified_customer_signs(
 
 
 def test_one_right_that_holds_is_enough(world: World) -> None:
-    gone = NumberRight("clinic", CALLED, CALLED, Basis.LETTER, valid_until=NOW - DAY)
-    suspended = NumberRight("banned", CALLED, CALLED, Basis.ASSIGNED)
-    held = NumberRight("acme", CALLED, CALLED, Basis.PORTED)
+    gone = number_right("clinic", CALLED, CALLED, Basis.LETTER, valid_until=NOW - DAY)
+    suspended = number_right("banned", CALLED, CALLED, Basis.ASSIGNED)
+    held = number_right("acme", CALLED, CALLED, Basis.PORTED)
     signing = world.divert(sent_on(identity_of(world.foreign)), store=records(gone, suspended, held))
     assert signing.holder is not None
     assert signing.holder.id == "acme"
@@ -496,7 +497,11 @@ def test_observing_changes_nothing(world: World, authority: Authority) -> None:
 def test_a_diversion_that_is_not_ours_is_told_with_its_reason(world: World, authority: Authority) -> None:
     bench = Bench.make(authority, world.ours)
     variables = bench.sign(sent_on(identity_of(world.foreign))).variables
-    assert variables == {"skip": "diversion_not_ours"}
+    assert variables == {
+        "skip": "diversion_not_ours",
+        "rules": "caller_active,destination,diverting_right",
+        "policy": "1",
+    }
     (line,) = bench.events("sign")
     assert line["trace"][-1] == "- diverting_right: nobody vouched for the diverting number"
     assert line["missing"] == ["a record of the customer who may use 1202*****43"]

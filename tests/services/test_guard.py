@@ -77,7 +77,7 @@ def test_a_service_that_raises_is_a_fault_answered_by_on_fault(
     authority: Authority, ours: SigningPair, fault: BaseException
 ) -> None:
     class Raising:
-        def facts(self, source: str | None, user: str | None, number: str | None) -> NoReturn:
+        def facts(self, *question: str | None, **more: str | None) -> NoReturn:
             raise fault
 
     going_on = Bench.make(authority, ours, store=Raising())
@@ -104,7 +104,7 @@ def test_a_fault_says_where_it_happened(authority: Authority, ours: SigningPair)
     (fault,) = bench.events("fault")
     assert (fault["where"], fault["type"]) == ("sign", "RuntimeError")
     assert fault["at"].startswith("builders.py:")
-    assert "authentication.py:" in fault["at"]
+    assert "way.py:" in fault["at"]
 
 
 class BrokenObserver:

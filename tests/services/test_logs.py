@@ -7,7 +7,6 @@ import json
 import traceback
 from dataclasses import replace
 from datetime import timedelta
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -18,13 +17,14 @@ from shaken_plugin.authentication import Credential, SigningPair
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.core.attestation import RULES
 from shaken_plugin.core.call import CallerHeader, CallMessage
-from shaken_plugin.core.records import Basis, NumberRight
+from shaken_plugin.core.records import Basis
 from shaken_plugin.errors import CredentialError, SigningError
 from shaken_plugin.lab.pki import Authority, Issued
 from shaken_plugin.ports import Severity
 from shaken_plugin.runtime import Services
 from shaken_plugin.stores.memory import MemoryStore
 from tests.conftest import NOW
+from tests.records import number_right, reached
 from tests.services.bench import Bench
 from tests.services.builders import (
     ACME,
@@ -107,7 +107,7 @@ def test_the_trace_of_every_call_is_told_if_wanted(authority: Authority, ours: S
     trace = bench.events("sign")[0]["trace"]
     assert "+ destination: calls to this destination are signed" in trace
     assert "+ source: the call came over a trunk we know [trunk acme-main]" in trace
-    assert "- gateway: the source is a customer's trunk, not a gateway" in trace
+    assert "+ gateway: the source is a customer's trunk, not a gateway" in trace
     assert [line.split()[1].rstrip(":") for line in trace] == [rule.name for rule in RULES]
 
 
@@ -161,10 +161,10 @@ def test_what_an_operator_must_mend_is_a_warning(authority: Authority, ours: Sig
 def _wide() -> MemoryStore:
     """Records whose labels are full of numbers."""
     rights = (
-        NumberRight("acme", "12155551200", "12155551299", Basis.CUSTOMER_WORD),
-        NumberRight("acme", STRANGE_NUMBER, STRANGE_NUMBER, Basis.LETTER, "LOA for 19175550100", valid_until=NOW - 1),
+        number_right("acme", "12155551200", "12155551299", Basis.CUSTOMER_WORD),
+        number_right("acme", STRANGE_NUMBER, STRANGE_NUMBER, Basis.LETTER, "LOA for 19175550100", valid_until=NOW - 1),
     )
-    return MemoryStore(policy(rights=rights, addresses={ip_network(CUSTOMER_ADDRESS): TRUNK}))
+    return MemoryStore(policy(rights=rights))
 
 
 NUMBERS = [CALLER, CALLED, STRANGE_NUMBER, "12155551200", "12155551299"]
@@ -232,7 +232,7 @@ def test_every_line_is_one_line_of_valid_json_whatever_the_headers_say(
 
 
 def test_a_long_customer_name_does_not_cost_the_trace(authority: Authority, ours: SigningPair) -> None:
-    store = MemoryStore(policy(addresses={ip_network(CUSTOMER_ADDRESS): replace(TRUNK, customer=_long())}))
+    store = MemoryStore(policy(trunks=(reached(replace(TRUNK, customer=_long()), CUSTOMER_ADDRESS),)))
     bench = Bench.make(authority, ours, store=store, log={"trace": True})
     bench.sign(call(source=CUSTOMER_ADDRESS))
     assert len(bench.events("sign")[0]["trace"]) == len(RULES)

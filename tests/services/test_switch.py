@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from shaken_plugin.authentication import ExistingIdentity, SigningPair, StaleDate, StoreDown
+from shaken_plugin.core.attestation import RULES
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.stores.memory import MemoryStore
-from shaken_plugin.switch import AddHeader, Reject, RemoveHeader, attach
+from shaken_plugin.switch import AddHeader, LeftAs, Reject, RemoveHeader, attach
 from tests.conftest import NOW
 from tests.services.bench import Bench
 from tests.services.builders import (
@@ -36,7 +37,7 @@ from tests.services.builders import (
     with_signer,
 )
 
-REFUSED = Reject(403, "Caller ID Not Authorised")
+REFUSED = Reject(403, "Customer Suspended")
 FAULT = {"skip": "internal_error", "code": "internal_error"}
 
 
@@ -99,6 +100,10 @@ SITUATIONS: dict[SkipReason, Situation] = {
     ),
     SkipReason.POLICY_UNSIGNED: _bench(call(source=STRANGE_ADDRESS)),
     SkipReason.POLICY_REFUSED: _bench(call(source=SUSPENDED_ADDRESS)),
+    SkipReason.SUBSTITUTE_CHANGED: lambda authority, ours: (
+        replace(Bench.make(authority, ours), left_as=LeftAs.of(SOMEBODY, CALLER)),
+        call(),
+    ),
     SkipReason.STORE_UNAVAILABLE: _bench(call(), store=_broken()),
     SkipReason.INTERNAL_ERROR: _bench(call(), store=BrokenStore()),
 }
@@ -128,7 +133,8 @@ def test_every_reason_is_counted(authority: Authority, ours: SigningPair, reason
         SkipReason.NOT_INITIAL_INVITE: set(),
         SkipReason.SIGNING_OFF: set(),
         SkipReason.INTERNAL_ERROR: {"fault_sign"},
-        SkipReason.POLICY_REFUSED: {"unsigned_policy_refused", "refused"},
+        SkipReason.POLICY_REFUSED: {"unsigned_policy_refused", "refused", "refused_suspended"},
+        SkipReason.SUBSTITUTE_CHANGED: {"unsigned_substitute_changed", "substituted"},
         SkipReason.CREDENTIAL_NOT_VALID: {"unsigned_credential_not_valid", "credential_expiring"},
     }.get(reason, {f"unsigned_{reason.code}"})
     assert set(bench.observer.counts) == expected
@@ -147,7 +153,9 @@ def test_a_signed_call_publishes_what_attach_needs_and_changes_nothing_yet(
     assert variables.pop("identity").count(".") >= 2
     assert variables.pop("ppi").startswith("..")
     assert variables.pop("origid")
+    assert variables.pop("rules").split(",") == [rule.name for rule in RULES]
     assert variables == {
+        "policy": "1",
         "level": "A",
         "customer": "acme",
         "source": "acme/acme-main",
@@ -193,6 +201,11 @@ def test_attach_removes_our_old_identities_from_the_back(authority: Authority, o
 @pytest.mark.parametrize("variables", [{}, {"identity": ""}, {"identity": "", "date": "x", "drop": "0"}])
 def test_attach_does_nothing_without_a_signature(variables: dict[str, str]) -> None:
     assert attach(variables) == ()
+
+
+def test_attach_takes_out_what_vouches_for_a_number_that_was_replaced() -> None:
+    variables = {"identity": "", "substitute": "12155551299", "drop": "0,1"}
+    assert attach(variables) == (RemoveHeader("Identity", 1), RemoveHeader("Identity", 0))
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,10 @@ class FakeSession:
         """Run an application of the dialplan."""
         if _EXPANDED.search(argument):
             raise AssertionError(f"FreeSWITCH would expand {argument!r}")
+        if application == "set_profile_var":
+            name, _, value = argument.partition("=")
+            self.put(name, value)
+            return
         if application != "respond":
             raise AssertionError(f"no {application} here")
         self.answered = argument
@@ -176,7 +180,8 @@ class FakeSession:
     def invite(self) -> list[tuple[str, str]]:
         """The header fields of its INVITE, those that the adapter may have to do with."""
         number = self.getVariable("caller_id_number")
-        fields = [("From", self.getVariable("sip_from_uri") or f"<sip:{number}@127.0.0.1>")]
+        written = self.getVariable("sip_force_full_from") or self.getVariable("sip_from_uri")
+        fields = [("From", written or f"<sip:{number}@127.0.0.1>")]
         fields.append(("To", f"<{self.getVariable('sip_destination_url')}>"))
         if twice := self.getVariable("sip_h_identity"):
             fields.append(("Identity", _through_sofia(twice)))
@@ -215,10 +220,13 @@ class _Api:
         self._freeswitch = freeswitch
 
     def executeString(self, command: str) -> str:  # noqa: N802  # the switch's name
-        name, uuid, variable = command.split(" ")
-        if name != "uuid_getvar":
+        name, uuid, variable, *value = command.split(" ")
+        if (name, len(value)) not in {("uuid_getvar", 0), ("uuid_setvar", 1)}:
             raise AssertionError(f"no {name} here")
         leg = self._freeswitch.legs.get(uuid)
         if leg is None:
             return "-ERR No such channel!"
+        if value:
+            leg.put(variable, value[0])
+            return "+OK"
         return leg.getVariable(variable) or "_undef_"

@@ -65,6 +65,9 @@ class FakeKsr:
         self.textops = _TextOps(self)
         self.sl = _Sl(self)
         self.tm = _Tm(self)
+        self.rr = _Rr(self)
+        self.record_route: list[str] = []
+        """Parameters of the Record-Route of the branch."""
         self.htable = _HTable(self)
         self.metrics: dict[str, int] = {}
         self.has_metric = True
@@ -93,6 +96,7 @@ class FakeKsr:
         """Enter the branch route for a branch: its changes are its own, its destination too."""
         self._request_destination = self.destination
         self.branch_index = index
+        self.record_route = []
         self.lumps = self._request_lumps.copy()
 
     def end_branch(self) -> None:
@@ -140,9 +144,14 @@ class FakeKsr:
             "$ci": self._headers[call_id[0]][1] if call_id else None,
             "$si": self.source.encode(),
             "$rb": self._body,
+            "$route_uri": self._route(),
             "$du": self.destination.encode("utf-8", "surrogateescape") or None,
         }
         return values[name]
+
+    def _route(self) -> bytes | None:
+        routes = self.indices("route")
+        return self._headers[routes[0]][1].partition(b"<")[2].partition(b">")[0] if routes else None
 
     def header(self, name: str, index: int) -> bytes | None:
         """A header's bytes."""
@@ -288,6 +297,15 @@ class _Tm:
         if self._ksr.suspended is None:
             raise AssertionError("there is no transaction yet")
         return self._ksr.sl.send_reply(status, phrase)
+
+
+class _Rr:
+    def __init__(self, ksr: FakeKsr) -> None:
+        self._ksr = ksr
+
+    def add_rr_param(self, text: str) -> int:
+        self._ksr.record_route.append(text)
+        return 1
 
 
 class _Async:

@@ -1,10 +1,11 @@
-"""The Kamailio adapter: five functions for the routing script, KEMI or native.
+"""The Kamailio adapter: functions for the routing script, KEMI or native.
 
     shaken_sign     request route, calls from inside: decide, sign, or refuse
     shaken_divert   request or failure route, calls sent on to another number: sign the diversion
     shaken_branch   branch route: put Identity (and Date) on each branch that leaves
     shaken_verify   request route, calls from outside: verify, mark, or reject
     shaken_reply    onreply route: Reason headers of protocol STIR
+    shaken_dialog   request route, requests inside a dialog: a caller ID that was substituted stays so
     shaken_fallback after a t_relay that failed, and failure route: a call that was too large for
                     UDP and not answered by TCP (``signing.size.action: tcp``) goes by UDP
 
@@ -17,18 +18,27 @@ branch and cannot be taken off again, so a failover would carry a stale token, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
+from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
+from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
-from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
-from shaken_plugin.core.verstat import VERSTAT_PATTERN
-from shaken_plugin.ports import Severity
-from shaken_plugin.switch import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
+from shaken_plugin.core.call import CallMessage
+from shaken_plugin.switch import (
+    AddHeader,
+    LeftAs,
+    Outcome,
+    Reject,
+    RemoveHeader,
+    Switch,
+    attach,
+)
 from shaken_plugin.switch.process import Process, load
-from shaken_plugin.telemetry import clean
+
+__all__ = ["ANSWERED", "ASKED", "GO_ON", "NOTHING", "SIGNING", "VERIFYING", "Kamailio", "KamailioObserver"]
 
 GO_ON: Final = 1
 ANSWERED: Final = 0
@@ -41,57 +51,17 @@ SIGNING: Final = "shaken_as"
 VERIFYING: Final = "shaken_vs"
 """Names of the xavps with the results of the authentication and the verification service."""
 
-COUNTERS: Final = "shaken"
-"""Name of the htable that counts, where the configuration defines it."""
-
-METRIC: Final = "shaken_events"
-"""Name of the Prometheus counter, with the label ``event``, where the configuration defines it."""
-
 TASK_GROUP: Final = "shaken"
 """Name of the asynchronous task group whose workers wait for certificates."""
 
-MAX_HEADERS: Final = 32
-"""Most header lines of one name that are read."""
-
-_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at", "source")
-_TOLD: Final = ("level", "skip", "customer", "origid", "ppt")
+_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at", "source", "substitute")
+_TOLD: Final = (
+    "level", "skip", "customer", "origid", "ppt", "refusal", "unauthorised", "substituted_for", "rules", "policy",
+)  # fmt: skip
 """What else a signing may publish; where it is signed anew, nothing of before stays."""
-_STRIP: Final = f"/{VERSTAT_PATTERN}//g"
 
 
-class KamailioObserver:
-    """A `ports.Observer` on Kamailio's log and an htable."""
-
-    def __init__(self, ksr: Any) -> None:
-        self._ksr = ksr
-        self._levels = {
-            Severity.DEBUG: ksr.dbg,
-            Severity.INFO: ksr.info,
-            Severity.WARNING: ksr.warn,
-            Severity.ERROR: ksr.err,
-        }
-        self.counting = False
-        self.measuring = False
-
-    def log(self, severity: Severity, text: str) -> None:
-        """See `ports.Observer.log`."""
-        self._levels[severity](clean(text) + "\n")
-
-    def count(self, name: str) -> None:
-        """See `ports.Observer.count`."""
-        if self.counting:
-            self._ksr.htable.sht_inc(COUNTERS, name)
-        if self.measuring:
-            self._ksr.xhttp_prom.counter_inc_l1(METRIC, 1, name)
-
-    def find_counters(self) -> None:
-        """Count from now on, in what the configuration defines: the htable, the metric, or both."""
-        htable, metrics = getattr(self._ksr, "htable", None), getattr(self._ksr, "xhttp_prom", None)
-        self.counting = htable is not None and htable.sht_inc(COUNTERS, "loads") > 0
-        self.measuring = metrics is not None and metrics.counter_inc_l1(METRIC, 1, "loads") > 0
-
-
-class Kamailio:
+class Kamailio(Message):
     """The object that ``mod_init`` returns. A KEMI routing script derives from it.
 
     Args:
@@ -101,9 +71,11 @@ class Kamailio:
     """
 
     def __init__(self, ksr: Any, path: Path | None = None, switch: Switch | None = None) -> None:
-        self._ksr = ksr
+        super().__init__(ksr)
         self.switch = switch or load(lambda: KamailioObserver(ksr), path)
         self._size = BranchSize(ksr, self.switch)
+        self._dialogs = Dialogs(ksr, self.switch, self._execute)
+        self._dialogs.check_start()
 
     def child_init(self, _rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
@@ -123,10 +95,10 @@ class Kamailio:
                 ``auth_check``. Never pass a name that was not checked.
         """
         try:
-            if self._get(SIGNING, "signed_at"):
+            if self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute"):
                 return GO_ON  # a failover: the branch route signs anew if it must
             account = None if user in {None, "", "<null>"} else user
-            outcome = self.switch.sign(lambda: self._read(user=account, body=True))
+            outcome = self.switch.sign(lambda: self._read(user=account, body=True), call_id=self._call_id)
             self._set(SIGNING, "user", account or "")
             return self._finish(SIGNING, outcome)
         except BaseException as exc:
@@ -142,18 +114,23 @@ class Kamailio:
             diverting: the URI that the call was for, ``$ou``.
         """
         try:
-            outcome = self._sign_anew(f"<{_utf8(diverting)}>", again=bool(self._get(SIGNING, "signed_at")))
+            outcome = self._sign_anew(f"<{utf8(diverting)}>", again=bool(self._get(SIGNING, "signed_at")))
             return self._finish(SIGNING, outcome)
         except BaseException as exc:
             return self._survive("divert", exc)
 
     def _sign_anew(self, diverting: str, *, again: bool) -> Outcome:
         """Sign a call once more, for where it goes now; nothing of an earlier signature stays."""
-        before = self._get(SIGNING, "ppi")
+        before, number, replaced = (self._get(SIGNING, name) for name in ("ppi", "substitute", "substituted_for"))
         outcome = self.switch.sign(
-            lambda: self._read(user=self._get(SIGNING, "user") or None, body=True, diverting=diverting), again=again
+            lambda: self._read(user=self._get(SIGNING, "user") or None, body=True, diverting=diverting),
+            again=again,
+            left_as=LeftAs(number) if number else None,
+            call_id=self._call_id,
         )
         fresh = dict.fromkeys((*_STATE, *_TOLD), "") | dict(outcome.variables)
+        if fresh["substitute"]:
+            fresh["substituted_for"] = replaced or fresh["substituted_for"]
         fresh["ppi"] = ",".join(filter(None, (before, fresh["ppi"])))  # answers may be about either
         if diverting:
             fresh |= {"diverting": diverting, "target": self._target()}
@@ -165,11 +142,15 @@ class Kamailio:
             state, diverting = self._signed(), self._get(SIGNING, "diverting")
             # Each branch may go to a number of its own, and that is what a div says.
             elsewhere = diverting != "" and self._get(SIGNING, "target") != self._target()
-            if not state.get("identity") and not elsewhere:
+            if not state["identity"] and not state["substitute"] and not elsewhere:
+                if self._is_noted() and not self._get(SIGNING, "dialog"):
+                    self._dialogs.check_request(self._read())
                 return GO_ON
             if elsewhere or self.switch.needs_new_signature(state):
                 self._publish(SIGNING, self._sign_anew(diverting, again=True).variables)
                 state = self._signed()
+            if state["substitute"]:
+                self._set(SIGNING, "own", self._dialogs.begin(self._read(), state["substitute"]))
             variables, remember = self._size.fit(state)
             for action in attach(variables):
                 self._execute(action)
@@ -178,6 +159,23 @@ class Kamailio:
             return GO_ON
         except BaseException as exc:
             return self._survive("branch", exc)
+
+    def shaken_dialog(self, _msg: object = None) -> int:
+        """For each request inside a dialog, from either side, after ``loose_route``.
+
+        Where the caller ID was substituted, the request says so, too; arm `shaken_reply` for its replies.
+        """
+        try:
+            if self._is_noted():
+                self._set(SIGNING, "dialog", "1")
+                self._set(SIGNING, "own", self._dialogs.go_on(self._read(), self._pseudo("$route_uri")))
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("dialog", exc)
+
+    def _is_noted(self) -> bool:
+        """Whether the request is of a dialog that was begun with another caller ID."""
+        return self.switch.signs_actively and f";{PARAMETER}=" in self._pseudo("$route_uri")
 
     def shaken_fallback(self, _msg: object = None) -> int:
         """Whether the call is to be relayed once more: by UDP (``$du``), because TCP failed.
@@ -215,7 +213,9 @@ class Kamailio:
                 return self._read(body=True)
 
             waited = self._get(VERIFYING, "waiting")
-            outcome = self.switch.verify(read, may_wait=bool(route) and not waited, waited=waited)
+            outcome = self.switch.verify(
+                read, may_wait=bool(route) and not waited, waited=waited, call_id=self._call_id
+            )
             if outcome.wait:
                 self._publish(VERIFYING, outcome.variables)
                 if self._hold(route):
@@ -242,8 +242,15 @@ class Kamailio:
         return held
 
     def shaken_reply(self, _msg: object = None) -> int:
-        """Take STIR Reasons about our PASSporT out of a reply, put those of our verdict in."""
+        """Take STIR Reasons about our PASSporT out of a reply, put those of our verdict in.
+
+        Where the caller ID was substituted, the caller gets its own From back.
+        """
         try:
+            if own := self._get(SIGNING, "own"):
+                self._dialogs.answer(own)
+                if self._get(SIGNING, "substitute") and str(self._ksr.pv.get("$rs")).startswith("2"):
+                    self._dialogs.check_answer(self._headers("Record-Route"))
             ours, add = self._get(SIGNING, "ppi"), self._get(VERIFYING, "reason")
             if ours:
                 self._check_branch()
@@ -262,66 +269,6 @@ class Kamailio:
         except BaseException as exc:
             return self._survive("reply", exc)
 
-    # --- Reading ------------------------------------------------------------------------------
-
-    def _read(self, *, user: str | None = None, body: bool = False, diverting: str = "") -> CallMessage:
-        unreadable: list[str] = []
-        pv = self._ksr.pv
-        return CallMessage(
-            method=pv.get("$rm"),
-            request_uri=self._pseudo("$ru") or self._unparsed_uri(),
-            to=next(self._headers("To", unreadable), ""),
-            callers={
-                header: lines for header in CallerHeader if (lines := tuple(self._headers(header.value, unreadable)))
-            },
-            call_id=self._pseudo("$ci"),
-            date=next(self._headers("Date", unreadable), None),
-            identity=tuple(self._headers("Identity", unreadable)),
-            priority=next(self._headers("Priority", unreadable), ""),
-            naming={name: lines for name in NAMING if (lines := tuple(self._headers(name)))},
-            resource_priority=tuple(self._headers("Resource-Priority", unreadable)),
-            sdp=self._pseudo("$rb") if body else "",
-            source=pv.get("$si"),
-            user=user,
-            diverting=diverting,
-            unreadable=tuple(unreadable),
-        )
-
-    def _target(self) -> str:
-        """Where the call goes now, to compare with."""
-        return _utf8(self._pseudo("$ru"))
-
-    def _unparsed_uri(self) -> str:
-        """The Request-URI where Kamailio cannot parse it; an emergency call may stand in it."""
-        words = self._pseudo("$mb").partition("\r\n")[0].split(" ")
-        return words[1] if len(words) > 1 else ""
-
-    def _headers(self, name: str, unreadable: list[str] | None = None) -> Iterator[str]:
-        """The values of a header, in order."""
-        get = self._ksr.hdr.get_idx
-        for index in range(MAX_HEADERS):
-            try:
-                value = get(name, index)
-            except UnicodeDecodeError:
-                if unreadable is not None:
-                    unreadable.append(name)
-                value = self._raw(f"$(hdr({name})[{index}]{{s.encode.hexa}})")
-            if value is None:
-                return
-            yield value
-
-    def _pseudo(self, name: str) -> str:
-        """A pseudo-variable as text, ``""`` where it is null."""
-        try:
-            return self._ksr.pv.get(name) or ""
-        except UnicodeDecodeError:
-            return self._raw(f"$({name[1:]}{{s.encode.hexa}})") or ""
-
-    def _raw(self, name: str) -> str | None:
-        """Bytes that are not UTF-8, as text with surrogate escapes, by way of hexadecimal."""
-        digits = self._ksr.pv.get(name)
-        return None if digits is None else bytes.fromhex(digits).decode("utf-8", "surrogateescape")
-
     # --- Doing --------------------------------------------------------------------------------
 
     def _finish(self, root: str, outcome: Outcome) -> int:
@@ -336,17 +283,6 @@ class Kamailio:
         self._answer(outcome.reject)
         return ANSWERED
 
-    def _execute(self, action: Action) -> None:
-        ksr = self._ksr
-        if isinstance(action, AddHeader):
-            ksr.hdr.append(f"{action.name}: {action.value}\r\n")
-        elif isinstance(action, StripVerstat):
-            ksr.textops.subst_hf(action.name, _STRIP, "a")
-        elif action.index is None:
-            ksr.hdr.remove(action.name)
-        else:
-            ksr.textops.remove_hf_idx(action.name, action.index)
-
     def _answer(self, reject: Reject) -> None:
         for reason in reject.reasons:
             self._ksr.hdr.append_to_reply(f"Reason: {reason}\r\n")
@@ -354,16 +290,6 @@ class Kamailio:
             self._ksr.tm.t_reply(reject.status, reject.phrase)  # a held call has a transaction
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
-
-    def _publish(self, root: str, variables: Mapping[str, str]) -> None:
-        for name, value in variables.items():
-            self._set(root, name, value)
-
-    def _set(self, root: str, name: str, value: str) -> None:
-        self._ksr.pvx.xavp_child_sets(root, name, value)
-
-    def _get(self, root: str, name: str) -> str:
-        return self._ksr.pvx.xavp_child_gete(root, name) or ""
 
     def _signed(self) -> dict[str, str]:
         return {name: self._get(SIGNING, name) for name in _STATE}
@@ -384,8 +310,3 @@ class Kamailio:
         """A fault in this glue: logged and counted, and the call goes on."""
         self.switch.fault(where, exc)
         return GO_ON
-
-
-def _utf8(text: str) -> str:
-    """A text that Kamailio takes; bytes that are not UTF-8 are named, not kept."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -20,6 +20,9 @@ GROWTH: Final = 200
 one Record-Route (45 to 80). What the routing script adds besides is not seen: it shows in no
 variable before the message is sent."""
 
+SUBSTITUTED: Final = 150
+"""Bytes that a substituted caller ID adds besides: our parameter of the Record-Route (120 to 180)."""
+
 _TRANSPORT: Final = re.compile(r";transport=([^;]*)", re.IGNORECASE)
 
 
@@ -85,8 +88,9 @@ class BranchSize:
         pv = self._ksr.pv
         target = str(pv.get("$du") or pv.get("$ru") or "")
         asked = transport_of(target)
+        growth = GROWTH + (SUBSTITUTED if state.get("substitute") else 0)
         advice = self._switch.check_size(
-            state, int(pv.get("$ml") or 0) + GROWTH, asked or "udp", peer_of(target), may_switch=asked is None
+            state, int(pv.get("$ml") or 0) + growth, asked or "udp", peer_of(target), may_switch=asked is None
         )
         if advice.outcome is SizeOutcome.FITS:
             return state, {}

@@ -8,11 +8,13 @@ mode there are variables only: nothing changes on the wire.
 
 from shaken_plugin.switch.actions import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, attach
 from shaken_plugin.switch.guard import Switch
+from shaken_plugin.switch.keeping import LeftAs
 from shaken_plugin.switch.size import SizeAdvice, SizeOutcome
 
 __all__ = [
     "Action",
     "AddHeader",
+    "LeftAs",
     "Outcome",
     "Reject",
     "RemoveHeader",

@@ -72,11 +72,13 @@ def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
     than the one that signed.
     """
     identity = variables.get("identity")
-    if not identity:
+    if not identity and not variables.get("substitute"):
         return ()
     # From the back, so that the indices stay right while headers go.
     drop = sorted((int(index) for index in variables.get("drop", "").split(",") if index), reverse=True)
     actions: list[Action] = [RemoveHeader("Identity", index) for index in drop]
+    if not identity:
+        return tuple(actions)
     if date := variables.get("date"):
         if variables.get("replace_date"):
             actions.append(RemoveHeader("Date"))
@@ -85,9 +87,13 @@ def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def signing_variables(signing: Signing, now: float, *, active: bool) -> dict[str, str]:
+def signing_variables(message: CallMessage, signing: Signing, now: float, *, active: bool) -> dict[str, str]:
     """What the operator's script learns of a signing, and what `attach` needs unless it only observes."""
     variables = _decided(signing)
+    if active and signing.substitute is not None:
+        variables |= {"substitute": str(signing.substitute), "substituted_for": str(signing.substituted_for or "")}
+        if signing.identity is None:
+            variables["drop"] = unbelievable(message)
     if signing.skip is not None:
         variables["skip"] = signing.skip.code
     if signing.origid is not None:
@@ -99,14 +105,24 @@ def signing_variables(signing: Signing, now: float, *, active: bool) -> dict[str
     return variables
 
 
+def unbelievable(message: CallMessage) -> str:
+    """``drop`` for a substituted call: its Identity headers name the number of before, nobody can believe them."""
+    return ",".join(map(str, range(len(message.identity))))
+
+
 def _decided(signing: Signing) -> dict[str, str]:
-    """The level, whose call it is, and over what it came."""
+    """The level and what it rests on, whose call it is, and over what it came."""
     variables: dict[str, str] = {}
     decision = signing.decision
     if decision is None:
         return variables
     if signing.diverting is None:
         variables["level"] = decision.level.value
+    variables |= {"rules": ",".join(decision.rules), "policy": str(decision.policy_version)}
+    if decision.refusal is not None:
+        variables["refusal"] = decision.refusal.value
+    if decision.unauthorised:
+        variables["unauthorised"] = "1"
     if signing.holder is not None:
         variables["customer"] = signing.holder.id
     elif isinstance(decision.source, Trunk):

@@ -71,6 +71,12 @@ class Reporter:
             self._observer.count(f"unsigned_{signing.skip.code}")
         if signing.refuse:
             self._observer.count("refused")
+        if decision is not None and decision.refusal is not None:
+            self._observer.count(f"refused_{decision.refusal.value}")
+        if decision is not None and decision.unauthorised:
+            self._observer.count("unauthorised")
+        if signing.substitute is not None:
+            self._observer.count("substituted")
         if signing.emergency:
             self._observer.count("emergency")
         if signing.credential is not None:
@@ -88,6 +94,9 @@ class Reporter:
                     "level": decision.level.value if decision else None,
                     "skip": signing.skip.code if signing.skip else None,
                     "refused": signing.refuse or None,
+                    "refusal": decision.refusal.value if decision and decision.refusal else None,
+                    "unauthorised": (decision is not None and decision.unauthorised) or None,
+                    "substituted_for": _number(signing.substituted_for, settings),
                     "observe": settings.signing.mode == "observe" or None,
                     "emergency": signing.emergency or None,
                     "orig": _number(signing.orig, settings),

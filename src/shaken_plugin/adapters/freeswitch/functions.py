@@ -20,23 +20,35 @@ from shaken_plugin.adapters.freeswitch.headers import (
     set_fields,
     set_identity,
 )
-from shaken_plugin.adapters.freeswitch.leg import Answer, Command, Export, HangUp, Leg, Set, harmless, variable
+from shaken_plugin.adapters.freeswitch.leg import (
+    Answer,
+    Command,
+    Export,
+    HangUp,
+    Leg,
+    Set,
+    SetPartner,
+    harmless,
+    variable,
+)
 from shaken_plugin.adapters.freeswitch.reading import (
     ACCOUNT,
     FROM_VARIABLES,
     PASSED,
     RESULT,
     SOURCE,
+    call_id_of,
     date_of,
     incoming,
     leaving,
 )
 from shaken_plugin.adapters.freeswitch.size import fit
+from shaken_plugin.adapters.freeswitch.substitution import substituted
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.sip import NameAddr
 from shaken_plugin.core.verstat import strip_verstat
 from shaken_plugin.errors import SipSyntaxError
-from shaken_plugin.switch import AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
+from shaken_plugin.switch import AddHeader, LeftAs, Outcome, Reject, RemoveHeader, StripVerstat, Switch, attach
 
 SIGNING: Final = "shaken_as_"
 VERIFYING: Final = "shaken_vs_"
@@ -50,12 +62,15 @@ IN_THE_SWITCH: Final = "python shaken::sign"
 
 DATE: Final = "sip_h_Date"
 
+LEFT_AS: Final = "shaken_left_as"
+"""Variable on the leg that came: with which number, in the place of whose, a leg made for it has left."""
+
 ANSWERED: Final = "execute_on_answer_shaken"
 EXCLUDED: Final = "exclude_outgoing_extra_header"
 """FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
 token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
 
-_SECRET: Final = frozenset({"identity", "date", "replace_date", "drop", "waiting"})
+_SECRET: Final = frozenset({"identity", "date", "replace_date", "drop", "waiting", "substitute"})
 """What only the adapter needs of a result."""
 
 _CAUSES: Final = {
@@ -83,7 +98,7 @@ def verify(switch: Switch, leg: Leg) -> list[Command]:
     """
     if leg.get(f"{VERIFYING}code") or leg.get(f"{VERIFYING}result"):
         return []
-    outcome = switch.verify(lambda: incoming(leg), in_place=True)
+    outcome = switch.verify(lambda: incoming(leg), in_place=True, call_id=lambda: leg.get("sip_call_id") or "")
     commands: list[Command] = _publish(VERIFYING, outcome.variables)
     if verstat := outcome.variables.get("verstat"):
         # The names that FreeSWITCH's own verifier gives its results.
@@ -130,16 +145,22 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Com
         seen.append(leaving(leg, switch.services.plan))
         return seen[0]
 
-    outcome = switch.sign(read)
+    outcome = switch.sign(read, left_as=_left_as(leg), call_id=lambda: call_id_of(leg))
     commands: list[Command] = _publish(SIGNING, outcome.variables)
     for message in seen:
         commands += [variable(SOURCE, message.source)] if message.source else []
         commands += [variable(ACCOUNT, message.user)] if message.user else []
     if outcome.reject is not None:
         return [*commands, _give_up(outcome.reject)]
-    if not switch.signs_actively:
+    number = outcome.variables.get("substitute")
+    if not switch.signs_actively and not number:
         return commands
-    return [*commands, *_unmarked(leg, outcome), *_attached(switch, leg, outcome)]
+    commands += _unmarked(leg, outcome)
+    if number and seen:
+        commands += substituted(leg, number, switch.substitution(seen[0], number))
+        if replaced := outcome.variables.get("substituted_for"):
+            commands.append(SetPartner(LEFT_AS, str(LeftAs.of(number, replaced))))
+    return [*commands, *_attached(switch, leg, outcome)]
 
 
 def survive(switch: Switch, leg: Leg, name: str, exc: BaseException) -> list[Command]:
@@ -151,18 +172,25 @@ def survive(switch: Switch, leg: Leg, name: str, exc: BaseException) -> list[Com
         name: of the function.
         exc: what happened.
     """
-    message = None
+    message, left_as = None, None
     with suppress(BaseException):  # it may be what failed
         message = leaving(leg, switch.services.plan) if name == "sign" else incoming(leg)
-    outcome = switch.fault(name, exc, message)
+        left_as = _left_as(leg) if name == "sign" and _leaves(leg) else None
+    outcome = switch.fault(name, exc, message, left_as)
     if outcome.reject is not None:
         return [_give_up(outcome.reject) if _leaves(leg) else _answer(outcome.reject)]
+    if message is not None and (number := outcome.variables.get("substitute")):
+        return list(substituted(leg, number, switch.substitution(message, number)))
     return list(_marks(leg, outcome)) if name == "verify" and switch.verifies_actively else []
 
 
 def _leaves(leg: Leg) -> bool:
     # mod_sofia sets it when it makes the INVITE: a leg that was sent may run the dialplan, too, transferred.
     return leg.get("direction") == "outbound" and not leg.get("sip_outgoing_contact_uri")
+
+
+def _left_as(leg: Leg) -> LeftAs | None:
+    return LeftAs.parse(leg.partner(LEFT_AS) or "")
 
 
 def _attached(switch: Switch, leg: Leg, outcome: Outcome) -> list[Command]:

@@ -52,6 +52,23 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPartner:
+    """Set a variable on the leg that this one was made for, where all others made for it find it."""
+
+    name: str
+    value: str
+    """Letters, digits and full stops: nothing that could end a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Have FreeSWITCH itself take the leg for one of another number, by name and number."""
+
+    number: str
+    """Digits, with ``+`` before them: nothing that could be expanded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Answer the INVITE of this leg with a failure."""
 
@@ -68,7 +85,10 @@ class HangUp:
     cause: str
 
 
-Command = Set | Export | Answer | HangUp
+Command = Set | Export | SetPartner | Caller | Answer | HangUp
+
+PROFILE: Final = ("caller_id_number", "caller_id_name")
+"""What a `Caller` changes, by the application ``set_profile_var``; no variable of a leg can."""
 
 
 def sendable(value: str) -> str | None:

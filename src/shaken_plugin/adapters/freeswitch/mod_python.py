@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shaken_plugin.adapters.freeswitch import functions
-from shaken_plugin.adapters.freeswitch.leg import Answer, Command, Export, HangUp, Leg, Set
+from shaken_plugin.adapters.freeswitch.leg import PROFILE, Answer, Caller, Command, Export, HangUp, Leg, Set, SetPartner
 from shaken_plugin.ports import Severity
 from shaken_plugin.runtime.inline import download_inline
 from shaken_plugin.switch import Switch
@@ -81,15 +81,23 @@ class SessionLeg:
 
     def partner(self, name: str) -> str | None:
         """See `Leg.partner`."""
-        if self._partner is None:
-            self._partner = self.get("originating_leg_uuid") or ""
-        if not self._partner:
+        if not self._other():
             return None
         # Asked once each: an API command holds Python's lock, and a function asks for some several times.
         if name not in self._known:
             answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
             self._known[name] = None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
         return self._known[name]
+
+    def set_partner(self, name: str, value: str) -> None:
+        """Do a `SetPartner`; on none where there is none."""
+        if self._other():
+            self._freeswitch.API().executeString(f"uuid_setvar {self._partner} {name} {value}")
+
+    def _other(self) -> str:
+        if self._partner is None:
+            self._partner = self.get("originating_leg_uuid") or ""
+        return self._partner
 
 
 class ModPython:
@@ -139,13 +147,18 @@ class ModPython:
         finally:
             self._places.release()
 
-    def _do(self, session: Any, leg: Leg, commands: Sequence[Command]) -> None:
+    def _do(self, session: Any, leg: SessionLeg, commands: Sequence[Command]) -> None:
         for command in commands:
             # By setVariable: what session.execute is given, FreeSWITCH expands (${…} runs commands).
             if isinstance(command, Set):
                 session.setVariable(command.name, command.value)
             elif isinstance(command, Export):
                 self._export(session, leg, command)
+            elif isinstance(command, SetPartner):
+                leg.set_partner(command.name, command.value)
+            elif isinstance(command, Caller):
+                for name in PROFILE:
+                    session.execute("set_profile_var", f"{name}={command.number}")
             elif isinstance(command, Answer):
                 if command.reasons:
                     session.setVariable("sip_reason", ", ".join(command.reasons))

@@ -29,6 +29,9 @@ ACCOUNT: Final = "shaken_account"
 SOURCE: Final = "shaken_source"
 """Variable with the address a call came from, on the legs that were made for it."""
 
+ROUTE: Final = "shaken_route"
+"""Variable with the route (of the policy) by which a call leaves; else the called number tells it."""
+
 TARGET: Final = "shaken_to"
 """Variable with the called number, where what is dialled has more in it (a technical prefix)."""
 
@@ -65,6 +68,11 @@ def incoming(leg: Leg) -> CallMessage:
     )
 
 
+def call_id_of(leg: Leg) -> str:
+    """The Call-ID that a call came with, also for a leg that leaves."""
+    return leg.partner("sip_call_id") or leg.get("sip_call_id") or leg.get("uuid") or ""
+
+
 def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
     """The call of a leg whose INVITE is about to be sent; or that a leg which came asks for.
 
@@ -80,7 +88,7 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         request_uri=_emergency(leg, plan) or get("sip_invite_req_uri") or dialled,
         to=_to(leg, dialled),
         callers=_own_callers(leg),
-        call_id=partner("sip_call_id") or get("sip_call_id") or get("uuid") or "",
+        call_id=call_id_of(leg),
         date=None if is_continued(leg) else get("sip_h_Date") or date_of(partner),
         identity=identity_of(leg),
         priority=_priority(partner) or _priority(get),
@@ -88,6 +96,7 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         source=source,
         user=user,
         diverting=_diverting(leg),
+        route=get(ROUTE) or partner(ROUTE) or "",
     )
 
 

@@ -23,7 +23,17 @@ from shaken_plugin.adapters.freeswitch.esl.text import (
     leg_variables,
     set_variable,
 )
-from shaken_plugin.adapters.freeswitch.leg import Answer, Command, Export, HangUp, MappedLeg, Set
+from shaken_plugin.adapters.freeswitch.leg import (
+    PROFILE,
+    Answer,
+    Caller,
+    Command,
+    Export,
+    HangUp,
+    MappedLeg,
+    Set,
+    SetPartner,
+)
 from shaken_plugin.errors import ShakenError
 
 logger.disabled = True  # the library's: it would write what strangers sent to the standard output
@@ -124,6 +134,11 @@ class Conversation:
                 await self._set(command.name, command.value)
             elif isinstance(command, Export):
                 await self._export(command)
+            elif isinstance(command, SetPartner):
+                await self._set_partner(command)
+            elif isinstance(command, Caller):
+                for name in PROFILE:
+                    await self._within(self._session.sendmsg("execute", "set_profile_var", f"{name}={command.number}"))
             elif isinstance(command, Answer):
                 if command.reasons:
                     await self._set("sip_reason", ", ".join(command.reasons))
@@ -135,6 +150,11 @@ class Conversation:
         body = await self._command(set_variable(self._uuid, name, value))
         if not body.startswith("+OK"):
             raise PeerGone("the leg has ended")
+
+    async def _set_partner(self, command: SetPartner) -> None:
+        # It may have ended meanwhile; then nothing else is made for it.
+        if uuid := self.leg.get("originating_leg_uuid"):
+            await self._command(set_variable(checked_uuid(uuid), command.name, command.value))
 
     async def _export(self, command: Export) -> None:
         """As the application ``export`` would with ``nolocal:``, but without expanding the value."""

@@ -71,7 +71,7 @@ class EventSocket:
         if self._switch is None:
             return None
         try:
-            return read_header(Path(self._switch.services.settings.store.path)).policy_version
+            return read_header(Path(self._switch.services.settings.store.path)).settings_version
         except (StoreUnavailable, StoreError):
             return None  # said by whoever signs
 

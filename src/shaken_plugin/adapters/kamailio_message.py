@@ -1,0 +1,117 @@
+"""The message that Kamailio has at hand: read, edited, and what is noted of its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
+from shaken_plugin.core.verstat import VERSTAT_PATTERN
+from shaken_plugin.switch import Action, AddHeader, StripVerstat
+
+ASKED: Final = "shaken_in"
+"""Name of the xavp in which the routing script may say more of a call: ``route``."""
+
+MAX_HEADERS: Final = 32
+"""Most header lines of one name that are read."""
+
+_STRIP: Final = f"/{VERSTAT_PATTERN}//g"
+
+
+class Message:
+    """What can be asked of the message at hand, and done to it.
+
+    Args:
+        ksr: the switch's ``KSR`` module.
+    """
+
+    def __init__(self, ksr: Any) -> None:
+        self._ksr = ksr
+
+    def _read(self, *, user: str | None = None, body: bool = False, diverting: str = "") -> CallMessage:
+        unreadable: list[str] = []
+        pv = self._ksr.pv
+        return CallMessage(
+            method=pv.get("$rm"),
+            request_uri=self._pseudo("$ru") or self._unparsed_uri(),
+            to=next(self._headers("To", unreadable), ""),
+            callers={
+                header: lines for header in CallerHeader if (lines := tuple(self._headers(header.value, unreadable)))
+            },
+            call_id=self._call_id(),
+            date=next(self._headers("Date", unreadable), None),
+            identity=tuple(self._headers("Identity", unreadable)),
+            priority=next(self._headers("Priority", unreadable), ""),
+            naming={name: lines for name in NAMING if (lines := tuple(self._headers(name)))},
+            resource_priority=tuple(self._headers("Resource-Priority", unreadable)),
+            sdp=self._pseudo("$rb") if body else "",
+            source=pv.get("$si"),
+            user=user,
+            diverting=diverting,
+            route=self._get(ASKED, "route"),
+            unreadable=tuple(unreadable),
+        )
+
+    def _call_id(self) -> str:
+        return self._pseudo("$ci")
+
+    def _target(self) -> str:
+        """Where the call goes now, to compare with."""
+        return utf8(self._pseudo("$ru"))
+
+    def _unparsed_uri(self) -> str:
+        """The Request-URI where Kamailio cannot parse it; an emergency call may stand in it."""
+        words = self._pseudo("$mb").partition("\r\n")[0].split(" ")
+        return words[1] if len(words) > 1 else ""
+
+    def _headers(self, name: str, unreadable: list[str] | None = None) -> Iterator[str]:
+        """The values of a header, in order."""
+        get = self._ksr.hdr.get_idx
+        for index in range(MAX_HEADERS):
+            try:
+                value = get(name, index)
+            except UnicodeDecodeError:
+                if unreadable is not None:
+                    unreadable.append(name)
+                value = self._raw(f"$(hdr({name})[{index}]{{s.encode.hexa}})")
+            if value is None:
+                return
+            yield value
+
+    def _pseudo(self, name: str) -> str:
+        """A pseudo-variable as text, ``""`` where it is null."""
+        try:
+            return self._ksr.pv.get(name) or ""
+        except UnicodeDecodeError:
+            return self._raw(f"$({name[1:]}{{s.encode.hexa}})") or ""
+
+    def _raw(self, name: str) -> str | None:
+        """Bytes that are not UTF-8, as text with surrogate escapes, by way of hexadecimal."""
+        digits = self._ksr.pv.get(name)
+        return None if digits is None else bytes.fromhex(digits).decode("utf-8", "surrogateescape")
+
+    def _execute(self, action: Action) -> None:
+        ksr = self._ksr
+        if isinstance(action, AddHeader):
+            ksr.hdr.append(f"{action.name}: {action.value}\r\n")
+        elif isinstance(action, StripVerstat):
+            ksr.textops.subst_hf(action.name, _STRIP, "a")
+        elif action.index is None:
+            ksr.hdr.remove(action.name)
+        else:
+            ksr.textops.remove_hf_idx(action.name, action.index)
+
+    def _publish(self, root: str, variables: Mapping[str, str]) -> None:
+        for name, value in variables.items():
+            self._set(root, name, value)
+
+    def _set(self, root: str, name: str, value: str) -> None:
+        self._ksr.pvx.xavp_child_sets(root, name, value)
+
+    def _get(self, root: str, name: str) -> str:
+        return self._ksr.pvx.xavp_child_gete(root, name) or ""
+
+
+def utf8(text: str) -> str:
+    """A text that Kamailio takes; bytes that are not UTF-8 are named, not kept."""
+    return text.encode("utf-8", "backslashreplace").decode()

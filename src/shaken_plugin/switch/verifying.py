@@ -1,0 +1,206 @@
+"""The verifying half of a `Switch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from shaken_plugin.core.call import CallerHeader, CallMessage, is_emergency
+from shaken_plugin.core.reason import reasons
+from shaken_plugin.core.verification import Verdict
+from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from
+from shaken_plugin.errors import FailureCode
+from shaken_plugin.records.call import verified
+from shaken_plugin.switch.actions import (
+    Action,
+    AddHeader,
+    Outcome,
+    Reject,
+    RemoveHeader,
+    StripVerstat,
+    strip_foreign,
+    verdict_variables,
+)
+from shaken_plugin.switch.faults import Guard
+from shaken_plugin.switch.waiting import Held, WaitingRoom
+from shaken_plugin.verification import VerificationService, Waiting
+
+
+class VerifyingGuard(Guard):
+    """Calls that come: verified, held meanwhile, marked or rejected."""
+
+    room: WaitingRoom | None = None
+    """Places for calls that wait; without it none waits."""
+
+    @property
+    def verifies_actively(self) -> bool:
+        """Whether verifying may change what goes over the wire."""
+        return self.services.verification is not None and self.services.settings.verification.mode == "active"
+
+    def verify(
+        self,
+        read: Callable[[], CallMessage],
+        *,
+        may_wait: bool = False,
+        waited: str = "",
+        in_place: bool = False,
+        call_id: Callable[[], str] | None = None,
+    ) -> Outcome:
+        """Verify one incoming call.
+
+        Args:
+            read: reads the call; what it raises is a fault like any other.
+            may_wait: the adapter is able to hold the call.
+            waited: of a call that was held, the variable ``waiting``; then this may take up to
+                ``verification.wait`` seconds.
+            in_place: the call has a thread of its own, which this may block up to ``verification.wait``
+                seconds; for switches whose calls are threads. ``Outcome.wait`` is never set then.
+            call_id: reads its Call-ID alone, for the record of a call that could not be read.
+
+        Returns:
+            Variables ``verstat``, ``result``, ``code``, ``attest``, ``origid``, ``spc``, ``orig``,
+            ``status``, ``reason``; the actions that mark the call; an answer where the policy
+            rejects it. For a request inside a dialog only foreign verstat is taken out.
+        """
+        service = self.services.verification
+        if service is None:
+            return Outcome({"code": "verification_off"})
+        settings = self.services.settings.verification
+        active = settings.mode == "active"
+        message: CallMessage | None = None
+        try:
+            now = self._clock()
+            message = call = read()
+            if not message.is_initial_invite:
+                return Outcome({}, strip_foreign(message) if active else ())
+            emergency = is_emergency(message.request_uri, message.to, message.priority, self.services.plan)
+            patient = active and not emergency
+            verdict = self._verdict(
+                service, message, now, waited, may_wait=may_wait and patient, in_place=in_place and patient
+            )
+            if isinstance(verdict, Held):
+                return Outcome({"waiting": str(verdict)}, wait=True)
+            verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
+            reject = None if emergency or not active else self._rejection(verdict)
+            self._reports.verification(
+                message,
+                verdict,
+                verstat,
+                self.services.settings,
+                emergency=emergency,
+                rejected=reject is not None,
+                now=now,
+            )
+            variables = verdict_variables(verdict, verstat)
+            if active and settings.reason and (values := reasons(verdict)):
+                variables["reason"] = ", ".join(values)
+            actions = self._mark(message, verdict, verstat) if active and reject is None else ()
+            self._record(
+                lambda: verified(
+                    call,
+                    verdict,
+                    verstat,
+                    self.services.plan,
+                    now,
+                    observe=not active,
+                    emergency=emergency,
+                    rejected=reject is not None,
+                ),
+                now,
+            )
+            return Outcome(variables, actions, reject)
+        except BaseException as exc:  # nothing of ours may drop a call
+            if message is None:
+                self._record_unread("verify", call_id)
+            return self._fault("verify", exc, message)
+
+    def release(self, waiting: str) -> None:
+        """Free the place of a call that could not be held after all (its variable ``waiting``)."""
+        held = Held.parse(waiting)
+        if held is not None and self.room is not None:
+            self.room.leave(held.place)
+
+    def _verdict(
+        self,
+        service: VerificationService,
+        message: CallMessage,
+        now: float,
+        waited: str,
+        *,
+        may_wait: bool,
+        in_place: bool,
+    ) -> Verdict | Held:
+        held = Held.parse(waited)
+        if held is not None:
+            return self._verdict_of_held(service, message, now, held)
+        outcome = service.begin(message, now)
+        if not isinstance(outcome, Waiting):
+            return outcome
+        if (may_wait or in_place) and (place := self._place(now)) is not None:
+            held = Held(place, now)
+            return self._verdict_of_held(service, message, now, held) if in_place else held
+        self._fetch(outcome.missing, 0.0)  # for the next call of this signer
+        return outcome.verdict
+
+    def _verdict_of_held(self, service: VerificationService, message: CallMessage, now: float, held: Held) -> Verdict:
+        """Wait for what is fetched, as long as is left; the call is judged by the time it came."""
+        try:
+            outcome = service.begin(message, held.arrived)
+            if not isinstance(outcome, Waiting):
+                return outcome
+            left = held.arrived + self.services.settings.verification.wait - now
+            if left <= 0:
+                self.warn(
+                    "waited_for_a_worker",
+                    "shaken: a held call waited for a worker of its task group until its time was up; give the "
+                    "group as many workers as verification.max_waiting",
+                )
+                return outcome.verdict
+            self._fetch(outcome.missing, left)
+            return service.verify(message, held.arrived)
+        finally:
+            self.release(str(held))
+
+    def _place(self, now: float) -> int | None:
+        settings = self.services.settings.verification
+        if self.room is None or self.services.fetcher is None or settings.wait <= 0:
+            return None
+        # A second more than the wait: who is late is still among the waiting.
+        place = self.room.enter(settings.max_waiting, now + settings.wait + 1.0, now)
+        if place is None:
+            self._reports.count("waiting_full")
+        return place
+
+    def _fetch(self, urls: Sequence[str], timeout: float) -> None:
+        if self.services.fetcher is not None:
+            self.services.fetcher.fetch(urls, timeout)
+
+    def _rejection(self, verdict: Verdict) -> Reject | None:
+        failure = verdict.failure
+        # Neither who withholds the number nor who meets trouble of ours has done wrong.
+        if failure is None or failure is FailureCode.CALLER_ANONYMOUS or failure.is_ours:
+            return None
+        if failure.value.status not in self.services.settings.verification.reject:
+            return None
+        values = reasons(verdict) if self.services.settings.verification.reason else []
+        return Reject(failure.value.status, failure.value.phrase, tuple(values))
+
+    def _mark(self, message: CallMessage, verdict: Verdict, verstat: str) -> tuple[Action, ...]:
+        """Foreign verstat out, ours in."""
+        settings = self.services.settings.verification
+        plan = self.services.plan
+        verified = verdict.decisive.orig if verdict.decisive else None
+        actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
+        lines = message.callers.get(CallerHeader.ASSERTED, ())
+        from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
+        values = mark_asserted(lines, verified, verstat, plan)
+        names_somebody = any(message.callers_in(CallerHeader.ASSERTED, plan))
+        if settings.add_asserted and not names_somebody and (value := asserted_from(from_line, verstat, plan)):
+            values = [value]
+        if lines:
+            actions.append(RemoveHeader(CallerHeader.ASSERTED.value))
+        actions += [AddHeader(CallerHeader.ASSERTED.value, value) for value in values]
+        if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
+            # Instead of stripping in place: the same header cannot be edited twice.
+            actions = [action for action in actions if action != StripVerstat(CallerHeader.FROM.value)]
+            actions += [RemoveHeader(CallerHeader.FROM.value), AddHeader(CallerHeader.FROM.value, marked)]
+        return tuple(actions)
