@@ -14,9 +14,14 @@ from click.testing import CliRunner, Result
 
 from shaken_plugin import runtime
 from shaken_plugin.cli import main
+from shaken_plugin.cli.records import session
 from shaken_plugin.config.settings import PATH_VARIABLE
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider, dump
+from shaken_plugin.ports import PolicyWriter
+from shaken_plugin.stores.memory import MemoryPolicy
+from shaken_plugin.stores.sqlite import SqlitePolicy
+from tests.cli.records import make_centre
 
 Run = Callable[..., Result]
 
@@ -82,6 +87,25 @@ def change(provider: Provider) -> Callable[..., None]:
         dump(provider.settings, data)
 
     return apply
+
+
+@pytest.fixture
+def in_memory(provider: Provider, run: Run, monkeypatch: pytest.MonkeyPatch) -> PolicyWriter:
+    """A contact centre's records in a store in memory."""
+    store = MemoryPolicy()
+    monkeypatch.setattr(session, "open_store", lambda _settings: store)
+    make_centre(run)
+    return store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def centre(request: pytest.FixtureRequest, provider: Provider, run: Run) -> PolicyWriter:
+    """The same, and in the provider's own store."""
+    if request.param == "memory":
+        store: PolicyWriter = request.getfixturevalue("in_memory")
+        return store
+    make_centre(run)
+    return SqlitePolicy(provider.folder / "policy.db")
 
 
 def invite(caller: str = "+12155551212", called: str = "+12025550143", *headers: str) -> str:

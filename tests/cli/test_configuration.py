@@ -11,11 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 from shaken_plugin import __version__
-from shaken_plugin.cli import main
-from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.cli import COMMANDS, main
+from shaken_plugin.config.policyentries import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.lab.pki import Authority, Defect
-from shaken_plugin.lab.provider import Provider
+from shaken_plugin.lab.provider import Provider, dump
 from shaken_plugin.stores import sqlite
 from tests.cli.conftest import Run
 from tests.config.jsonschema import mistakes
@@ -26,11 +26,13 @@ def test_help_and_version_are_answers(run: Run) -> None:
     assert "Exit codes: 0 yes, 1 no, 2 wrong usage, 3 something is missing" in run("-h").stdout
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_explains_itself(run: Run, name: str) -> None:
     text = run(name, "--help").stdout
     assert text.startswith("Usage: ")
-    assert main.commands[name].help
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.help
 
 
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["check-config", "--no-such-option"], ["schema", "other"]])
@@ -40,7 +42,10 @@ def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
 
 def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
             yield from _leaves(inner, (*path, name))
     else:
         yield path, command
@@ -48,9 +53,10 @@ def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tupl
 
 def test_every_command_takes_json() -> None:
     leaves = dict(_leaves(main))
-    assert len(leaves) > 8
+    assert len(leaves) > 80
     for path, command in leaves.items():
         assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
+        assert command.help, path
 
 
 ERRORS = {
@@ -180,16 +186,19 @@ def test_brackets_in_what_is_told_are_no_markup(run: Run, change: Callable[..., 
 # --- apply --------------------------------------------------------------------------------------
 
 
-def test_apply_puts_in_force_and_counts_versions(run: Run, run_json: Callable[..., Any], provider: Provider) -> None:
+def test_apply_puts_in_force_and_counts_versions(
+    run: Run, run_json: Callable[..., Any], provider: Provider, change: Callable[..., None]
+) -> None:
     first = run_json("apply")
     assert (first["ok"], first["problems"], first["policy_version"]) == (True, [], 1)
     (warning,) = first["warnings"]
     assert warning.startswith(f"{provider.folder}/policy.db is new: a switch that runs already must be restarted")
+    change(signing={"freshness": 50})
     text = run("apply").stdout
     assert "in force: policy version 2" in text
     assert run_json("apply")["warnings"] == []
     assert "kamcmd app_python.reload" in text
-    assert sqlite.read_header(provider.folder / "policy.db").policy_version == 3
+    assert sqlite.read_header(provider.folder / "policy.db").policy_version == 2
 
 
 def test_a_store_that_cannot_be_written_is_3(run: Run, change: Callable[..., None]) -> None:
@@ -219,3 +228,29 @@ def test_the_schemas_accept_the_samples(provider: Provider) -> None:
     for name, file in (("settings", provider.settings), ("policy", provider.folder / "policy.yaml")):
         schema = json.loads(CliRunner().invoke(main, ["schema", name]).stdout)
         assert list(mistakes(schema, yaml.safe_load(file.read_text()))) == []
+
+
+def test_who_puts_a_file_in_force_is_kept(
+    run: Run, run_json: Callable[..., Any], in_force: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = in_force.folder / "policy.yaml"
+
+    def changed(ceiling: str) -> None:
+        data = yaml.safe_load(path.read_text())
+        data["customers"][0]["ceiling"] = ceiling
+        dump(path, data)
+
+    def last() -> tuple[str, str, str]:
+        change = run_json("store", "history")["changes"][-1]
+        return change["who"], change["why"], change["what"]
+
+    changed("B")
+    run("apply", "--by", "anna", "--why", "review failed")
+    assert last() == ("anna", "review failed", f"file {path}: 1 customer")
+    monkeypatch.setenv("SHAKEN_BY", "bob")
+    changed("C")
+    run("apply")
+    assert last() == ("bob", "put in force", f"file {path}: 1 customer")
+    run("customer", "set", "acme", "--ceiling", "A", "--why", "x", "--by", "eve")
+    changed("B")
+    assert "by eve: x" in run("apply", "--by", "anna", code=3).stderr

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shaken_plugin.conduct import decisions
+from shaken_plugin.conduct.state import State
 from shaken_plugin.core.attestation import RULES
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
@@ -48,11 +51,47 @@ def test_it_says_why_and_what_is_missing(run: Run, run_json: Callable[..., Any])
     arguments = ["explain", "--from", "+14155550177", "--to", "2025550143", "--source", CUSTOMER]
     data = run_json(*arguments)
     assert data["missing"] == ["a renewal of LOA-2025-007"]
-    right, *final = data["trace"][-3:]
+    right, unauthorised, *final = data["trace"][-4:]
     assert (right["rule"], right["held"]) == ("right", False)
+    assert (unauthorised["rule"], unauthorised["held"]) == ("unauthorised", True)
     assert "LOA-2025-007" in right["record"]
     assert [(step["rule"], step["held"]) for step in final] == [("credential", True), ("scope", True)]
     assert "for a better level: a renewal of LOA-2025-007" in run(*arguments).stdout
+
+
+@pytest.mark.usefixtures("in_force")
+def test_an_unauthorised_caller_id_is_told_with_what_becomes_of_it(
+    run: Run, run_json: Callable[..., Any], change: Callable[..., None]
+) -> None:
+    strange = ["explain", "--from", "+19175550100", "--to", "2025550143", "--source", CUSTOMER]
+    data = run_json(*strange)
+    assert (data["level"], data["refusal"], data["unauthorised"], data["offence"]) == ("B", None, True, True)
+    assert "unauthorised caller ID, counted as an offence" in run(*strange).stdout
+    change(signing={"unauthorised": "substitute", "substitute": "+12155551212"})
+    data = run_json(*strange)
+    assert (data["level"], data["substitute"]) == ("A", "12155551212")
+    assert "with the caller ID +12155551212 in place of its own" in run(*strange).stdout
+    change(signing={"unauthorised": "refuse"})
+    data = run_json(*strange, "--route", "none-of-that-name", code=1)
+    assert (data["level"], data["refusal"]) == ("refuse", "unauthorised")
+    assert "refused: unauthorised" in run(*strange, code=1).stdout
+
+
+@pytest.mark.usefixtures("in_force")
+def test_a_number_that_no_plan_knows_is_refused(run_json: Callable[..., Any]) -> None:
+    data = run_json("explain", "--from", "+19995550100", *CALL[2:], "--source", CUSTOMER, code=1)
+    assert (data["level"], data["refusal"]) == ("refuse", "do_not_originate")
+
+
+def test_a_suspended_customer_is_refused_whatever_the_policy_says(
+    run_json: Callable[..., Any], in_force: Provider
+) -> None:
+    state = State(in_force.folder / "state.db")
+    asked = ("explain", *CALL, "--source", CUSTOMER)
+    decisions.suspend(state, "acme", "Ann", "because", time.time())
+    assert run_json(*asked, code=1)["level"] == "refuse"
+    decisions.reinstate(state, "acme", "Ann", "over", time.time())
+    assert run_json(*asked)["level"] == "A"
 
 
 @pytest.mark.usefixtures("in_force")

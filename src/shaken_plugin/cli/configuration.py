@@ -20,11 +20,14 @@ from shaken_plugin.cli.output import (
     settings_option,
     when,
 )
+from shaken_plugin.cli.records.session import user_name, waits
 from shaken_plugin.cli.switches import report_freeswitch
-from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.config.policyentries import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import read_text
 from shaken_plugin.errors import FileProblems, Problem, StoreError
+from shaken_plugin.records.schema import schema as record_schema
+from shaken_plugin.runtime.force import PUT_IN_FORCE
 
 
 def _report(checked: runtime.Checked, now: float, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
@@ -129,17 +132,31 @@ def check_config(
 
 @click.command("apply")
 @settings_option
+@click.option("--overwrite", is_flag=True, help="Also undo what was changed in the store by other means since.")
+@click.option(
+    "--by",
+    default=user_name,
+    show_default="$SHAKEN_BY, $SUDO_USER or your login",
+    metavar="NAME",
+    help="Who makes the change.",
+)
+@click.option(
+    "-m", "--why", default=PUT_IN_FORCE, show_default=True, metavar="TEXT", help="Why; it stays with the change."
+)
 @json_option
-def apply_(settings_file: Path, as_json: bool) -> None:
+@waits
+def apply_(settings_file: Path, overwrite: bool, by: str, why: str, as_json: bool) -> None:
     """Check everything, then put settings and policy in force in the local store.
 
     Records decide calls at once. Settings are taken by a running Kamailio with
-    'kamcmd app_python.reload'; no worker reads the files.
+    'kamcmd app_python.reload'; no worker reads the files. A store that was changed by other commands
+    since is left alone, unless the file says the same or --overwrite is given. Suspended and
+    terminated customers stay so, whatever the file says.
     """
     _must_be_readable(settings_file)
     now = time.time()
     try:
-        checked, version = runtime.apply(settings_file, now)
+        checked, version = runtime.apply(settings_file, now, overwrite=overwrite, who=by, why=why)
     except FileProblems as exc:
         _report(runtime.Checked(problems=exc.problems), now, as_json=as_json)
         return
@@ -152,9 +169,12 @@ def apply_(settings_file: Path, as_json: bool) -> None:
 
 
 @click.command("schema")
-@click.argument("file", type=click.Choice(["settings", "policy"]), default="settings")
+@click.argument("file", type=click.Choice(["settings", "policy", "calls"]), default="settings")
 @click.option("--json", is_flag=True, expose_value=False, help="Changes nothing: it is JSON in any case.")
 def schema(file: str) -> None:
-    """Print the JSON Schema of the settings or the policy file, for editors to complete from."""
+    """Print the JSON Schema of the settings or the policy file, for editors, or of the records of calls."""
+    if file == "calls":
+        print_json(record_schema())
+        return
     model = Settings if file == "settings" else PolicyFile
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

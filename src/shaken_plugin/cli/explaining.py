@@ -7,13 +7,13 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.text import Text
 
 from shaken_plugin import runtime
-from shaken_plugin.authentication import Signing
+from shaken_plugin.authentication import Signing, Way
 from shaken_plugin.cli.inputs import as_uri, build_services, read_party, read_settings
 from shaken_plugin.cli.output import (
     EXISTING_FILE,
@@ -26,18 +26,17 @@ from shaken_plugin.cli.output import (
     settings_option,
     table,
 )
+from shaken_plugin.cli.recorded import explain_recorded
 from shaken_plugin.config.policyfile import parse_policy
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.yamlfile import Document
-from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step, decide
+from shaken_plugin.core.attestation import CallFacts, Decision, Level, Step
 from shaken_plugin.core.call import CallMessage, is_emergency
-from shaken_plugin.core.diverting import decide_diversion
 from shaken_plugin.core.passport import base_claims, passport_header, signing_input
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
 from shaken_plugin.errors import FileProblems, SkipReason, StoreUnavailable
 from shaken_plugin.ports import PolicyStore
 from shaken_plugin.stores.memory import MemoryStore
-from shaken_plugin.stores.sqlite import SqliteStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,11 @@ class _WhatIf:
     source: str | None
     user: str | None
     diverted_from: str | None
+    route: str | None
+    routed_by: str | None = None
+    """The digits by which the route is found; by default those of ``called``."""
+    emergency: bool = False
+    """Whatever is called: a call back from an emergency service."""
 
 
 @click.command()
@@ -56,33 +60,52 @@ class _WhatIf:
     type=EXISTING_FILE,
     help="A policy file instead of the one in force.",
 )
-@click.option("--from", "caller", required=True, help="Calling number or URI.")
-@click.option("--to", "called", required=True, help="Called number or URI.")
+@click.option("--from", "caller", help="Calling number or URI.")
+@click.option("--to", "called", help="Called number or URI.")
 @click.option("--source", help="IP address the call comes from.")
 @click.option("--user", help="Account that the switch authenticated.")
+@click.option("--route", help="Route that the switch would name; by default found by --to.")
 @click.option("--diverted-from", help="Number that the call was for, signed, before it was sent on to --to.")
+@click.option("--call-id", help="Explain the recorded call with this Call-ID.")
+@click.option("--recorded", is_flag=True, help="Explain the recorded call from --from to --to that is nearest to --at.")
+@click.option("--full-numbers", is_flag=True, help="Show the numbers of a recorded call in full instead of masked.")
 @at_option
 @json_option
 def explain(
     settings_file: Path,
     policy: Path | None,
-    caller: str,
-    called: str,
+    caller: str | None,
+    called: str | None,
     source: str | None,
     user: str | None,
+    route: str | None,
     diverted_from: str | None,
+    call_id: str | None,
+    recorded: bool,
+    full_numbers: bool,
     at: float | None,
     as_json: bool,
 ) -> None:
-    """What level would this call get, and why?
+    """What level would this call get, and why? Or: what did a recorded call get, and would it now?
 
-    Exit code 0 if it would be signed, 1 if not.
+    Exit code 0 if it would be signed (or was), 1 if not.
     """
     now = time.time() if at is None else at
     settings, document = read_settings(settings_file)
     try:
-        store: PolicyStore = SqliteStore(Path(settings.store.path)) if policy is None else _policy_store(policy)
-        call = _WhatIf(caller, called, source, user, diverted_from)
+        store: PolicyStore = runtime.local_store(settings) if policy is None else _policy_store(policy)
+        if call_id is not None or (recorded and at is not None and (caller or called)):
+            explain_recorded(
+                settings,
+                (call_id, caller, called),
+                at,
+                lambda one: _anew(settings, store, one),
+                full_numbers=full_numbers,
+                as_json=as_json,
+            )
+        if caller is None or called is None or recorded:
+            raise click.UsageError("--from and --to, or --call-id, or --recorded with --at and --from or --to")
+        call = _WhatIf(caller, called, source, user, diverted_from, route)
         decision = _decide(settings, store, call, now)
         by_records = decision.level
         if decision.level.signs:
@@ -98,6 +121,10 @@ def explain(
                 "level_by_records": by_records.value,
                 "policy_version": decision.policy_version,
                 "at": now,
+                "refusal": decision.refusal,
+                "unauthorised": decision.unauthorised,
+                "offence": decision.offence,
+                "substitute": decision.substitute,
                 "trace": [step._asdict() for step in decision.trace],
                 "missing": list(decision.missing),
             }
@@ -118,15 +145,36 @@ def _decide(settings: Settings, store: PolicyStore, call: _WhatIf, now: float) -
     plan = runtime.settings_plan(settings)
     orig, dest = read_party(call.caller, plan), read_party(call.called, plan)
     diverting = _diverting(call, dest, plan)
-    asked = diverting or orig
-    number = asked.digits if isinstance(asked, TelephoneNumber) else None
     request_uri = f"tel:{dest.digits}" if isinstance(dest, TelephoneNumber) else dest.uri
-    emergency = is_emergency(request_uri, "", "", plan)
-    facts = store.facts(call.source, call.user, number)
-    policy = runtime.attestation_policy(settings, plan)
+    emergency = call.emergency or is_emergency(request_uri, "", "", plan)
+    to = dest.digits if isinstance(dest, TelephoneNumber) and dest.is_e164 else None
+    way = Way(call.source, call.user, call.routed_by or to, call.route)
+    policy, facts = runtime.attestation_policy(settings, plan), CallFacts(orig, dest, emergency)
     if diverting is not None:
-        return decide_diversion(diverting, dest, facts, policy, now, emergency=emergency)
-    return decide(CallFacts(orig, dest, emergency), facts, policy, now)
+        return way.divert(store, facts, diverting, policy, now, goes_on=True)[0]
+    return way.decide(store, facts, policy, now)
+
+
+def _anew(settings: Settings, store: PolicyStore, record: dict[str, Any]) -> Decision:
+    """A recorded call, as it came, decided by what is in force now."""
+    call = _WhatIf(
+        _typed(record.get("substituted_for") or record.get("orig") or "sip:nobody@anonymous.invalid"),
+        _typed(record.get("dest") or "sip:nobody@anonymous.invalid"),
+        record.get("source"),
+        record.get("user"),
+        None,
+        record.get("route"),
+        record.get("routed_by"),
+        emergency=bool(record.get("emergency")),
+    )
+    if (diverting := record.get("diverting")) is not None:
+        call = replace(call, diverted_from=_typed(diverting))
+    return _decide(settings, store, call, time.time())
+
+
+def _typed(party: str) -> str:
+    """A party of a record as a person would type it: the country code is there already."""
+    return f"+{party}" if len(party) > 6 and party.isdigit() else party
 
 
 def _diverting(call: _WhatIf, dest: Party, plan: DialPlan) -> TelephoneNumber | None:
@@ -168,6 +216,7 @@ def _as_the_switch(
             callers={settings.signing.sources[0]: (f"<{as_uri(call.caller)}>",)},
             source=call.source,
             user=call.user,
+            route=call.route or "",
         )
         if call.diverted_from is not None:
             came = _as_it_came(call, services.plan, now)
@@ -209,6 +258,14 @@ def print_decision(decision: Decision, by_records: Level | None = None) -> None:
     )
     but = f" (by the records: {by_records.value})" if by_records not in {None, decision.level} else ""
     console.print(f"level {decision.level.value}{but}", style=style, markup=False)
+    if decision.refusal is not None:
+        console.print(f"refused: {decision.refusal.value}", markup=False)
+    if decision.substitute is not None:
+        console.print(f"with the caller ID +{decision.substitute} in place of its own", markup=False)
+    if decision.unauthorised:
+        console.print(
+            f"unauthorised caller ID, {'' if decision.offence else 'not '}counted as an offence", markup=False
+        )
     rows = table("", "rule", "finding", "record")
     for step in decision.trace:
         mark = Text("+", style="green") if step.held else Text("-", style="yellow")

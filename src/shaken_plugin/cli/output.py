@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -28,8 +30,26 @@ class Exit(IntEnum):
     MISSING = 3
 
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+def harmless(text: str) -> str:
+    """A text without anything a terminal might act on, or that turns its order around; lines stay lines."""
+    return text if text.isprintable() else "".join(_shown(char) for char in text)
+
+
+def _shown(char: str) -> str:
+    return char if char.isprintable() or char == "\n" else repr(char)[1:-1]
+
+
+class _Guarded(Console):
+    """Whatever is printed passes here, whoever forgot `visible`: only Rich itself speaks to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """See `Console.render`."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else harmless(text), style, control)
+
+
+console: Console = _Guarded(highlight=False, soft_wrap=True)
+errors: Console = _Guarded(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -54,9 +74,15 @@ def fail(what: str | FileProblems, code: Exit = Exit.MISSING) -> NoReturn:
     sys.exit(code)
 
 
+class _PlainTable(Table):
+    def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+        """See `Table.add_row`; a cell that is text is no markup."""
+        super().add_row(*(visible(cell) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def table(*columns: str) -> Table:
-    """A table without ornament."""
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    """A table without ornament, of plain text."""
+    made = _PlainTable(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
@@ -100,6 +126,7 @@ def settings_option(function: Any) -> Any:
         "--settings",
         "settings_file",
         type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,  # numbers are read by the dial plan of the settings
         default=settings_path,
         show_default="$SHAKEN_SETTINGS or /etc/shaken/shaken.yaml",
         help="The settings file.",
