@@ -7,20 +7,22 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import files
 from pathlib import Path
 
-import click
 import pytest
 import yaml
 
-from shaken_plugin.cli import main
+from shaken_plugin.cli import COMMANDS
 from shaken_plugin.config import yamlfile
 from shaken_plugin.config.fields import moment
 from shaken_plugin.config.models import validate
-from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.config.policyentries import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import PATH_VARIABLE
+from shaken_plugin.core.attestation import RULES, Refusal
+from shaken_plugin.core.records import Basis, Overrides
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.servers import share
 from shaken_plugin.probe.canaries import CANARIES
@@ -44,6 +46,19 @@ def test_the_reference_is_what_the_code_says() -> None:
     ).stdout
     written = (ROOT / "docs" / "reference.md").read_text("utf-8")
     assert made.rstrip() == written.rstrip(), "run: python tools/reference.py --write"
+
+
+def test_the_rules_of_attestation_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "attestation.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([0-9]+) \| `([a-z_]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    made = [
+        (str(number), rule.name, rule.question, rule.effect, rule.records, rule.missing)
+        for number, rule in enumerate(RULES, 1)
+    ]
+    assert rows == made, "run: python tools/reference.py --write"
+    assert all(f"`{refusal.value}`" in text for refusal in Refusal)
+    assert all(f"`{field.name}`" in text for field in fields(Overrides))
+    assert all(f"`{basis.value}`" in text for basis in Basis)
 
 
 def test_the_examples_in_the_readme_are_valid() -> None:
@@ -80,9 +95,8 @@ def test_the_explanation_in_the_readme_is_what_the_command_prints(tmp_path: Path
 
 
 def test_every_command_in_the_readme_exists_and_every_command_is_there() -> None:
-    assert isinstance(main, click.Group)
     named = set(re.findall(r"`shaken ([a-z-]+)", README))
-    assert named == set(main.commands)
+    assert named == set(COMMANDS)
 
 
 def test_the_document_of_the_probe_names_every_canary_and_every_finding() -> None:

@@ -24,11 +24,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"ports"}),
     frozenset({"authentication"}),
     frozenset({"verification"}),
-    frozenset({"stores", "certs", "telemetry"}),
+    frozenset({"stores", "certs", "records", "telemetry"}),
+    frozenset({"conduct"}),
     frozenset({"lint"}),
     frozenset({"fetch"}),
     frozenset({"config"}),
     frozenset({"runtime"}),
+    frozenset({"exchange"}),
     frozenset({"switch", "agent"}),
     frozenset({"adapters", "cli", "lab", "probe", "setup", "switchcheck"}),
 )
@@ -45,11 +47,15 @@ THIRD_PARTY = {
     "core": {"cryptography"},
     "certs": {"cryptography"},
     "fetch": {"aiodns", "hishel", "httpcore"},
-    "agent": {"cryptography", "prometheus_client"},
+    "switch": {"cryptography"},
+    "agent": {"cryptography", "httpx", "prometheus_client"},
     "config": {"cryptography", "pydantic", "pydantic_core", "phonenumbers", "yaml"},
+    "records": {"sqlalchemy"},
     "runtime": {"pydantic"},
+    "stores": {"pydantic"},
+    "exchange": {"yaml"},
     "lint": {"cryptography"},
-    "cli": {"click", "cryptography", "httpx", "rich", "trustme"},
+    "cli": {"click", "cryptography", "httpx", "pydantic", "rich", "trustme"},
     "switchcheck": {"defusedxml", "elftools"},
     "lab": {"cryptography", "httpcore", "rich", "trustme", "yaml"},
     "probe": {"dpkt", "jinja2"},
@@ -89,7 +95,7 @@ NETWORK = {
 
 NOT_IN_A_SWITCH = {
     "aiodns", "anyio", "click", "defusedxml", "dpkt", "elftools", "genesis", "h11", "hishel", "httpcore", "httpx",
-    "jinja2", "msgpack", "redis", "requests", "rich", "trustme",
+    "jinja2", "msgpack", "psycopg", "redis", "requests", "rich", "sqlalchemy", "trustme",
 }  # fmt: skip
 """Libraries of the agent, the command and the lab."""
 
@@ -251,7 +257,7 @@ def test_a_switch_process_loads_the_services() -> None:
 
 @pytest.mark.parametrize("name", IN_A_SWITCH)
 def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
-    assert MODULES[name].layer not in {"fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
+    assert MODULES[name].layer not in {"exchange", "fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
     libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
     allowed = {"socket"} if name in {CLIENT, ASKS_FOR_TCP} else set()
     assert not libraries & ({"click", "rich"} | NETWORK) - allowed
@@ -340,4 +346,6 @@ def test_loading_the_adapter_loads_no_command_line_library() -> None:
 def test_modules_are_imported_by_statements_alone(module: Module) -> None:
     calls = [node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
     names = {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}
-    assert not names & {"import_module", "__import__"}
+    # The table of commands is one of names within its own package, all of which a test loads.
+    hidden = {"__import__"} if module.name == "shaken_plugin.cli" else {"import_module", "__import__"}
+    assert not names & hidden

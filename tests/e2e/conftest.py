@@ -52,9 +52,11 @@ class Network:
     def provider(self, name: str, **settings: Any) -> Provider:
         return Provider.make(self.folder / name, self.authority, time.time(), **settings)
 
-    def called(self, scenario: str = "uas_answer", **keys: str) -> sipp.Answerer:
+    def called(self, scenario: str = "uas_answer", *, arguments: tuple[str, ...] = (), **keys: str) -> sipp.Answerer:
         label = f"{scenario}-{next(self._names)}"
-        return self.stack.enter_context(sipp.Answerer(self.folder / label, scenario, label=label, keys=keys))
+        return self.stack.enter_context(
+            sipp.Answerer(self.folder / label, scenario, label=label, keys=keys, arguments=arguments)
+        )
 
     def kamailio(self, provider: Provider, **arguments: Any) -> KamailioServer:
         name = f"kamailio-{next(self._names)}"

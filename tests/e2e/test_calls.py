@@ -58,7 +58,7 @@ def test_both_ways_to_load_do_the_same(network: Network, signer_kemi: bool, veri
         "<sip:+12155551212;verstat=TN-Validation-Passed@127.0.0.2;user=phone>"
     ]
     refused = network.call("uac_refused", signer.inside_port, address="127.0.0.6", keys={"identity": "none"})
-    assert [m.first_line for m in refused.messages if not m.sent][-1] == "SIP/2.0 403 Caller ID Not Authorised"
+    assert [m.first_line for m in refused.messages if not m.sent][-1] == "SIP/2.0 403 Customer Suspended"
     assert signer.counters()["refused"] == 1
     assert len(called.invites()) == 1
 

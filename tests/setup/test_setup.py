@@ -68,7 +68,7 @@ def test_it_does_what_it_said(root: Path) -> None:
     tree = tree_of(root)
     assert {path: tree[path][0] for path in modes} == modes
     assert tree["usr/local/bin/shaken"][1] == f"-> {VENV}/bin/shaken"
-    assert sqlite.replace_policy(root / "var/lib/shaken/policy.db", None, None, {}) == 1
+    assert sqlite.replace_policy(root / "var/lib/shaken/policy.db", None, None, {}).version == 1
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

@@ -95,6 +95,7 @@ class Provider:
         signing: Mapping[str, Any] | None = None,
         verification: Mapping[str, Any] | None = None,
         agent: Mapping[str, Any] | None = None,
+        records: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Provider:
         """A new provider.
@@ -108,6 +109,7 @@ class Provider:
             signing: settings of this section that differ from the lab's.
             verification: likewise.
             agent: likewise.
+            records: likewise.
             settings: other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +136,7 @@ class Provider:
                     **(verification or {}),
                 },
                 "agent": {"socket": "agent.sock", "listen": "127.0.0.1:0"} | dict(agent or {}),
+                "records": {"folder": "calls", "ledger": "sqlite:ledger.db", **(records or {})},
                 "log": {"full_numbers": True, "trace": True},
                 "policy": "policy.yaml",
                 **settings,

@@ -158,14 +158,20 @@ class Answerer(Server):
     """SIPp as the called side, until its context ends."""
 
     def __init__(
-        self, folder: Path, name: str = "uas_answer", *, label: str | None = None, keys: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        name: str = "uas_answer",
+        *,
+        label: str | None = None,
+        keys: Mapping[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.port = free_port()
         label = label or name
         self.trace = folder / f"{label}.msg"
         self.statistics = folder / f"{label}.csv"
         command = _command(scenario(name), folder, label, self.port, LOOPBACK, keys or {}, trace=True)
-        super().__init__(label, command, folder, {})
+        super().__init__(label, [*command, *arguments], folder, {})
 
     def is_ready(self) -> bool:
         """See `Server.is_ready`: SIPp writes its statistics file when it listens."""

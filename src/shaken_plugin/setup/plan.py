@@ -17,6 +17,7 @@ from shaken_plugin.setup.files import DropIn, MakeLink, PutFiles
 from shaken_plugin.setup.folders import OPEN, READ, SHARED, CreateDatabase, MakeFolder, SetRights
 from shaken_plugin.setup.freeswitch import Layout, installed
 from shaken_plugin.setup.machine import (
+    CALLS,
     CERTIFICATES,
     COMMAND,
     DATA,
@@ -24,8 +25,10 @@ from shaken_plugin.setup.machine import (
     ENVIRONMENT,
     GROUP,
     KEYS,
+    LEDGER,
     PRODUCT,
     SETTINGS,
+    STATE,
     USER,
     Machine,
     SetupError,
@@ -127,6 +130,7 @@ def _steps(
         MakeFolder(KEYS, READ, GROUP, "keys and certificates"),
         MakeFolder(DATA, SHARED, GROUP, "the local store, to which the switches and the command write"),
         MakeFolder(CERTIFICATES, SHARED, GROUP, "certificates of other signers"),
+        MakeFolder(CALLS, SHARED, GROUP, "records of calls on their way into the ledger"),
     ]
     steps += [choice.step] if choice.step else []
     steps.append(MakeLink(COMMAND, f"{choice.prefix}/bin/shaken"))
@@ -135,7 +139,7 @@ def _steps(
     settings = _settings(machine, remarks)
     rights = _rights(machine, settings, remarks)
     steps += [rights] if rights else []
-    steps += _database(settings, remarks)
+    steps += _databases(settings, remarks)
     if members or switches:
         steps.append(DropIn(_UNITS, shipped_units(), "the unit of the agent, which downloads certificates"))
     python_path = site_packages(choice.prefix, version)
@@ -206,16 +210,27 @@ def _holds_key(path: Path) -> bool:
         return False
 
 
-def _database(settings: Settings | None, remarks: list[str]) -> list[Step]:
-    path = settings.store.path if settings and settings.store else None
-    path = path or DATABASE
-    if path != DATABASE:
+def _databases(settings: Settings | None, remarks: list[str]) -> Iterator[Step]:
+    """The files that SQLite must not make itself; where the settings name others, they are left to people."""
+    records = settings.records if settings else None
+    store = settings.store if settings else None
+    if records and records.folder and records.folder != CALLS:
         remarks.append(
-            f"the settings keep the store in {path}, not in {DATABASE}: give its folder 2770 and the file 0660, "
-            f"both of the group {GROUP}"
+            f"the settings keep records of calls in {records.folder}, not in {CALLS}: give that folder 2770 and "
+            f"the group {GROUP}"
         )
-        return []
-    return [CreateDatabase(DATABASE)]
+    ledger = (records and records.ledger) or f"sqlite:{LEDGER}"
+    files = [("the store", DATABASE, store and store.path), ("the state", STATE, store and store.state)]
+    if ledger.startswith("sqlite:"):
+        files.append(("the ledger", LEDGER, ledger.removeprefix("sqlite:")))
+    for what, usual, path in files:
+        if path and path != usual:
+            remarks.append(
+                f"the settings keep {what} in {path}, not in {usual}: give its folder 2770 and the file 0660, "
+                f"both of the group {GROUP}"
+            )
+        else:
+            yield CreateDatabase(usual)
 
 
 def _overridden(machine: Machine) -> Iterator[str]:

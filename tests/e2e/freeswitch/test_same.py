@@ -23,6 +23,7 @@ from tests.e2e.freeswitch.conftest import Start, claims
 from tests.e2e.freeswitch.party import Message, Party
 from tests.e2e.test_verifying import Target, cases, header
 
+SUBSTITUTE = "+12155551299"
 CUSTOMER, GATEWAY, STRANGER, PENDING, SUSPENDED = (f"127.0.0.{number}" for number in (2, 3, 4, 5, 6))
 
 
@@ -101,7 +102,23 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(shared: Network, start: Start, carrier: Party, way: Way) -> Both:
-    provider = shared.provider("origin", verification={"replay": "off"})
+    return behind(shared.provider("origin", verification={"replay": "off"}), shared, start, carrier, way)
+
+
+@pytest.fixture(scope="module")
+def strict(shared: Network, start: Start, carrier: Party, way: Way) -> Both:
+    """With every choice of the policy that changes a call or ends it."""
+    signing = {
+        "unknown_source": "refuse",
+        "pending_customer": "refuse",
+        "unauthorised": "substitute",
+        "substitute": SUBSTITUTE,
+        "answers": {"suspended": {"status": 480, "phrase": "Call Accounts"}},
+    }
+    return behind(shared.provider("strict", signing=signing), shared, start, carrier, way)
+
+
+def behind(provider: Provider, shared: Network, start: Start, carrier: Party, way: Way) -> Both:
     provider.publish(provider.x5u, provider.credential.chain)
     uri = f"sip:{carrier.target}"
     return Both(
@@ -165,6 +182,48 @@ def test_signing(both: Both, shared: Network, title: str) -> None:
     assert len(freeswitch[1]) == len(kamailio[1])
     for ours, theirs in zip(freeswitch[1], kamailio[1], strict=True):
         assert said_in(ours.identity()) == said_in(theirs.identity())
+
+
+STRICT = {
+    **{
+        title: SIGNING[title]
+        for title in ("own number", "expired letter", "gateway", "stranger", "pending", "suspended")
+    },
+    "nobody's number": Case(number="+19175550199"),
+    "nobody's number asserted": Case(extra=asserted("+19175550199")),
+    "anonymous and nobody's number asserted": Case(
+        extra=asserted("+19175550199") + "Privacy: id\r\n",
+        parts={"from_value": '"Anonymous" <sip:anonymous@anonymous.invalid>'},
+    ),
+    "no number of any plan": Case(number="+10005551212"),
+    "emergency with nobody's number": Case(number="+19175550199", parts={"to": "911"}),
+    "emergency of a stranger": Case(STRANGER, parts={"to": "911"}),
+}
+
+
+def test_refusals_and_substitution(strict: Both) -> None:
+    seen = set()
+    for title, case in STRICT.items():
+        kamailio, freeswitch = strict.play(case)
+        assert comparable(freeswitch[0]) == comparable(kamailio[0]), title
+        assert freeswitch[2] == kamailio[2], title
+        assert len(freeswitch[1]) == len(kamailio[1]), title
+        for ours, theirs in zip(freeswitch[1], kamailio[1], strict=True):
+            assert said_in(ours.identity()) == said_in(theirs.identity()), title
+            if not title.startswith("anonymous"):  # FreeSWITCH makes From of what is asserted, substituted or not
+                assert user(ours.one("From")) == user(theirs.one("From")), title
+            if "substituted_for" in kamailio[0]:
+                asserted_by = [
+                    [user(value) for value in invite.all("P-Asserted-Identity")] for invite in (ours, theirs)
+                ]
+                assert asserted_by == [[SUBSTITUTE], [SUBSTITUTE]], title
+        seen.add(kamailio[0].get("refusal") or ("substituted_for" in kamailio[0] and "substituted"))
+    assert {"unknown_source", "pending", "suspended", "do_not_originate", "substituted"} <= seen
+
+
+def user(value: str) -> str:
+    """The user part of an address."""
+    return value.partition("sip:")[2].partition("@")[0]
 
 
 def test_a_date_that_is_none(both: Both) -> None:
