@@ -8,12 +8,13 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check wheel packages install fuzz test-debian12 test-debian13 clean
+.PHONY: help demo test test-large check wheel packages install fuzz test-debian12 test-debian13 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 	@echo "make check           lint and types alone"
 	@echo "make test-debian13   the same tests in a fresh Debian 13 tree (needs root); likewise test-debian12"
+	@echo "make test-large      the policy store with 10 million numbers: minutes, and 1 GB of disk"
 	@echo "make fuzz            each parser of what comes from the wire for ten minutes"
 	@echo "make clean           remove what these commands made in this folder"
 
@@ -27,6 +28,10 @@ test: install check
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --include='*/shaken_plugin/core/*' --fail-under=100
 	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of everything that is not run inside a switch, per cent: /'
+
+# Takes minutes; not part of test.
+test-large: install
+	@$(BIN)/python -m pytest -m large tests/large
 
 check: install
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code: settings, policy file, rules, checks, codes.
+"""Write docs/reference.md from the code: settings, policy file, checks, codes; and the rules in docs/attestation.md.
 
 python tools/reference.py           print it
 python tools/reference.py --write   write it; a test fails while the file is out of date
@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.config.models import section_in
-from shaken_plugin.config.policyfile import PolicyFile
+from shaken_plugin.config.policyentries import PolicyFile
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.attestation import RULES
 from shaken_plugin.core.diverting import DIVERSION_RULES
@@ -28,6 +28,7 @@ from shaken_plugin.lint.model import Edition, Lint
 from shaken_plugin.switchcheck import Check
 
 FILE = Path("docs/reference.md")
+ATTESTATION = Path("docs/attestation.md")
 
 
 def cell(text: object) -> str:
@@ -121,6 +122,18 @@ def metrics() -> list[tuple[object, ...]]:
     return rows
 
 
+def rules(text: str) -> str:
+    """The page about attestation with the table of rules as the code has it."""
+    begin, end = "<!-- rules: made by tools/reference.py -->\n", "<!-- end of rules -->"
+    before, rest = text.split(begin)
+    rows = [
+        (number, f"`{rule.name}`", rule.question, rule.effect, rule.records, rule.missing)
+        for number, rule in enumerate(RULES, 1)
+    ]
+    head = ("", "rule", "question", "effect where it does not hold", "by which records", "missing for a better level")
+    return before + begin + "\n" + "\n".join(table(head, rows)) + "\n" + end + rest.split(end)[1]
+
+
 def reference() -> str:
     """The whole page."""
     lines = [
@@ -142,13 +155,10 @@ def reference() -> str:
         *sections(PolicyFile, "", "Top level"),
         "## Attestation rules",
         "",
-        "In this order. A call starts at A; a rule may bring it down, never up; some end the list. The trace of a",
-        "decision has one line for each rule that was asked. `shaken explain` adds what is no matter of records:",
-        "whether signing is on, the credential has a certificate that is live and valid, and that covers the caller.",
+        "Who gets which level stands in [attestation.md](attestation.md).",
         "",
-        *table(("rule", "question"), [(f"`{rule.name}`", rule.question) for rule in RULES]),
-        "Of a call that is sent on with its Identity headers these are asked instead; if all hold, a `div` is signed",
-        "(`level` div):",
+        "Of a call that is sent on with its Identity headers these are asked, and its caller as ever; if all hold,",
+        "a `div` is signed (`level` div):",
         "",
         *table(("rule", "question"), [(f"`{rule.name}`", rule.question) for rule in DIVERSION_RULES]),
         "## Verification checks",
@@ -207,5 +217,6 @@ def reference() -> str:
 if __name__ == "__main__":
     if "--write" in sys.argv:
         FILE.write_text(reference(), "utf-8")
+        ATTESTATION.write_text(rules(ATTESTATION.read_text("utf-8")), "utf-8")
     else:
         print(reference())

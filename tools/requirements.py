@@ -5,4 +5,4 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
 extras = project["optional-dependencies"]
-print("\n".join([*project["dependencies"], *extras["esl"], *extras["test"]]))
+print("\n".join([*project["dependencies"], *extras["esl"], *extras["postgresql"], *extras["test"]]))

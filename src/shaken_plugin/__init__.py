@@ -13,11 +13,13 @@ Layers, each importing only from those above it in this list:
 ``ports``          what the services need from outside, as Protocols
 ``authentication`` the authentication service of RFC 8224 section 6.1
 ``verification``   the verification service of RFC 8224 section 6.2
-``stores``, ``certs``, ``telemetry``  implementations of the ports
+``stores``, ``certs``, ``records``, ``telemetry``  implementations of the ports
+``conduct``        offences of customers, warnings, and who is suspended
 ``lint``           what is wrong with a certificate, its chain and its repository
 ``fetch``          downloads that trust nobody; for the agent, the command, and a FreeSWITCH without an agent
 ``config``         settings and policy files, checked and with positions
 ``runtime``        settings put together into services, once per process
+``exchange``       policies in and out of a store: policy files, CSV, what differs
 ``switch``, ``agent``  what the switch adapters share: guard, modes, actions; the daemon that downloads
 ``adapters``, ``cli``, ``lab``, ``probe``, ``setup``, ``switchcheck``  glue for the switches, the ``shaken``
                    command, the test lab, the probe of other switches, installation, what is wrong with
