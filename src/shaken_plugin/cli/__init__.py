@@ -63,7 +63,7 @@ def _telling(*, as_json: bool) -> Iterator[None]:
         yield
     except click.ClickException as exc:
         # Only now: the shell completes without it.
-        from shaken_plugin.cli.output import harmless, print_json  # noqa: PLC0415
+        from shaken_plugin.cli.output import harmless, print_json  # noqa: PLC0415  # loaded only where something went wrong
 
         exc.message = harmless(exc.message)  # type: ignore[misc]  # final, but made by us from hostile text
         if not as_json:

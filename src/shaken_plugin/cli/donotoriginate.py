@@ -71,7 +71,7 @@ def _entry(edit: Edit, reason: Withheld, note: str | None, identifier: str | Non
     return DoNotOriginate(free, reason, note)
 
 
-class _EntryOrNumbers(click.ParamType):  # type: ignore[type-arg]
+class _EntryOrNumbers(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """The id of an entry, or numbers."""
 
     name = "entry or numbers"

@@ -70,7 +70,7 @@ RIGHT = Kind(
 )
 
 
-def _generic(kind: Kind) -> list:  # type: ignore[type-arg]
+def _generic(kind: Kind) -> list:  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     return [make(kind) for make in (add_command, show_command, list_command, set_command, remove_command)]
 
 

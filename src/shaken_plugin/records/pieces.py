@@ -68,7 +68,7 @@ def write(connection: Connection, pieces: Sequence[Piece], now: float) -> Stored
                     continue
                 different += 1
                 octets = one.columns["record"].encode()
-                one = damage(octets, one.offset, "another record than the ledger has from there")  # noqa: PLW2901
+                one = damage(octets, one.offset, "another record than the ledger has from there")  # noqa: PLW2901  # the line becomes its damage
             place = {"file": piece.file, "offset": one.offset}
             if isinstance(one, Line):
                 calls.append(place | one.columns)

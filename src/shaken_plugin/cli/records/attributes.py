@@ -30,7 +30,7 @@ from shaken_plugin.core.records import Customer, DoNotOriginate, Limits, Rate, R
 R = TypeVar("R", bound=Record)
 
 _LABEL, _NAME = Checked("text", Label), Checked("name", Name)
-_BY_NAME: Final[Mapping[str, click.ParamType]] = {  # type: ignore[type-arg]
+_BY_NAME: Final[Mapping[str, click.ParamType]] = {  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     "id": _NAME,
     "credential": _NAME,
     "customer": _NAME,
@@ -49,7 +49,7 @@ _BY_NAME: Final[Mapping[str, click.ParamType]] = {  # type: ignore[type-arg]
     "ends": Clock(),
     "utc_offset": click.IntRange(-840, 840),
 }
-_BY_TYPE: Final[Mapping[Any, click.ParamType]] = {str: _LABEL, float: Moment(), bool: SWITCH}  # type: ignore[type-arg]
+_BY_TYPE: Final[Mapping[Any, click.ParamType]] = {str: _LABEL, float: Moment(), bool: SWITCH}  # type: ignore[type-arg]  # it is generic from click 8.4 on only
 _SINGULAR: Final = {
     "addresses": "address",
     "users": "user",
@@ -97,7 +97,7 @@ class Attribute:
     """One value of a record."""
 
     path: tuple[str, ...]
-    takes: click.ParamType  # type: ignore[type-arg]
+    takes: click.ParamType  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     several: bool
     """It is a tuple, each item of which is given by an option of its own."""
     required: bool
@@ -215,7 +215,7 @@ def _walk(kind: type, above: tuple[str, ...] = ()) -> Iterator[Attribute]:
         yield Attribute(path, _type(field.name, hint), several, required, help_, refers, hint is Customer, inner)
 
 
-def _type(name: str, hint: Any) -> click.ParamType:  # type: ignore[type-arg]
+def _type(name: str, hint: Any) -> click.ParamType:  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     if name in _BY_NAME:
         return _BY_NAME[name]
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -315,5 +315,5 @@ def _differing(before: Record | None, after: Record | None) -> Iterator[Attribut
     for attribute in attributes(type(before or after)):
         if attribute.path == ("id",) or attribute.plain(before) == attribute.plain(after):
             continue
-        if (before and after) or attribute.of(before or after) != nothing(attribute, type(before or after)):  # type: ignore[arg-type]
+        if (before and after) or attribute.of(before or after) != nothing(attribute, type(before or after)):  # type: ignore[arg-type]  # one of the two is there
             yield attribute

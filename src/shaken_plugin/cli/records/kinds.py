@@ -35,7 +35,7 @@ class Kind:
     """Attributes that are always the same, by name: no options."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What required attributes are where nothing is said."""
-    narrowed: Mapping[str, click.ParamType] = field(default_factory=dict)  # type: ignore[type-arg]
+    narrowed: Mapping[str, click.ParamType] = field(default_factory=dict)  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """Other types of options, by name."""
     extra: tuple[click.Option, ...] = ()
     """More options of add and set, given to ``prepare``."""
@@ -118,7 +118,7 @@ def identifier_argument(kind: Kind, **how: Any) -> click.Argument:
     return click.Argument(["identifier"], metavar="ID", shell_complete=ids(kind.record, kind.preset), **how)
 
 
-def kind_id() -> click.ParamType:  # type: ignore[type-arg]
+def kind_id() -> click.ParamType:  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """The type of a new id."""
     return next(a.takes for a in attributes(Customer) if a.path == ("id",))
 

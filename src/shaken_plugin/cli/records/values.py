@@ -36,7 +36,7 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # it is generic from 
             self.fail(f"{value}: {message}", param, ctx)
 
 
-class Numbered(click.ParamType):  # type: ignore[type-arg]
+class Numbered(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """A number, or a range such as +12155551300..+12155551399, as a `Span`."""
 
     name = "numbers"
@@ -50,7 +50,7 @@ class Numbered(click.ParamType):  # type: ignore[type-arg]
         return Span(first, last or first)
 
 
-class Digits(click.ParamType):  # type: ignore[type-arg]
+class Digits(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """A number, or the beginning of numbers, as canonical digits."""
 
     def __init__(self, name: str, example: str, least: int, *, national: bool) -> None:
@@ -76,7 +76,7 @@ def is_national(text: str) -> bool:
 
 
 def _in_full(
-    kind: click.ParamType,  # type: ignore[type-arg]
+    kind: click.ParamType,  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     text: str,
     param: click.Parameter | None,
     ctx: click.Context | None,
@@ -101,7 +101,7 @@ def _in_full(
     return f"+{number}"
 
 
-class OneOf(click.Choice):  # type: ignore[type-arg]
+class OneOf(click.Choice):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """One of a few words, standing for values; tells which was meant."""
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ class OneOf(click.Choice):  # type: ignore[type-arg]
         return self._values[value]
 
 
-class Days(click.ParamType):  # type: ignore[type-arg]
+class Days(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """Days of the week: ``mon-fri``, ``sat,sun``."""
 
     name = "days"
@@ -136,7 +136,7 @@ class Days(click.ParamType):  # type: ignore[type-arg]
         return tuple(sorted(days))
 
 
-class Clock(click.ParamType):  # type: ignore[type-arg]
+class Clock(click.ParamType):  # type: ignore[type-arg]  # it is generic from click 8.4 on only
     """A time of the day, ``08:30``, as minutes; ``24:00`` is its end."""
 
     name = "hh:mm"
