@@ -303,6 +303,7 @@ class SkipReason(Enum):
     POLICY_REFUSED = "the decision from the records is to refuse the call"
     SUBSTITUTE_CHANGED = "the call has left with another caller ID, which it would not get any more; it keeps that"
     STORE_UNAVAILABLE = "the policy store cannot be read"
+    LIMITS_UNAVAILABLE = "nobody counts the customer's calls now, and the settings want them refused then"
     INTERNAL_ERROR = "an unexpected fault inside the plugin"
 
     @property

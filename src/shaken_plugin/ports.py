@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
+from shaken_plugin.core.limits import Request, Verdict
+from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import CustomerState, DoNotOriginate, PolicyFacts, Record, Right
 
 
@@ -141,6 +143,9 @@ class PolicyRecords(Protocol):
     def covering(self, kind: type[R], number: str) -> Iterator[tuple[R, Span]]:
         """The rights or do-not-originate entries that cover a number, narrowest first."""
 
+    def material(self) -> tuple[Material, ...]:
+        """Keys and trust anchors, by kind and name; at any version but the one in force there are none."""
+
 
 class PolicyDraft(PolicyRecords, Protocol):
     """A policy that is being changed; it reads as it will be."""
@@ -181,6 +186,40 @@ class PolicyDraft(PolicyRecords, Protocol):
 
         Raises:
             ConflictError: there is no such record.
+        """
+
+    def put_material(self, material: Material) -> None:
+        """Add a key or trust anchors, or put them in the place of those with their name.
+
+        Raises:
+            ConflictError: another key has its URL; it is too large, or there are too many.
+            StoreError: the store is of an older schema, which has no room for them.
+        """
+
+    def remove_material(self, kind: type[Material], name: str) -> None:
+        """Take a key or trust anchors out; nothing of them stays.
+
+        Raises:
+            ConflictError: there are none.
+            StoreError: as for `put_material`.
+        """
+
+
+class MaterialSource(Protocol):
+    """The keys and trust anchors in force, for whoever signs and verifies."""
+
+    def version(self) -> int:
+        """The policy version in force: while it stays, so do they.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+        """
+
+    def material(self) -> tuple[Material, ...]:
+        """All of them, by kind and name.
+
+        Raises:
+            StoreUnavailable: likewise, or they are damaged.
         """
 
 
@@ -290,6 +329,32 @@ class ReplayMemory(Protocol):
         Raises:
             StoreUnavailable: nothing can be remembered now.
         """
+
+
+class CallLimiter(Protocol):
+    """Counts the calls of customers: over all switches of a host, or over all hosts."""
+
+    def admit(self, request: Request) -> Verdict:
+        """Count a call, unless that would be over a bound.
+
+        Raises:
+            StoreUnavailable: nobody counts now.
+        """
+
+    def trouble(self) -> str:
+        """Why concurrent calls of this process cannot be counted, as far as that is known; empty where they can."""
+
+    def sent(self, call: str) -> None:
+        """A call that was admitted before it left has left now. Never raises, never waits."""
+
+    def answered(self, call: str) -> None:
+        """A call that was admitted goes on until its end is told. Never raises, never waits."""
+
+    def ended(self, call: str) -> None:
+        """A call has ended, or has failed; its slot is free. Likewise."""
+
+    def referred(self, call: str, to: str) -> None:
+        """A call is to be sent on (`core.limits.Tally.refer`). Likewise."""
 
 
 class CertificateFetcher(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -89,17 +90,18 @@ def test_a_renewed_issuer_is_taken_whatever_its_place(authority: Authority) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "fits"),
+    ("generate", "fits"),
     [
-        (ec.generate_private_key(ec.SECP384R1()), True),
-        (rsa.generate_private_key(65_537, 2_048), True),
-        (ec.generate_private_key(ec.SECP521R1()), False),
-        (rsa.generate_private_key(65_537, 4_104), False),
-        (ed25519.Ed25519PrivateKey.generate(), False),
+        (lambda: ec.generate_private_key(ec.SECP384R1()), True),
+        (lambda: rsa.generate_private_key(65_537, 2_048), True),
+        (lambda: ec.generate_private_key(ec.SECP521R1()), False),
+        (lambda: rsa.generate_private_key(65_537, 4_104), False),
+        (ed25519.Ed25519PrivateKey.generate, False),
     ],
     ids=["P-384", "RSA 2048", "P-521", "RSA 4104", "Ed25519"],
 )
-def test_keys_of_issuers_are_bounded(authority: Authority, key: Any, fits: bool) -> None:
+def test_keys_of_issuers_are_bounded(authority: Authority, generate: Callable[[], Any], fits: bool) -> None:
+    key = generate()
     issuer = issued(key, 1, authority.root.subject, authority.root_key)
     leaf = below(authority, KEY if isinstance(key, ed25519.Ed25519PrivateKey) else key)
     if fits:

@@ -64,6 +64,14 @@ class CallMessage:
     """The values of those headers of `NAMING` that are there."""
     resource_priority: tuple[str, ...] = ()
     sdp: str = ""
+    replaces: str = ""
+    """The Replaces header: the call in whose place this one comes (RFC 3891)."""
+    leg: str = ""
+    """The switch's own name of the leg that the call came with, where it has one."""
+    counted: str = ""
+    """What this very INVITE was counted as before, where it was (`core.limits.call_key`)."""
+    slot: str = ""
+    """The slot of the call that the switch itself sends on as this one (`core.limits`)."""
     source: str | None = None
     user: str | None = None
     diverting: str = ""
@@ -87,6 +95,7 @@ class CallMessage:
             naming={name: values for name in NAMING if (values := request.all(name.lower()))},
             resource_priority=request.all("resource-priority"),
             sdp=request.body,
+            replaces=request.first("replaces") or "",
             source=source,
             user=user,
         )

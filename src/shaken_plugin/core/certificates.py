@@ -181,6 +181,10 @@ class PathValidator(Protocol):
     def count(self) -> int:
         """How many roots that are."""
 
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What keeps roots from being taken over, for people."""
+
     def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:
         """See `TrustAnchors.validate`."""
 
@@ -211,6 +215,11 @@ class TrustAnchors:
     def count(self) -> int:
         """How many there are."""
         return len(self._anchors)
+
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """See `PathValidator`: these never change."""
+        return ()
 
     def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:
         """The path from ``chain[0]`` to an anchor, valid at ``now`` (RFC 5280 §6).

@@ -63,6 +63,8 @@ class Refusal(StrEnum):
     UNAUTHORISED = "unauthorised"
     UNKNOWN_SOURCE = "unknown_source"
     PENDING = "pending"
+    OVER_LIMIT = "over_limit"
+    """More calls than the customer's limits allow; answered as ``limits`` says."""
 
 
 class InvalidNumbers(Enum):
