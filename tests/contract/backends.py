@@ -13,6 +13,7 @@ from shaken_plugin.stores.memory import MemoryPolicy
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.replacing import replace_all
 from shaken_plugin.stores.sqlite import SqlitePolicy, SqliteStore, replace_policy
+from tests.contract.fleet import FLEETS
 
 SOMEBODY = Author("somebody", "a test", 1_795_000_000.0)
 
@@ -73,13 +74,15 @@ class Remembering:
         return self._inner.broken()
 
 
-WRITERS: dict[str, Callable[[Path], Backend]] = {"memory": MemoryBackend, "sqlite": SqliteBackend}
+EMBEDDED: dict[str, Callable[[Path], Backend]] = {"memory": MemoryBackend, "sqlite": SqliteBackend}
+
+WRITERS: dict[str, Callable[[Path], Backend]] = {**EMBEDDED, **FLEETS}
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     **WRITERS,
     **{
         f"last known around {name}": lambda folder, make=make: Remembering(make(folder))  # type: ignore[misc]  # a default
-        for name, make in WRITERS.items()
+        for name, make in EMBEDDED.items()
     },
 }
 

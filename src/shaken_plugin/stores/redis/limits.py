@@ -1,0 +1,259 @@
+"""The counts of a fleet's calls in Redis: `core.limits.Tally` as scripts, by Redis's own clock; and PASSporTs seen.
+
+What is of one customer lies in one slot of a Cluster: ``shaken:FLEET:{CUSTOMER}:NAME``. The names:
+
+    arrivals            hash: scope → the theoretical arrival time of its next call
+    levels              hash: call → level, of all calls that are known
+    slots, slots:LEVEL  sorted sets: calls, by the end of their lease
+    spared, noted       likewise: calls that are not counted
+    bound               sorted set: calls, by the time until which they cannot be replaced
+    repeats             hash: call → how often it was asked about again
+    latest              hash: dialog → the call of it that came last
+    referred, refers    hashes: target → call and time; call → target
+
+Times are microseconds. All of it ends by itself where nobody renews it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any, Final
+
+from redis import exceptions
+
+from shaken_plugin.core.limits import NOTED, REPEATS, SECOND, SPARED, Outcome, Request, Verdict
+from shaken_plugin.stores.redis.connection import reaching
+from shaken_plugin.stores.redis.log import FleetLog
+
+LEASE: Final = 90 * SECOND
+"""Microseconds for which a slot holds unless its host renews it."""
+
+MAX_AT_ONCE: Final = 500
+"""Leases renewed by one script: nobody else is answered meanwhile."""
+
+_NAMES: Final = (
+    "arrivals", "levels", "slots", "slots:A", "slots:B", "slots:C", "spared", "noted", "bound", "repeats", "latest",
+    "referred", "refers",
+)  # fmt: skip
+
+_COMMON: Final = """
+local arrivals, levels, slots, a, b, c, spared, noted, bound, repeats, latest, referred, refers = unpack(KEYS)
+local of = {A = a, B = b, C = c}
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if ARGV[2] ~= '' then now = tonumber(ARGV[2]) end
+local lease = tonumber(ARGV[1])
+local function text(number) return string.format('%.0f', number) end
+local function number(value) return value and tonumber(value) or 0 end
+local function count(call, level, till)
+    redis.call('ZADD', slots, text(till), call)
+    if of[level] then redis.call('ZADD', of[level], text(till), call) end
+end
+local function uncount(call, level)
+    redis.call('ZREM', slots, call)
+    if of[level] then redis.call('ZREM', of[level], call) end
+end
+local function dialog(call) return string.match(call, '^[^/]*') end
+local function know(call, level)
+    redis.call('HSET', levels, call, level)
+    redis.call('HSET', latest, dialog(call), call)
+end
+local function finish(call)
+    local level = redis.call('HGET', levels, call)
+    if not level then return end
+    uncount(call, level)
+    redis.call('HDEL', levels, call)
+    redis.call('ZREM', spared, call)
+    redis.call('ZREM', noted, call)
+    redis.call('ZREM', bound, call)
+    redis.call('HDEL', repeats, call)
+    if redis.call('HGET', latest, dialog(call)) == call then redis.call('HDEL', latest, dialog(call)) end
+    local to = redis.call('HGET', refers, call)
+    if to then redis.call('HDEL', referred, to) redis.call('HDEL', refers, call) end
+end
+for set, most in pairs({[slots] = lease, [a] = lease, [b] = lease, [c] = lease, [spared] = SPARED, [noted] = NOTED}) do
+    for _, call in ipairs(redis.call('ZRANGEBYSCORE', set, '(' .. text(now + most), '+inf')) do
+        redis.call('ZADD', set, text(now + most), call)
+    end
+end
+for _, call in ipairs(redis.call('ZRANGEBYSCORE', spared, '-inf', text(now))) do
+    local due = tonumber(redis.call('ZSCORE', spared, call))
+    redis.call('ZREM', spared, call)
+    count(call, redis.call('HGET', levels, call), due + lease)
+end
+for _, set in ipairs({slots, noted}) do
+    for _, call in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', text(now))) do finish(call) end
+end
+local function hold(call, level)
+    local known = redis.call('HGET', levels, call)
+    if not known then know(call, level) end
+    if redis.call('ZSCORE', spared, call) or redis.call('ZSCORE', noted, call) then return end
+    count(call, known or level, now + lease)
+end
+local function keep()
+    for index = 2, #KEYS do redis.call('PEXPIRE', KEYS[index], math.floor(lease / 500) + 600000) end
+end
+""".replace("SPARED", str(SPARED)).replace("NOTED", str(NOTED))
+"""ARGV: microseconds of a lease, the time or '' for Redis's own, and what each script adds."""
+
+ADMIT: Final = (
+    _COMMON
+    + """
+local call, level, slot, to, spare, note, most = unpack(ARGV, 3, 9)
+slot, spare, note, most = slot == '1', tonumber(spare), tonumber(note), tonumber(most)
+local bounds, replaces, takes = {}, {}, false
+for index = 1, tonumber(ARGV[10]) do
+    local at = 7 + 4 * index
+    bounds[index] = {ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])}
+    if slot and bounds[index][4] > 0 then takes = true end
+end
+for index = 11 + 4 * #bounds, #ARGV do
+    replaces[#replaces + 1] = redis.call('HGET', latest, ARGV[index]) or ARGV[index]
+end
+
+if redis.call('HEXISTS', levels, call) == 1 then
+    if redis.call('HINCRBY', repeats, call, 1) > most then return {'repeated', ''} end
+    hold(call, level)
+    keep()
+    return {'known', ''}
+end
+local full, over
+for _, found in ipairs(bounds) do
+    local scope, interval, tolerance, most_at_a_time = unpack(found)
+    local ahead = interval > 0 and number(redis.call('HGET', arrivals, scope)) - now or 0
+    if ahead > tolerance and ahead <= tolerance + interval then return {'rate', scope} end
+    if slot and most_at_a_time > 0 then
+        local counted = redis.call('ZCARD', scope == '' and slots or of[scope])
+        if not full and counted >= most_at_a_time then full = {'concurrent', scope} end
+        if counted > most_at_a_time or redis.call('ZCARD', spared) >= most_at_a_time then over = true end
+    end
+end
+local before
+if takes and not over then
+    local found = redis.call('HGET', referred, to)
+    if found then
+        local other, till = string.match(found, '^(.*) (%d+)$')
+        if tonumber(till) > now then replaces[#replaces + 1] = other end
+    end
+    for _, other in ipairs(replaces) do
+        if redis.call('ZSCORE', slots, other) then
+            local same = redis.call('HGET', levels, other) == level
+            if same and number(redis.call('ZSCORE', bound, other)) <= now then before = other end
+            break
+        end
+    end
+end
+if full and not before then return full end
+for _, found in ipairs(bounds) do
+    local scope, interval, tolerance = unpack(found)
+    if interval > 0 then
+        local arrival = number(redis.call('HGET', arrivals, scope))
+        if arrival < now or arrival > now + tolerance + interval then arrival = now end
+        arrival = arrival + interval
+        redis.call('HSET', arrivals, scope, text(arrival))
+        local milliseconds = math.ceil((arrival - now) / 1000) + 1000
+        if redis.call('PTTL', arrivals) < milliseconds then redis.call('PEXPIRE', arrivals, milliseconds) end
+    end
+end
+if before then
+    uncount(before, level)
+    redis.call('ZADD', spared, text(now + spare), before)
+    hold(call, level)
+    redis.call('ZADD', bound, text(now + spare), call)
+    keep()
+    return {'replaces', ''}
+elseif takes then
+    hold(call, level)
+else
+    know(call, level)
+    redis.call('ZADD', noted, text(now + note), call)
+end
+keep()
+return {'admitted', ''}
+"""
+)
+"""ARGV: call, level, slot as 1 or 0, to, microseconds spared, noted, most repeats, number of bounds, four values of
+each bound, calls that it may replace."""
+
+END: Final = _COMMON + "finish(ARGV[3])"
+
+HOLD: Final = _COMMON + "for index = 3, #ARGV, 2 do hold(ARGV[index], ARGV[index + 1]) end keep()"
+"""ARGV: calls, each with its level."""
+
+REFER: Final = (
+    _COMMON
+    + """
+local call, to, spare = unpack(ARGV, 3)
+if redis.call('HEXISTS', levels, call) == 1 then
+    local before = redis.call('HGET', refers, call)
+    if before then redis.call('HDEL', referred, before) end
+    redis.call('HSET', referred, to, call .. ' ' .. text(now + tonumber(spare)))
+    redis.call('HSET', refers, call, to)
+    keep()
+end
+"""
+)
+
+COUNT: Final = _COMMON + "return redis.call('ZCARD', slots)"
+
+
+class RedisCounts:
+    """The counts of a fleet. Thread-safe; everything raises `StoreUnavailable` where Redis cannot be had.
+
+    Args:
+        log: of the fleet.
+        at: gives microseconds instead of Redis's clock, for tests.
+    """
+
+    def __init__(self, log: FleetLog, at: int | None = None) -> None:
+        self._log = log
+        self.at = at
+
+    def admit(self, request: Request) -> Verdict:
+        """See `core.limits.Tally.admit`."""
+        bounds = [value for bound in request.bounds for value in bound]
+        words = [request.call, request.level, int(request.slot), request.to, SPARED, NOTED, REPEATS]
+        found = self._run(ADMIT, request.customer, *words, len(request.bounds), *bounds, *request.replaces)
+        outcome, scope = (word.decode() if isinstance(word, bytes) else str(word) for word in found)
+        return Verdict(Outcome(outcome), scope)
+
+    def end(self, customer: str, call: str) -> None:
+        """See `core.limits.Tally.end`."""
+        self._run(END, customer, call)
+
+    def refer(self, customer: str, call: str, to: str) -> None:
+        """See `core.limits.Tally.refer`."""
+        self._run(REFER, customer, call, to, SPARED)
+
+    def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
+        """See `core.limits.Tally.hold`."""
+        for first in range(0, len(calls), MAX_AT_ONCE):
+            self._run(HOLD, customer, *(word for pair in calls[first : first + MAX_AT_ONCE] for word in pair))
+
+    def slots(self, customer: str) -> int:
+        """See `core.limits.Tally.slots`."""
+        return int(self._run(COUNT, customer))
+
+    def first_use(self, token: str, call: str, milliseconds: int) -> bool:
+        """Whether a PASSporT came with no other call, and from now on with this one."""
+        key = f"shaken:{self._log.fleet}:seen:{token}"
+        with reaching(self._log.access):
+            client: Any = self._log.client
+            before = client.execute_command("SET", key, call, "NX", "GET", "PX", milliseconds, get=True)
+        return before is None or before in {call, call.encode()}
+
+    def _run(self, script: str, customer: str, *words: Any) -> Any:
+        keys = [f"shaken:{self._log.fleet}:{{{customer}}}:{name}" for name in _NAMES]
+        rest = [len(keys), *keys, LEASE, "" if self.at is None else self.at, *words]
+        with reaching(self._log.access):
+            client: Any = self._log.client
+            try:
+                return client.execute_command("EVALSHA", _DIGESTS[script], *rest)
+            except exceptions.NoScriptError:
+                return client.execute_command("EVAL", script, *rest)
+
+
+_DIGESTS: Final = {
+    script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (ADMIT, END, HOLD, REFER, COUNT)
+}
