@@ -6,6 +6,7 @@ fork. Nobody waits long for a lock, and files are made with a mode that lets the
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -73,29 +74,50 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
     )
 
 
-def check_schema(connection: sqlite3.Connection, path: Path, known: int) -> int:
+def check_schema(connection: sqlite3.Connection, path: Path, known: int, oldest: int | None = None) -> int:
     """The schema version of an open file, 0 for an empty one.
+
+    Releases one version apart work on the same file, so that an upgrade needs no outage: this one on files that
+    are older, down to ``oldest``; and on one that is newer by one, where that says that it may (`reads`).
 
     Args:
         connection: to the file.
         path: its name, for messages.
         known: the version of this release.
+        oldest: the oldest one that it reads and writes as it is; by default no older one.
 
     Raises:
         StoreError: it is another.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > known:
-        raise StoreError(
-            f"{path}: schema version {version} is newer than this release knows ({known}); "
-            "install the release that wrote it"
-        )
-    if 0 < version < known:
+    if version > known and not (version == known + 1 and reads(connection) <= known):
+        raise newer(path, version, known)
+    if 0 < version < (known if oldest is None else oldest):
         raise StoreError(
             f"{path}: schema version {version} is older than this release's ({known}); "
             "run 'shaken store migrate', which says first what it will do"
         )
     return version
+
+
+def newer(path: Path, version: int, known: int) -> StoreError:
+    """That a file is of a release which this one does not know."""
+    return StoreError(
+        f"{path}: schema version {version} is newer than this release knows ({known}); "
+        "install the release that wrote it"
+    )
+
+
+def reads(connection: sqlite3.Connection) -> float:
+    """The oldest schema version whose releases may work on a file as it is, by what it says itself.
+
+    Without a word of it none but those of its own version and newer may: infinity.
+    """
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'reads'").fetchone()
+        return math.inf if row is None else int(row[0])
+    except (sqlite3.OperationalError, ValueError, TypeError):
+        return math.inf
 
 
 class Connections:

@@ -66,7 +66,7 @@ def content(path: Path) -> list[str]:
 
 def test_an_older_schema_is_refused_by_readers_and_writers_naming_both_and_the_command(path: Path) -> None:
     before = content(path)
-    message = r"policy\.db: schema version 1 is older than this release's \(2\); run 'shaken store migrate'"
+    message = r"policy\.db: schema version 1 is older than this release's \(3\); run 'shaken store migrate'"
     with pytest.raises(StoreUnavailable, match=message):
         SqliteStore(path).facts(None, None, None)
     with pytest.raises(StoreError, match=message):
@@ -122,12 +122,12 @@ def test_there_is_nothing_to_do_for_a_file_of_this_release_or_an_empty_one(path:
 def test_newer_unknown_missing_and_damaged_files_are_refused(path: Path, tmp_path: Path) -> None:
     with raw(path) as other:
         other.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match=r"schema version 99 is newer than this release knows \(2\)"):
+    with pytest.raises(StoreError, match=r"schema version 99 is newer than this release knows \(3\)"):
         plan(path, POLICY)
     with raw(path) as other:
         other.execute("PRAGMA user_version = 1")
     with pytest.raises(StoreError, match="cannot read schema version 2"):
-        plan(path, Schema("policy", 3, {1: POLICY.steps[1]}))
+        plan(path, Schema("policy", 4, {1: POLICY.steps[1]}))
     with pytest.raises(StoreUnavailable):
         plan(tmp_path / "missing.db", POLICY)
     (tmp_path / "nonsense.db").write_bytes(b"not a database" * 1_000)
@@ -166,7 +166,7 @@ def test_everything_is_there_afterwards(path: Path) -> None:
     assert read_header(path)[:4] == (3, {"signing": {"mode": "off"}}, {"/etc/shaken/shaken.yaml": "ab12"}, 3)
     with raw(path) as other:
         tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"meta", "change", "record", "owner", "span", "number", "link", "shape"}
+    assert tables == {"meta", "change", "record", "owner", "span", "number", "link", "shape", "material"}
 
 
 def test_the_history_begins_with_it_and_files_may_be_applied(path: Path) -> None:
@@ -311,7 +311,7 @@ def test_the_status_counts_what_is_in_force_and_what_is_history(tmp_path: Path) 
     path = tmp_path / "new.db"
     policy = _history(path)
     found = status(path)
-    assert (found.policy_version, found.oldest_version, found.applied_version, found.schema) == (3, 0, 0, 2)
+    assert (found.policy_version, found.oldest_version, found.applied_version, found.schema) == (3, 0, 0, 3)
     assert found.changed == list(policy.changes())[-1]
     assert (found.records["customer"], found.records["right"], found.numbers, found.ranges) == (1, 0, 0, 0)
     assert found.history == 4  # the right, its number, its range and that range's one prefix

@@ -197,6 +197,7 @@ def test_a_file_of_a_newer_release_is_refused_by_name_and_left_alone(path: Path)
     replace_policy(path, policy(), None, {})
     with raw(path) as other:
         other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        other.execute("UPDATE meta SET value = ? WHERE key = 'reads'", (str(SCHEMA_VERSION + 1),))
     message = rf"policy\.db: schema version {SCHEMA_VERSION + 1} is newer than this release knows"
     with pytest.raises(StoreUnavailable, match=message):
         ask(SqliteStore(path))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from shaken_plugin import sqlitefile
-from shaken_plugin.conduct import decisions
+from shaken_plugin.conduct import decisions, view
 from shaken_plugin.conduct.state import State
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
@@ -179,10 +179,9 @@ def test_who_cannot_make_it_says_so(tmp_path: Path) -> None:
         statefile.ensure(tmp_path / "state.db")
 
 
-@pytest.mark.parametrize(("version", "text"), [(2, "newer than this release knows"), (99, "newer")])
+@pytest.mark.parametrize(("version", "text"), [(3, "newer than this release knows"), (99, "newer")])
 def test_a_newer_schema_is_refused(path: Path, version: int, text: str) -> None:
-    with closing(sqlite3.connect(path)) as other:
-        other.execute(f"PRAGMA user_version = {version}")
+    _is_of(path, version, reads=version)
     with pytest.raises(StoreUnavailable, match=text):
         StandingFile(path).of("acme")
     with pytest.raises(StoreError, match=text):
@@ -191,16 +190,70 @@ def test_a_newer_schema_is_refused(path: Path, version: int, text: str) -> None:
         migrations.plan(path, statefile.STATE)
 
 
-def test_an_older_schema_waits_for_its_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_schema_that_says_so_is_read_and_written(path: Path) -> None:
+    _is_of(path, 3, reads=2)
     decisions.suspend(State(path), "acme", "Ann", "because", 1.0)
-    monkeypatch.setattr(statefile, "SCHEMA_VERSION", 2)
-    with pytest.raises(StoreUnavailable, match=r"older than this release's .2.; run 'shaken store migrate'"):
-        StandingFile(path).of("acme")
-    steps = {1: lambda connection, _author: connection.execute("CREATE TABLE one (a)")}
-    planned = migrations.plan(path, migrations.Schema("state", 2, steps))
+    assert StandingFile(path).of("acme") == SUSPENDED
+
+
+def _is_of(path: Path, version: int, reads: int) -> None:
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE meta SET value = ? WHERE key = 'reads'", (reads,))
+        other.execute(f"PRAGMA user_version = {version}")
+
+
+# --- Of the release before ----------------------------------------------------------------------
+
+STATE_1 = Path(__file__).with_name("state1.sql").read_text("utf-8")
+"""As the release before wrote it: acme was suspended, reinstated and suspended again, while its clock was set back."""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+        made.executescript(STATE_1)
+    return path
+
+
+def _migrate(path: Path) -> None:
+    planned = migrations.plan(path, statefile.STATE)
     assert planned is not None
     migrations.migrate(planned, Author("anna", "a test", 0.0))
-    assert StandingFile(path).of("acme") is not None
+
+
+def test_an_older_schema_says_who_is_suspended_and_waits_for_its_migration_to_be_written(old: Path) -> None:
+    source = StandingFile(old)
+    found = source.of("acme")
+    assert found == Standing("acme", CustomerState.SUSPENDED, 900.0, "Cid", "again")
+    assert source.of("beta") is None
+    state = State(old)
+    with (
+        pytest.raises(StoreUnavailable, match=r"older than this release's .2.; run 'shaken store migrate'"),
+        state.reading(),
+    ):
+        pytest.fail("it is refused")
+    _migrate(old)
+    assert source.of("acme") == found  # on the connection from before
+    assert (source.of("beta"), StandingFile(old).of("acme")) == (None, found)
+
+
+def test_what_was_said_keeps_its_order_whatever_the_clock_was(old: Path) -> None:
+    _migrate(old)
+    state = State(old)
+    with state.reading() as connection:
+        history = view.standing_history(connection, "acme")
+        assert [(said.state, said.at, said.offence) for said in history] == [
+            ("suspended", 1_000.0, 1),
+            ("reinstated", 2_000.0, None),
+            ("suspended", 900.0, None),
+        ]
+        assert [case.offence.stage.value for case in view.cases(connection)] == ["settled"]
+    decisions.reinstate(state, "acme", "Ann", "over", 800.0)
+    assert StandingFile(old).of("acme") is None
+    with closing(sqlite3.connect(old)) as other, pytest.raises(sqlite3.Error, match="is kept"):
+        other.execute("DELETE FROM standing")
 
 
 # --- Faults -------------------------------------------------------------------------------------
@@ -249,7 +302,7 @@ def _no_table(path: Path) -> Iterator[None]:
 @contextmanager
 def _unheard_of(path: Path) -> Iterator[None]:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("INSERT INTO standing (customer, state, at, who, why) VALUES ('acme', 'odd', 1, 'x', 'x')")
+        other.execute("INSERT INTO standing VALUES ('z', 'acme', 'odd', 1, 1, 'x', 'x', NULL)")
     yield
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("DROP TRIGGER standing_is_kept")
@@ -282,6 +335,7 @@ def test_a_fault_is_unavailable_and_over_when_it_is_over(
     assert source.of("acme") == SUSPENDED
 
 
+@pytest.mark.alone
 def test_a_locked_file_costs_one_short_wait_and_not_one_for_each_question(path: Path) -> None:
     source = StandingFile(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

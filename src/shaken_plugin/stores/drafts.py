@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from shaken_plugin.core.material import Material, StoredPair
 from shaken_plugin.core.records import Customer, Gateway, Record, Right, Route, Substitution, Trunk
 from shaken_plugin.errors import ConflictError
+from shaken_plugin.stores.material import MAX_KEPT, NAMES, Place, encode, named, place_of
 from shaken_plugin.stores.policy import KIND_NAMES, network_key
 
 R = TypeVar("R", bound=Record)
@@ -74,6 +76,14 @@ class Draft(ABC):
     def erase(self, kind: type[Record], identifier: str) -> None:
         """Take out a record that is there, with its numbers."""
 
+    @abstractmethod
+    def material(self) -> tuple[Material, ...]:
+        """See `ports.PolicyRecords`."""
+
+    @abstractmethod
+    def write_material(self, place: Place, body: str | None) -> bool:
+        """Set a key or trust anchors that were checked; None takes them out. Whether there were any before."""
+
     def put(self, record: Record) -> None:
         """See `ports.PolicyDraft`."""
         me = (type(record), record.id)
@@ -98,6 +108,26 @@ class Draft(ABC):
         for trunk in trunks:
             self.erase(Trunk, trunk)
         self.erase(kind, identifier)
+
+    def put_material(self, material: Material) -> None:
+        """See `ports.PolicyDraft`."""
+        place = place_of(material)
+        others = [other for other in self.material() if place_of(other) != place]
+        if len(others) >= MAX_KEPT:
+            raise ConflictError(f"{named(place)}: there are {len(others)} keys and trust anchors already, the most")
+        for other in others:
+            # RFC 8224 §7.4: a new credential needs a new "info" URL, or verifiers that cached the old
+            # document refuse the new signatures.
+            if isinstance(material, StoredPair) and isinstance(other, StoredPair) and material.x5u == other.x5u:
+                text = f"the URL {material.x5u} belongs to {named(place_of(other))} already; every pair needs its own"
+                raise ConflictError(f"{named(place)}: {text}")
+        self.write_material(place, encode(material))
+
+    def remove_material(self, kind: type[Material], name: str) -> None:
+        """See `ports.PolicyDraft`."""
+        place = NAMES[kind], name
+        if not self.write_material(place, None):  # also what is damaged
+            raise ConflictError(f"there is no {named(place)}")
 
     def require(self, kind: type[Record], identifier: str) -> None:
         """Raise `ConflictError` where a record is not there."""

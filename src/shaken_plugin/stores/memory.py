@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import PolicyFacts, Record
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Author, Change, NumbersOf, PolicyDraft, PolicyRecords, Span
 from shaken_plugin.stores.drafts import Draft, link_keys
+from shaken_plugin.stores.material import Place
 from shaken_plugin.stores.policy import Policy, span_keys
 from shaken_plugin.stores.snapshot import Snapshot
 
@@ -61,6 +63,18 @@ class MemoryPolicy:
             raise StoreUnavailable("the store was told to fail")
         return self._versions[-1].facts(source, user, number, called, route)
 
+    def version(self) -> int:
+        """See `ports.MaterialSource`."""
+        if self.broken:
+            raise StoreUnavailable("the store was told to fail")
+        return self._versions[-1].version
+
+    def material(self) -> tuple[Material, ...]:
+        """See `ports.MaterialSource`."""
+        if self.broken:
+            raise StoreUnavailable("the store was told to fail")
+        return self._versions[-1].material()
+
     @contextmanager
     def change(self, author: Author, what: str) -> Iterator[PolicyDraft]:
         """See `ports.PolicyWriter`."""
@@ -71,6 +85,7 @@ class MemoryPolicy:
             if not draft.same_as(base):
                 self._changes.append(Change(draft.version, author.at, author.who, author.why, what))
                 self._versions.append(Snapshot(draft.version, draft))
+                base.kept = {}  # keys have no history
 
     @contextmanager
     def records(self, version: int | None = None) -> Iterator[PolicyRecords]:
@@ -115,6 +130,13 @@ class MemoryDraft(Snapshot, Draft):
         del self.table(kind)[identifier]
         self.spans.pop((kind, identifier), None)
         self.forget_index()
+
+    def write_material(self, place: Place, body: str | None) -> bool:
+        """See `Draft`."""
+        before = self.kept.pop(place, None)
+        if body is not None:
+            self.kept[place] = body
+        return before is not None
 
     def linked(self, key: str) -> Iterable[tuple[type[Record], str]]:
         """See `Draft`."""

@@ -6,6 +6,7 @@ one, and `shaken store` knows it.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Author
-from shaken_plugin.sqlitefile import FILE_MODE, connect
+from shaken_plugin.sqlitefile import FILE_MODE, connect, newer, reads
 
 TIMEOUT: Final = 10.0
 """Seconds to wait for another writer."""
@@ -30,13 +31,20 @@ Step = Callable[[sqlite3.Connection, Author], object]
 class Schema:
     """One kind of file.
 
-    ``version`` is what this release reads and writes, kept in SQLite's ``user_version``; ``steps`` lead from each
-    older version to the next.
+    ``version`` is what this release makes, kept in SQLite's ``user_version``; ``steps`` lead from each older version
+    to the next. ``oldest`` is the oldest that this release works on as it is, ``reads`` the oldest whose releases may
+    work on a file of this one (`sqlitefile.check_schema`); None: no other than ``version``.
     """
 
     kind: str
     version: int
     steps: Mapping[int, Step] = field(default_factory=dict)
+    oldest: int | None = None
+    reads: int | None = None
+
+    def works_on(self, version: int) -> bool:
+        """Whether this release works on a file of an older version as it is."""
+        return version >= (self.version if self.oldest is None else self.oldest)
 
 
 class FileState(NamedTuple):
@@ -48,6 +56,8 @@ class FileState(NamedTuple):
     """Rows of each table."""
     size: int
     """Octets, with its log."""
+    reads: float = math.inf
+    """The oldest schema whose releases may work on it, see `sqlitefile.reads`."""
 
 
 class Plan(NamedTuple):
@@ -61,12 +71,15 @@ class Plan(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """For people."""
+        others = "then older releases can no longer read it: restart every switch and agent of this host first"
+        if self.schema.reads is not None and self.schema.reads <= self.state.schema:
+            others = f"then releases of schema {self.state.schema} go on with it"
         rows = ", ".join(f"{name} {count}" for name, count in sorted(self.state.tables.items()))
         return [
             f"{self.path}: {self.schema.kind}, schema {self.state.schema} to {self.schema.version}",
             f"  rows: {rows}",
             f"  size: {self.state.size} octets; a copy stays as {self.backup}",
-            "  in one transaction: until its end everything is as it was; then older releases can no longer read it",
+            f"  in one transaction: until its end everything is as it was; {others}",
         ]
 
 
@@ -85,7 +98,7 @@ def inspect(path: Path, timeout: float = TIMEOUT) -> FileState:
                 "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
             ).fetchall()
             tables = {name: _count(connection, name) for (name,) in names}
-            return FileState(int(schema), tables, size_of(path))
+            return FileState(int(schema), tables, size_of(path), reads(connection))
     except (sqlite3.Error, OSError) as exc:
         raise StoreUnavailable(f"{path}: {exc}") from exc
 
@@ -112,12 +125,9 @@ def plan(path: Path, schema: Schema) -> Plan | None:
         StoreError: it is of a newer schema, or of one that no step leads on from.
     """
     state = inspect(path)
-    if state.schema > schema.version:
-        raise StoreError(
-            f"{path}: schema version {state.schema} is newer than this release knows ({schema.version}); "
-            "install the release that wrote it"
-        )
-    if state.schema in {0, schema.version}:
+    if state.schema > schema.version and not (state.schema == schema.version + 1 and state.reads <= schema.version):
+        raise newer(path, state.schema, schema.version)
+    if state.schema == 0 or state.schema >= schema.version:
         return None
     if missing := [version for version in range(state.schema, schema.version) if version not in schema.steps]:
         raise StoreError(f"{path}: this release cannot read schema version {missing[0]}; use an older one first")
@@ -144,6 +154,7 @@ def migrate(planned: Plan, author: Author) -> None:
             try:
                 for version in range(planned.state.schema, planned.schema.version):
                     planned.schema.steps[version](connection, author)
+                _note_reads(connection, planned.schema)
                 connection.execute(f"PRAGMA user_version = {planned.schema.version}")
                 connection.execute("COMMIT")
             except BaseException:
@@ -151,6 +162,13 @@ def migrate(planned: Plan, author: Author) -> None:
                 raise
     except (sqlite3.Error, OSError) as exc:
         raise StoreError(f"{path}: cannot be migrated, and is as it was: {exc}") from exc
+
+
+def _note_reads(connection: sqlite3.Connection, schema: Schema) -> None:
+    """Note who may work on the file from now on: what the schema before said of it holds no longer."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'").fetchone():
+        reads = schema.version if schema.reads is None else schema.reads
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('reads', ?)", (str(reads),))
 
 
 def _copy(path: Path, backup: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import (
     Customer,
     CustomerState,
@@ -22,6 +23,7 @@ from shaken_plugin.core.records import (
 )
 from shaken_plugin.ports import NumbersOf, Span
 from shaken_plugin.stores.drafts import link_keys
+from shaken_plugin.stores.material import Place, decode_all
 from shaken_plugin.stores.policy import (
     KINDS,
     Policy,
@@ -53,6 +55,8 @@ class Snapshot:
         }
         self.spans: dict[Owner, frozenset[Span]] = dict(base.spans) if base else {}
         self.links: dict[str, dict[Owner, None]] = {k: dict(v) for k, v in base.links.items()} if base else {}
+        self.kept: dict[Place, str] = dict(base.kept) if base else {}
+        """The bodies of keys and trust anchors."""
         self._index: _Index | None = None
 
     def fill(self, policy: Policy) -> None:
@@ -85,7 +89,7 @@ class Snapshot:
     def same_as(self, other: Snapshot) -> bool:
         """Whether two versions say the same."""
         mine, theirs = ({owner: spans for owner, spans in one.spans.items() if spans} for one in (self, other))
-        return mine == theirs and all(
+        return (mine, self.kept) == (theirs, other.kept) and all(
             {record.id: self._whole(record) for record in self.table(kind).values()}
             == {record.id: other._whole(record) for record in other.table(kind).values()}
             for kind in KINDS.values()
@@ -123,6 +127,10 @@ class Snapshot:
         for (owner, identifier), span in self._covering(number):
             if owner is kind:
                 yield self.table(kind)[identifier], span
+
+    def material(self) -> tuple[Material, ...]:
+        """See `ports.PolicyRecords`."""
+        return decode_all((*place, body) for place, body in self.kept.items())
 
     def _whole(self, record: R) -> R:
         """A record as it is read: a trunk with its customer as that is now."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
@@ -26,7 +26,9 @@ several times, and must not wait each time."""
 REINSTATED: Final = "reinstated"
 """The state of a customer against whom nothing stands any more, in the file."""
 
-_OF: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORDER BY id DESC LIMIT 1"
+_OF: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORDER BY stamp DESC, uid DESC LIMIT 1"
+_OF_V1: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORDER BY id DESC LIMIT 1"
+"""Of schema 1, until 'shaken store migrate': an upgrade must let nobody call who is suspended."""
 
 _RANK: Final = {CustomerState.SUSPENDED: 1, CustomerState.TERMINATED: 2}
 """The states that a standing can be; a policy's others are better."""
@@ -94,17 +96,29 @@ class StandingFile:
         self._policy = policy
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
         self._blind_until = 0.0
+        self._of = _OF
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
-        check(connection, self._path, self._policy)
+        self._of = _OF_V1 if check(connection, self._path, self._policy, oldest=1) == 1 else _OF
+
+    def _rows(self, customer: str) -> list[tuple[Any, ...]]:
+        for _ in range(2):
+            connection = self._connections.get()
+            try:
+                return connection.execute(self._of, (customer,)).fetchall()
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                    raise
+                self._connections.forget()  # its tables are others: it was migrated a moment ago
+        raise StoreUnavailable(f"{self._path}: the table of standings is missing or is another")
 
     def of(self, customer: str) -> Standing | None:
         """See `ports.StandingSource.of`."""
         if time.monotonic() < self._blind_until:
             raise StoreUnavailable(f"{self._path}: it was locked a moment ago")
         try:
-            rows = self._connections.get().execute(_OF, (customer,)).fetchall()
+            rows = self._rows(customer)
         except FileNotFoundError as exc:
             self._connections.forget()
             raise StoreUnavailable(str(missing(self._path, self._policy))) from exc

@@ -22,62 +22,15 @@ from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.sqlitefile import connect, create
 from shaken_plugin.stores.migrations import Schema
 from shaken_plugin.stores.sqlite.schema import read_header
-
-SCHEMA_VERSION: Final = 1
-"""Version of the tables below; a file with a newer one is refused."""
+from shaken_plugin.stores.statetables import SCHEMA_VERSION, from_v1, make_tables
 
 WRITER_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer; each has it for milliseconds."""
 
 _DAMAGED: Final = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
-STATE: Final = Schema("state", SCHEMA_VERSION)
+STATE: Final = Schema("state", SCHEMA_VERSION, {1: from_v1})
 """For `shaken store`, which brings older files up to this."""
-
-_SCHEMA: Final = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    # What is said last of a customer holds; everything that was said before stays.
-    """CREATE TABLE standing (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, state TEXT NOT NULL,
-        at REAL NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL, offence INTEGER
-    )""",
-    "CREATE INDEX standing_of ON standing (customer, id)",
-    """CREATE TRIGGER standing_stays BEFORE UPDATE ON standing
-        BEGIN SELECT RAISE(ABORT, 'what was said of a customer is kept'); END""",
-    """CREATE TRIGGER standing_is_kept BEFORE DELETE ON standing
-        BEGIN SELECT RAISE(ABORT, 'what was said of a customer is kept'); END""",
-    """CREATE TABLE offence (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, second INTEGER NOT NULL, stage TEXT NOT NULL,
-        opened_at REAL NOT NULL, delivered_at REAL, closed_at REAL,
-        calls INTEGER NOT NULL DEFAULT 0, numbers INTEGER NOT NULL DEFAULT 0, last_at REAL NOT NULL
-    )""",
-    "CREATE INDEX offence_of ON offence (customer, id)",
-    # A number's calls within an offence. The window begins anew where its 24 hours are over.
-    """CREATE TABLE number (
-        offence INTEGER NOT NULL REFERENCES offence (id), number TEXT NOT NULL, customer TEXT NOT NULL,
-        begins REAL NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL, calls INTEGER NOT NULL,
-        PRIMARY KEY (offence, number)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX number_of ON number (customer, number)",
-    """CREATE TABLE evidence (
-        offence INTEGER NOT NULL REFERENCES offence (id), at REAL NOT NULL, call TEXT NOT NULL, body TEXT NOT NULL
-    )""",
-    "CREATE INDEX evidence_of ON evidence (offence)",
-    """CREATE TABLE event (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, offence INTEGER, at REAL NOT NULL,
-        what TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL
-    )""",
-    "CREATE INDEX event_of ON event (offence)",
-    """CREATE TABLE message (
-        id TEXT PRIMARY KEY, offence INTEGER NOT NULL REFERENCES offence (id), kind TEXT NOT NULL,
-        due_at REAL NOT NULL, body BLOB, tries INTEGER NOT NULL DEFAULT 0, failure TEXT, done_at REAL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX message_due ON message (due_at) WHERE done_at IS NULL",
-    """CREATE TABLE observed (
-        customer TEXT NOT NULL, number TEXT NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL,
-        calls INTEGER NOT NULL, PRIMARY KEY (customer, number)
-    ) WITHOUT ROWID""",
-)
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
@@ -117,22 +70,28 @@ def missing(path: Path, policy: Path | None) -> StoreError:
     return StoreError(f"{path}: is not there yet; run 'shaken apply'")
 
 
-def check(connection: sqlite3.Connection, path: Path, policy: Path | None) -> None:
+def check(connection: sqlite3.Connection, path: Path, policy: Path | None, oldest: int = SCHEMA_VERSION) -> int:
     """Raise where this is not the state file that belongs to a policy.
 
     Args:
         connection: to the file.
         path: for the text.
         policy: the policy's file; None where it is nobody's.
+        oldest: whoever asks can do with this schema, too; see `sqlitefile.check_schema`.
+
+    Returns:
+        Its schema version.
 
     Raises:
         StoreError: it is empty, of another release, or another file than was made for the policy.
     """
     made = remembered(policy)
-    if not check_schema(connection, path):
+    version = sqlitefile.check_schema(connection, path, SCHEMA_VERSION, oldest)
+    if not version:
         raise StoreError(lost(path, "it is empty") if made else f"{path}: nothing in it yet; run 'shaken apply'")
     if made is not None and made != identity(connection):
         raise StoreError(lost(path, "it is not the file that was made for this policy"))
+    return version
 
 
 def identity(connection: sqlite3.Connection) -> str | None:
@@ -199,8 +158,7 @@ def ensure(path: Path, policy: Path | None = None) -> str:
 
 def _make(connection: sqlite3.Connection, path: Path) -> str:
     if not check_schema(connection, path):
-        for statement in _SCHEMA:
-            connection.execute(statement)
+        make_tables(connection)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (str(uuid.uuid4()),))
     found = identity(connection)
@@ -217,13 +175,34 @@ def make_anew(path: Path) -> tuple[str, Path | None]:
     Raises:
         StoreError: it cannot be made.
     """
-    kept = None
-    if os.path.lexists(path):
-        kept = path.with_name(f"{path.name}.forgotten-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        try:
-            for suffix in ("", "-wal", "-shm"):  # the log belongs to the file: never to the new one
-                if os.path.lexists(f"{path}{suffix}"):
-                    os.rename(f"{path}{suffix}", f"{kept}{suffix}")  # noqa: PTH104  # names, not Paths
-        except OSError as exc:
-            raise StoreError(f"{path}: cannot be renamed: {exc.strerror}") from exc
+    kept = put_away(path, "forgotten")
     return ensure(path), kept
+
+
+def put_away(path: Path, why: str) -> Path | None:
+    """Give a file that is there another name, with its log; which.
+
+    Raises:
+        StoreError: it cannot be renamed.
+    """
+    if not os.path.lexists(path):
+        return None
+    kept = path.with_name(f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    try:
+        for suffix in ("", "-wal", "-shm"):  # the log belongs to the file: never to the new one
+            if os.path.lexists(f"{path}{suffix}"):
+                os.rename(f"{path}{suffix}", f"{kept}{suffix}")  # noqa: PTH104  # names, not Paths
+    except OSError as exc:
+        raise StoreError(f"{path}: cannot be renamed: {exc.strerror}") from exc
+    return kept
+
+
+def is_lost(path: Path) -> bool:
+    """Whether a file that was made is gone, empty or damaged; another file in its place is for people to judge."""
+    try:
+        with closing(connect(path, WRITER_TIMEOUT)) as connection:
+            return not check_schema(connection, path)
+    except sqlite3.Error as exc:
+        return not os.path.lexists(path) or getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    except StoreError:
+        return False

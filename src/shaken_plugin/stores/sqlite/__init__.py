@@ -11,7 +11,14 @@ them at a reload without parsing YAML.
 from shaken_plugin.sqlitefile import FILE_MODE, create
 from shaken_plugin.stores.sqlite.reader import SqliteStore
 from shaken_plugin.stores.sqlite.schema import SCHEMA_VERSION, Header, read_header
-from shaken_plugin.stores.sqlite.writer import InForce, SqlitePolicy, remember_state, replace_policy
+from shaken_plugin.stores.sqlite.writer import (
+    InForce,
+    SqlitePolicy,
+    differs,
+    put_settings,
+    remember_state,
+    replace_policy,
+)
 
 __all__ = [
     "FILE_MODE",
@@ -21,6 +28,8 @@ __all__ = [
     "SqlitePolicy",
     "SqliteStore",
     "create",
+    "differs",
+    "put_settings",
     "read_header",
     "remember_state",
     "replace_policy",

@@ -8,16 +8,22 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import Gateway, Record, Route, Trunk
-from shaken_plugin.errors import NumberError
+from shaken_plugin.errors import NumberError, StoreError
 from shaken_plugin.ports import NumbersOf, Span
 from shaken_plugin.stores.drafts import Draft, link_keys
+from shaken_plugin.stores.material import Place
 from shaken_plugin.stores.policy import KIND_NAMES, KINDS, NUMBER_KINDS, number_key, shape, span_keys
 from shaken_plugin.stores.sqlite.codec import encode
 from shaken_plugin.stores.sqlite.records import SqliteRecords
+from shaken_plugin.stores.sqlite.schema import has_material, meta, overwrite, set_meta
 
 CHUNK: Final = 10_000
 """Numbers that are held as objects at a time."""
+
+VERSIONED: Final = ("record", "span", "number")
+"""The tables whose rows bear the versions that they belong to."""
 
 _STAGE: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS staged (key INTEGER PRIMARY KEY)",
@@ -55,6 +61,46 @@ class SqliteDraft(SqliteRecords, Draft):
         self._ended = False  # whether any number was taken out, that may be wanted back
         self.touched: Counter[str] = Counter()
         """What was changed, by kind, for people."""
+        self.material_rows = 0
+        """How many keys and trust anchors are others than before; `rows` counts them, too."""
+        self._material_before: dict[Place, str | None] = {}
+
+    # --- Keys and trust anchors ---------------------------------------------------------------
+
+    def put_material(self, material: Material) -> None:
+        """See `ports.PolicyDraft`."""
+        self._must_have_room()
+        super().put_material(material)
+
+    def remove_material(self, kind: type[Material], name: str) -> None:
+        """See `ports.PolicyDraft`."""
+        self._must_have_room()
+        super().remove_material(kind, name)
+
+    def write_material(self, place: Place, body: str | None) -> bool:
+        """See `Draft`."""
+        kind, name = place
+        which = "WHERE kind = :kind AND id = :id"
+        row = self._execute(f"SELECT body FROM material {which}", kind=kind, id=name).fetchone()
+        now = None if row is None else str(row[0])
+        before = self._material_before.setdefault(place, now)
+        overwrite(self._connection)
+        if body is None:
+            self._execute(f"DELETE FROM material {which}", kind=kind, id=name)
+        else:
+            self._execute("INSERT OR REPLACE INTO material VALUES (:kind, :id, :body)", kind=kind, id=name, body=body)
+        change = int(body != before) - int(now != before)
+        self.rows += change
+        self.material_rows += change
+        self.touched[kind] += 1
+        return now is not None
+
+    def _must_have_room(self) -> None:
+        if not has_material(self._connection):
+            raise StoreError(
+                "the store is of schema 2, which has no room for keys and trust anchors: run 'shaken store migrate' "
+                "first, when every switch and agent of this host is of this release"
+            )
 
     # --- Records ------------------------------------------------------------------------------
 
@@ -223,6 +269,18 @@ class SqliteDraft(SqliteRecords, Draft):
             "UPDATE number SET until = ? WHERE key = ? AND owner = ? AND span = ?",
             [(until, key, owner, span) for key in span_keys(Span(str(first), str(last)))],
         )
+
+    def forget(self, version: int) -> None:
+        """Drop what ended with a version or before: it becomes the oldest that can be looked at."""
+        for table in VERSIONED:
+            self._connection.execute(f"DELETE FROM {table} WHERE until <= ?", (version,))
+        self._connection.execute("DELETE FROM change WHERE version < ?", (version,))
+        self._connection.execute(
+            "DELETE FROM owner WHERE NOT EXISTS (SELECT 1 FROM number WHERE owner = owner.number AND span = 0) "
+            "AND NOT EXISTS (SELECT 1 FROM span WHERE owner = owner.number)"
+        )
+        if version > int(meta(self._connection).get("oldest_version", 0)):
+            set_meta(self._connection, oldest_version=version)
 
     def summary(self) -> str:
         """What was changed, for people: ``2 customer, 1 right, 300 numbers added``."""

@@ -32,7 +32,7 @@ from shaken_plugin.stores.policy import (
     number_keys,
 )
 from shaken_plugin.stores.sqlite.codec import decode
-from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, policy_version
+from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, version_and_which
 
 MAX_SOURCES: Final = 4_096
 """Sources (address and user) remembered per process between two policy versions."""
@@ -46,6 +46,14 @@ WHERE n.key IN ({}) AND n.until IS NULL
 """
 
 
+_LIMITED: Final = """
+SELECT EXISTS (
+    SELECT 1 FROM record WHERE kind = ? AND until IS NULL AND body LIKE '%"concurrent":%' AND body LIKE '%"limits":%'
+)
+"""
+"""A name or address with that in it makes a warning too many."""
+
+
 class SqliteStore:
     """Answers from a file that `SqlitePolicy` or `replace_policy` wrote.
 
@@ -57,6 +65,18 @@ class SqliteStore:
         self._path = path
         self._local = threading.local()
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
+
+    def limits_concurrency(self) -> bool:
+        """Whether any customer has a limit on concurrent calls.
+
+        Raises:
+            StoreUnavailable: the file cannot be read.
+        """
+        try:
+            return bool(self._connections.get().execute(_LIMITED, (KIND_NAMES[Customer],)).fetchone()[0])
+        except (sqlite3.Error, StoreError, OSError) as exc:
+            self._connections.forget()
+            raise StoreUnavailable(f"{self._path}: {exc}") from exc
 
     def facts(
         self,
@@ -90,18 +110,19 @@ class SqliteStore:
 
     def _content(self, connection: sqlite3.Connection) -> _Content:
         content: _Content | None = self._local.content
-        version = policy_version(connection)
-        if content is None or content.version != version:
-            content = self._local.content = _Content(connection, version)
+        version, which = version_and_which(connection)
+        if content is None or (content.version, content.which) != (version, which):
+            content = self._local.content = _Content(connection, version, which)
         return content
 
 
 class _Content:
     """What one version says, read through one connection; what was read before is remembered."""
 
-    def __init__(self, connection: sqlite3.Connection, version: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, version: int, which: str | None) -> None:
         self._connection = connection
         self.version = version
+        self.which = which
         shapes: dict[str, list[int]] = {"number": [], "address": [], "destination": []}
         for kind, value in connection.execute("SELECT kind, value FROM shape"):
             shapes[kind].append(value)

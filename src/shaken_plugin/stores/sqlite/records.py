@@ -7,10 +7,13 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
+from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import Customer, Record
 from shaken_plugin.ports import NumbersOf, Span
+from shaken_plugin.stores.material import decode_all
 from shaken_plugin.stores.policy import KIND_NAMES, narrowest_first, number_keys
 from shaken_plugin.stores.sqlite.codec import decode
+from shaken_plugin.stores.sqlite.schema import has_material, policy_version
 
 R = TypeVar("R", bound=Record)
 
@@ -81,6 +84,10 @@ class SqliteRecords:
             if (record := self.get(kind, identifier)) is not None:
                 yield record, span
 
+    def material(self) -> tuple[Material, ...]:
+        """See `ports.PolicyRecords`."""
+        return material_of(self._connection) if self.version >= policy_version(self._connection) else ()
+
     def owner(self, kind: NumbersOf, identifier: str) -> int | None:
         """The number that stands for a record in the tables of numbers."""
         row = self._execute(
@@ -93,3 +100,14 @@ class SqliteRecords:
 
     def _decode(self, kind: type[Any], body: str) -> Any:
         return decode(kind, body, lambda name: self.get(Customer, name))
+
+
+def material_of(connection: sqlite3.Connection) -> tuple[Material, ...]:
+    """The keys and trust anchors in force.
+
+    Raises:
+        StoreError: one of them is damaged.
+    """
+    if not has_material(connection):
+        return ()
+    return decode_all(connection.execute("SELECT kind, id, body FROM material").fetchall())

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,11 +19,26 @@ from shaken_plugin import sqlitefile
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.sqlitefile import BUSY_TIMEOUT, connect, create
 
-SCHEMA_VERSION: Final = 2
-"""Version of the tables below; a file with a newer one is refused, an older one is migrated by a command."""
+SCHEMA_VERSION: Final = 3
+"""Version of the tables below. Files of `OLDEST` are read and written as they are, and brought up by a command; what
+is newer by more than one is refused, and what is newer by one unless it says that this release may (`READS`)."""
+
+OLDEST: Final = 2
+"""The oldest schema that this release works on. It has no room for keys and trust anchors."""
+
+READS: Final = 3
+"""The oldest schema whose releases may work on a file of this one: 2's refuse whatever is newer."""
+
+MATERIAL: Final = (
+    "CREATE TABLE IF NOT EXISTS material (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID"
+)
+"""Keys and trust anchors in force; they have no history."""
 
 WRITER_TIMEOUT: Final = 10.0
 """Seconds that whoever says nothing else waits for another writer: a switch that starts, the agent."""
+
+_CUT_WAIT: Final = 0.2
+"""Seconds that `cut_log` waits for readers; meanwhile nobody else writes."""
 
 _FIRST_WAIT: Final = 0.5
 """Seconds after which who waits patiently says so."""
@@ -89,7 +104,7 @@ class Header(NamedTuple):
     digests: dict[str, str]
     """SHA-256 of each file this was compiled from, by path."""
     settings_version: int = 0
-    """The policy version with which the settings came."""
+    """Another one with other settings: the policy version with which they came, in a fleet a count."""
     state_id: str | None = None
     """The id of the state file that was made for this policy, see `stores.statefile`."""
 
@@ -98,17 +113,29 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> int:
     """The schema version of an open file, 0 for an empty one.
 
     Raises:
-        StoreError: it is not the one this release knows.
+        StoreError: it is none that this release may work on.
     """
-    return sqlitefile.check_schema(connection, path, SCHEMA_VERSION)
+    return sqlitefile.check_schema(connection, path, SCHEMA_VERSION, OLDEST)
+
+
+def has_material(connection: sqlite3.Connection) -> bool:
+    """Whether the file has room for keys and trust anchors."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0]) >= SCHEMA_VERSION
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
     """The tables of this release, with no policy in them; within a transaction."""
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)
+    from_v2(connection, None)
     set_meta(connection, policy_version=0, applied_version=0, oldest_version=0)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def from_v2(connection: sqlite3.Connection, _author: object) -> None:
+    """Bring the tables of schema 2 to schema 3, within a transaction: room for keys and trust anchors."""
+    connection.execute(MATERIAL)
+    set_meta(connection, reads=READS)
 
 
 def open_writer(path: Path, timeout: float | None = None) -> sqlite3.Connection:
@@ -128,7 +155,26 @@ def open_writer(path: Path, timeout: float | None = None) -> sqlite3.Connection:
     # A million numbers touch many pages; the log they leave is cut back afterwards.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG}")
+    connection.execute("PRAGMA secure_delete = OFF")  # some builds have it on, which `cut_log` would take for a key
     return connection
+
+
+def overwrite(connection: sqlite3.Connection) -> None:
+    """Have what this connection replaces or takes out overwritten, and not merely left where nobody looks."""
+    connection.execute("PRAGMA secure_delete = ON")
+
+
+def cut_log(connection: sqlite3.Connection) -> None:
+    """After a change for which `overwrite` was called: take what it replaced out of the log beside the file, too.
+
+    Else it is there for as long as any worker has the file open. A reader that is just in the middle of it keeps it
+    until the next such change, or until the log begins anew.
+    """
+    if connection.in_transaction or not connection.execute("PRAGMA secure_delete").fetchone()[0]:
+        return
+    connection.execute(f"PRAGMA busy_timeout = {int(_CUT_WAIT * 1000)}")
+    with suppress(sqlite3.Error):  # the change itself is done
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def begin(connection: sqlite3.Connection, path: Path) -> None:
@@ -173,6 +219,20 @@ def policy_version(connection: sqlite3.Connection) -> int:
     """The version in force."""
     (text,) = connection.execute("SELECT value FROM meta WHERE key = 'policy_version'").fetchone()
     return int(text)
+
+
+_WHICH: Final = """
+SELECT (SELECT value FROM meta WHERE key = 'policy_version'), (SELECT value FROM meta WHERE key = 'fleet_txid')
+"""
+
+
+def version_and_which(connection: sqlite3.Connection) -> tuple[int, str | None]:
+    """The version in force, and in a fleet which of several that bore its number.
+
+    A failover of Redis can lose a version that was in force already, and another one is made then.
+    """
+    version, which = connection.execute(_WHICH).fetchone()
+    return int(version), which
 
 
 def read_header(path: Path) -> Header:

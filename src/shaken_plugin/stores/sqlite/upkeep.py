@@ -13,13 +13,21 @@ from shaken_plugin.ports import Change
 from shaken_plugin.sqlitefile import connect
 from shaken_plugin.stores.migrations import Schema, size_of
 from shaken_plugin.stores.policy import KINDS
+from shaken_plugin.stores.sqlite.draft import VERSIONED, SqliteDraft
 from shaken_plugin.stores.sqlite.from_v1 import from_v1
-from shaken_plugin.stores.sqlite.schema import DAMAGE, SCHEMA_VERSION, check_schema, meta, set_meta
-from shaken_plugin.stores.sqlite.writer import READER_TIMEOUT, writing
+from shaken_plugin.stores.sqlite.records import material_of
+from shaken_plugin.stores.sqlite.schema import (
+    DAMAGE,
+    OLDEST,
+    READS,
+    SCHEMA_VERSION,
+    check_schema,
+    from_v2,
+    meta,
+)
+from shaken_plugin.stores.sqlite.writer import READER_TIMEOUT, must_be_its_own, writing
 
-POLICY: Final = Schema("policy", SCHEMA_VERSION, {1: from_v1})
-
-_VERSIONED: Final = ("record", "span", "number")
+POLICY: Final = Schema("policy", SCHEMA_VERSION, {1: from_v1, 2: from_v2}, oldest=OLDEST, reads=READS)
 
 
 class Status(NamedTuple):
@@ -38,6 +46,8 @@ class Status(NamedTuple):
     numbers: int
     """Single numbers in force, of rights and do-not-originate entries."""
     ranges: int
+    material: int
+    """Keys and trust anchors."""
     history: int
     """Rows that are no longer in force."""
     size: int
@@ -69,7 +79,7 @@ def status(path: Path) -> Status:
         kinds = connection.execute("SELECT kind, count(*) FROM record WHERE until IS NULL GROUP BY kind")
         records = dict.fromkeys(KINDS, 0) | dict(kinds.fetchall())
         return Status(
-            SCHEMA_VERSION,
+            check_schema(connection, path),
             int(content["policy_version"]),
             int(content.get("oldest_version", 0)),
             int(content.get("applied_version", 0)),
@@ -77,7 +87,8 @@ def status(path: Path) -> Status:
             records,
             _count(connection, "number WHERE span = 0 AND until IS NULL"),
             _count(connection, "span WHERE until IS NULL"),
-            sum(_count(connection, f"{table} WHERE until IS NOT NULL") for table in _VERSIONED),
+            len(material_of(connection)),
+            sum(_count(connection, f"{table} WHERE until IS NOT NULL") for table in VERSIONED),
             size_of(path),
         )
 
@@ -89,7 +100,7 @@ def compaction(path: Path, moment: float) -> Compaction:
         StoreUnavailable, StoreError: as for `status`.
     """
     with _reading(path) as connection:
-        return _compaction(connection, moment)
+        return compaction_in(connection, moment)
 
 
 def compact(path: Path, moment: float) -> Compaction:
@@ -101,24 +112,18 @@ def compact(path: Path, moment: float) -> Compaction:
         StoreError: the file cannot be written now, or is of another schema.
     """
     with writing(path) as connection:
-        found = _compaction(connection, moment)
-        for table in _VERSIONED:
-            connection.execute(f"DELETE FROM {table} WHERE until <= ?", (found.version,))
-        connection.execute("DELETE FROM change WHERE version < ?", (found.version,))
-        connection.execute(
-            "DELETE FROM owner WHERE NOT EXISTS (SELECT 1 FROM number WHERE owner = owner.number AND span = 0) "
-            "AND NOT EXISTS (SELECT 1 FROM span WHERE owner = owner.number)"
-        )
-        if found.version > int(meta(connection).get("oldest_version", 0)):
-            set_meta(connection, oldest_version=found.version)
+        must_be_its_own(connection, path)
+        found = compaction_in(connection, moment)
+        SqliteDraft(connection, found.version).forget(found.version)
         connection.execute("COMMIT")
         return found
 
 
-def _compaction(connection: sqlite3.Connection, moment: float) -> Compaction:
+def compaction_in(connection: sqlite3.Connection, moment: float) -> Compaction:
+    """As `compaction`, of a file that is open."""
     query = "SELECT coalesce(max(version), 0) FROM change WHERE at <= ?"
     version = int(connection.execute(query, (moment,)).fetchone()[0])
-    rows = {table: _count(connection, f"{table} WHERE until <= {version}") for table in _VERSIONED}
+    rows = {table: _count(connection, f"{table} WHERE until <= {version}") for table in VERSIONED}
     return Compaction(version, _count(connection, f"change WHERE version < {version}"), rows)
 
 

@@ -23,6 +23,7 @@ from shaken_plugin.stores.sqlite.schema import (
     DAMAGE,
     begin,
     check_schema,
+    cut_log,
     make_tables,
     meta,
     open_writer,
@@ -65,10 +66,13 @@ class SqlitePolicy:
     def change(self, author: Author, what: str) -> Iterator[PolicyDraft]:
         """See `ports.PolicyWriter`."""
         with writing(self._path) as connection:
+            must_be_its_own(connection, self._path)
             draft = SqliteDraft(connection, _version(connection, self._path) + 1)
             yield draft
             if draft.rows:
-                record_change(connection, draft.version, author, what, applied=False)
+                # No file says anything of keys: applied later it undoes nothing where they alone changed.
+                applied = draft.rows == draft.material_rows
+                record_change(connection, draft.version, author, what, applied=applied)
                 connection.execute("COMMIT")
 
     @contextmanager
@@ -163,17 +167,18 @@ def replace_policy(
     Raises:
         StoreChanged: the policy was changed otherwise, and ``overwrite`` does not allow to undo it.
         ConflictError, NumberError: the policy contradicts itself.
-        StoreError: the file cannot be written, or is of another schema.
+        StoreError: the file cannot be written, is of another schema, or a copy of a fleet's policy.
     """
     with writing(path) as connection:
         before = _version(connection, path)
+        must_be_its_own(connection, path)
         if mend:
             repair(connection, before)
         draft, notes = SqliteDraft(connection, before + 1), []
         if policy is not None:
             notes = fill(draft, policy)
             if draft.rows and not overwrite:
-                _refuse_foreign(connection, path)
+                refuse_foreign(connection, path)
         kept = _meta(connection, path)
         same_settings = "settings" in kept and kept["settings"] == settings
         version = before + bool(draft.rows or not same_settings or mend)
@@ -194,30 +199,68 @@ def replace_policy(
         return InForce(version, tuple(notes))
 
 
-def remember_state(path: Path, identifier: str, instead: Author | None = None) -> None:
+def put_settings(path: Path, settings: dict[str, Any], digests: dict[str, str]) -> int:
+    """Put settings in force and leave the policy alone: in a fleet that is shared, and settings are each host's own.
+
+    Args:
+        path: the file, made if it is not there.
+        settings: checked settings as plain values.
+        digests: SHA-256 of each file that is in force, by path.
+
+    Returns:
+        The policy version that is in force, as before.
+
+    Raises:
+        StoreError: the file cannot be written, or is of another schema.
+    """
+    with writing(path) as connection:
+        kept = _meta(connection, path)
+        if kept.get("settings") != settings:
+            # No version of the policy comes with them, but whoever looks must see that they are others.
+            set_meta(connection, settings=settings, settings_version=int(kept.get("settings_version", 0)) + 1)
+        set_meta(connection, digests=digests)
+        connection.execute("COMMIT")
+        return _version(connection, path)
+
+
+def differs(path: Path, policy: Policy) -> bool:
+    """Whether a policy, put in force here, would change anything; nothing is changed.
+
+    Raises:
+        ConflictError, NumberError: the policy contradicts itself.
+        StoreError: the file cannot be locked now, or is of another schema.
+    """
+    with writing(path) as connection:
+        draft = SqliteDraft(connection, _version(connection, path) + 1)
+        fill(draft, policy)
+        return bool(draft.rows)
+
+
+def remember_state(path: Path, identifier: str, instead: Author | None = None, *, shared: bool = False) -> None:
     """Remember which state file belongs to this policy; the first that was made stays it.
 
     Args:
         path: the policy's file.
         identifier: the state file's id.
         instead: whoever gives up the one that was remembered, and takes this one in its place.
+        shared: the policy is a fleet's: a host cannot make a version of it that says so.
 
     Raises:
         StoreError: the file cannot be written now.
     """
     with writing(path) as connection:
         kept = _meta(connection, path)
-        if instead is not None:
+        if instead is not None and not shared:
             what = "state file made anew: nobody is suspended by it"
             # Files that are applied later undo nothing of it.
             record_change(connection, _version(connection, path) + 1, instead, what, applied=True)
-        elif kept.get("state_id") is not None:
+        elif instead is None and kept.get("state_id") is not None:
             return
         set_meta(connection, state_id=identifier)
         connection.execute("COMMIT")
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
     """Raise where the policy was changed by other means since files were last put in force."""
     applied = _meta(connection, path).get("applied_version", 0)
     row = connection.execute(
@@ -252,8 +295,22 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
             if check_schema(connection, path) == 0:
                 make_tables(connection)
             yield connection
+            cut_log(connection)
     except sqlite3.Error as exc:
         raise StoreError(f"{path}: cannot be written: {exc}") from exc
+
+
+def must_be_its_own(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise where a file is a copy of what a fleet shares: what is changed in it alone would be on no other host.
+
+    Raises:
+        StoreError: it is.
+    """
+    if _meta(connection, path).get("fleet_id") is not None:
+        raise StoreError(
+            f"{path}: is a copy of a fleet's policy, which is changed through Redis: name it in the settings "
+            "(store.redis), or take this host out of the fleet first ('shaken fleet move --to embedded')"
+        )
 
 
 def policy_known(connection: sqlite3.Connection, path: Path) -> bool:

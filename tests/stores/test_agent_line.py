@@ -1,0 +1,408 @@
+"""The line to the agent: kept, never waited for longer than allowed, and nothing told is lost with an agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shaken_plugin.core.limits import Bound, Outcome, Request
+from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.stores.agent_line import MAX_ANSWER, PROBE, AgentLine
+from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
+from shaken_plugin.stores.presence import FOLDER, MAX_LEFT, MAX_TAKEN, NAME, Left, Presence, is_alive, sweep
+from tests.agent.host import until
+
+Answer = Callable[[dict[str, Any]], bytes | None]
+
+
+def right(request: dict[str, Any]) -> bytes:
+    extra = {"outcome": "admitted", "scope": ""} if request["op"] == "admit" else {}
+    return json.dumps({"v": 1, **extra}, separators=(",", ":")).encode() + b"\n"
+
+
+class Peer:
+    """An agent that answers as it is told; None hangs."""
+
+    def __init__(self, path: Path, answer: Answer = right) -> None:
+        self.path, self.answer, self._ended = path, answer, False
+        self.requests: list[dict[str, Any]] = []
+        self.connections: list[socket.socket] = []
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections.append(connection)
+                if self._ended:
+                    connection.close()
+                    return
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError, ValueError), connection.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                self.requests.append(request)
+                if (answer := self.answer(request)) is not None:
+                    connection.sendall(answer)
+
+    def said(self, op: str) -> list[dict[str, Any]]:
+        return [request for request in self.requests if request["op"] == op]
+
+    def end(self) -> None:
+        """As a process that is killed."""
+        self._ended = True
+        for one in (self._socket, *self.connections):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+@pytest.fixture
+def peer(path: Path) -> Iterator[Peer]:
+    made = Peer(path)
+    yield made
+    made.end()
+
+
+def test_one_connection_is_kept_for_everything_that_a_thread_asks(peer: Peer, path: Path) -> None:
+    line = AgentLine(path, timeout=5)
+    for number in range(50):
+        assert line.ask({"op": "ended", "call": f"{number}"}) == {"v": 1}
+    assert len(peer.connections) == 1
+    assert [request["call"] for request in peer.said("ended")] == [f"{number}" for number in range(50)]
+    threads = [threading.Thread(target=line.ask, args=({"op": "ping"},)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert len(peer.connections) == 4
+
+
+def test_a_child_takes_no_connection_of_its_parent(peer: Peer, path: Path) -> None:
+    line = AgentLine(path, timeout=5)
+    line.ask({"op": "ping", "by": "parent"})
+    if (child := os.fork()) == 0:
+        with suppress(BaseException):
+            line.ask({"op": "ping", "by": "child"})
+        os._exit(0)
+    os.waitpid(child, 0)
+    line.ask({"op": "ping", "by": "parent"})
+    assert [request["by"] for request in peer.said("ping")] == ["parent", "child", "parent"]
+    assert len(peer.connections) == 2
+
+
+def test_the_first_question_without_an_answer_waits_and_no_other(peer: Peer, path: Path) -> None:
+    line = AgentLine(path, timeout=0.1)
+    peer.answer = lambda _: None
+    begin = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="does not answer: it did not answer in time"):
+        line.ask({"op": "ping"})
+    assert 0.08 < time.monotonic() - begin < 1
+    begin = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(StoreUnavailable):
+            line.ask({"op": "ping"})
+    assert time.monotonic() - begin < 0.1 + 200 * 0.002
+    peer.answer = right
+    until(lambda: answers(line), 20 * PROBE)
+
+
+def answers(line: AgentLine) -> bool:
+    try:
+        return line.ask({"op": "ping"}) == {"v": 1}
+    except StoreUnavailable:
+        return False
+
+
+def test_a_new_agent_is_asked_at_once(path: Path) -> None:
+    first = Peer(path)
+    line = AgentLine(path, timeout=5)
+    line.ask({"op": "ping"})
+    first.end()
+    second = Peer(path)
+    assert line.ask({"op": "ping"}) == {"v": 1}
+    second.end()
+
+
+def test_what_cannot_be_told_is_left_for_the_agent(path: Path) -> None:
+    limiter, left = AgentLimiter(AgentLine(path, timeout=0.1), Presence(path.parent)), Left(path.parent)
+    assert left.take() == []
+    limiter.answered("a")  # nobody is there
+    limiter.ended("a")
+    peer = Peer(path, lambda request: right(request) if request["op"] == "ping" else None)
+    until(lambda: answers(limiter._line), 20 * PROBE)
+    limiter.ended("b")
+    assert len(peer.said("ended")) == 1  # it hangs now
+    peer.answer = right
+    until(lambda: answers(limiter._line), 20 * PROBE)
+    limiter.referred("c", "d")
+    assert len(peer.said("refer")) == 1
+    peer.end()
+    taken = [json.loads(line) for line in left.take()]
+    assert [(told["op"], told["call"]) for told in taken] == [("answered", "a"), ("ended", "a"), ("ended", "b")]
+    assert left.take() == []
+
+
+def test_without_an_agent_it_is_said_at_once(path: Path) -> None:
+    line = AgentLine(path)
+    begin = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            line.ask({"op": "ping"})
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b"7\n",
+        b"not json\n",
+        b'{"v": 2}\n',
+        b'{"v": 1, "error": "no"}\n',
+        b"[" * 2_000 + b"\n",
+        b"\xff\n",
+        b"x" * (2 * MAX_ANSWER),
+        b'{"v": 1, "outcome": "whatever"}\n',
+        b'{"v": 1, "outcome": []}\n',
+    ],
+    ids=range(12),
+)
+def test_a_wrong_answer_is_none(peer: Peer, path: Path, answer: bytes) -> None:
+    limiter = AgentLimiter.at(path, path.parent)
+    peer.answer = lambda _: answer
+    with pytest.raises(StoreUnavailable):
+        limiter.admit(Request("acme", "a", (Bound("", 0, 0, 1),)))
+
+
+def test_what_is_asked_of_the_agent(peer: Peer, path: Path) -> None:
+    limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent))
+    request = Request("acme", "a", (Bound("", 1, 2, 3),), "A", replaces=("b",), to="c")
+    assert limiter.admit(request).outcome is Outcome.ADMITTED
+    limiter.answered("a")
+    limiter.referred("a", "c")
+    limiter.ended("a")
+    limiter.admit(request)
+    asked = {name: value for name, value in peer.requests[0].items() if name != "owner"}
+    assert [request["ask"] for request in peer.said("admit")] == [1, 2]
+    assert asked == {
+        "v": 1,
+        "op": "admit",
+        "customer": "acme",
+        "call": "a",
+        "bounds": [["", 1, 2, 3]],
+        "level": "A",
+        "slot": True,
+        "replaces": ["b"],
+        "to": "c",
+        "sent": True,
+        "ask": 1,
+    }
+    assert is_alive(path.parent, peer.requests[0]["owner"])
+    assert peer.requests[1:4] == [
+        {"v": 1, "op": "answered", "call": "a"},
+        {"v": 1, "op": "refer", "call": "a", "to": "c"},
+        {"v": 1, "op": "ended", "call": "a"},
+    ]
+
+
+def test_what_has_no_answer_is_not_waited_for_and_left_where_nobody_reads(peer: Peer, path: Path) -> None:
+    limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent))
+    peer.answer = lambda request: None if request["op"] == "sent" else right(request)
+    begin = time.monotonic()
+    for _ in range(100):
+        limiter.sent("a")
+    limiter.ended("a")
+    assert time.monotonic() - begin < 2
+    assert len(peer.said("sent")) == 100
+    assert Left(path.parent).take() == []
+    peer.end()
+    limiter.sent("b")
+    limiter.ended("b")  # finds out
+    limiter.sent("c")
+    left = [json.loads(line) for line in Left(path.parent).take()]
+    assert [(told["op"], told["call"]) for told in left][-2:] == [("ended", "b"), ("sent", "c")]
+
+
+def test_a_call_that_was_not_counted_in_time_gives_back_what_it_may_have_taken(peer: Peer, path: Path) -> None:
+    limiter = AgentLimiter(AgentLine(path, timeout=0.1), Presence(path.parent))
+    peer.answer = lambda _: None
+    for call, concurrent in (("a", 1), ("b", 0)):
+        with pytest.raises(StoreUnavailable):
+            limiter.admit(Request("acme", call, (Bound("", 1, 1, concurrent),)))
+    (told,) = [json.loads(line) for line in Left(path.parent).take()]
+    asked = peer.said("admit")[0]
+    assert told == {"v": 1, "op": "undo", "call": "a", "owner": asked["owner"], "ask": asked["ask"]}
+
+
+def test_a_process_without_a_file_takes_no_slot_and_that_is_said(peer: Peer, tmp_path: Path) -> None:
+    limiter = AgentLimiter(AgentLine(peer.path, timeout=5), Presence(tmp_path / "missing"))
+    request = Request("acme", "a", (Bound("", 1, 1, 1),))
+    with pytest.raises(StoreUnavailable, match=r"missing/switches must be a folder .* No such file") as caught:
+        limiter.admit(request)
+    assert limiter.trouble() == str(caught.value)
+    assert [asked["slot"] for asked in peer.said("admit")] == [False]
+    peer.answer = lambda _: b'{"v": 1, "outcome": "rate", "scope": ""}\n'
+    assert limiter.admit(request).outcome is Outcome.RATE
+    assert AgentLimiter(AgentLine(peer.path), Presence(tmp_path)).trouble() == ""
+
+
+def test_a_request_that_the_agent_refuses_is_no_reason_to_ask_it_no_more(peer: Peer, path: Path) -> None:
+    line = AgentLine(path, timeout=5)
+    peer.answer = lambda request: b'{"v": 1, "error": "no"}\n' if request["op"] == "admit" else right(request)
+    with pytest.raises(StoreUnavailable, match="does not count this call: no"):
+        line.ask({"op": "admit"})
+    assert line.ask({"op": "ping"}) == {"v": 1}
+    assert len(peer.connections) == 1
+
+
+def test_an_answer_in_parts_is_waited_for_no_longer_than_one(peer: Peer, path: Path) -> None:
+    line = AgentLine(path, timeout=0.4)
+    for _ in range(2):
+        line.ask({"op": "ping"})
+
+    def slowly(_: dict[str, Any]) -> bytes:
+        peer.connections[-1].sendall(b'{"v"')
+        time.sleep(0.3)
+        peer.connections[-1].sendall(b":")
+        time.sleep(0.5)
+        return b"1}\n"
+
+    def in_parts(_: dict[str, Any]) -> bytes:
+        peer.connections[-1].sendall(b'{"v":1,')
+        time.sleep(0.05)
+        return b'"a":2}\n'
+
+    peer.answer = in_parts
+    assert [line.ask({"op": "ping"}) for _ in range(2)] == [{"v": 1, "a": 2}] * 2
+    peer.answer = slowly
+    begin = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="in time"):
+        line.ask({"op": "ping"})
+    assert 0.35 < time.monotonic() - begin < 0.6
+    peer.answer = right
+    until(lambda: answers(line), 20 * PROBE)
+
+    def late(request: dict[str, Any]) -> bytes:
+        time.sleep(0.2)
+        return right(request)
+
+    peer.answer = late
+    for _ in range(2):  # a wait that was short stays so for nobody else
+        assert line.ask({"op": "ping"}) == {"v": 1}
+
+
+class Local:
+    """The replay memory of one host."""
+
+    def __init__(self) -> None:
+        self.seen: dict[bytes, bytes] = {}
+
+    def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
+        return self.seen.setdefault(token, call) == call
+
+
+def test_a_passport_is_looked_for_here_then_over_the_fleet_and_here_alone_without_an_agent(
+    peer: Peer, path: Path
+) -> None:
+    replays = FleetReplay(Local(), AgentLine(path, timeout=5))
+    peer.answer = lambda request: b'{"v": 1, "first": %s}\n' % (b"true" if request["token"] == "aa" else b"false")
+    assert replays.first_use(b"\xaa", b"\x01", 1060.0, 1000.0)
+    assert peer.requests == [{"v": 1, "op": "first_use", "token": "aa", "call": "01", "milliseconds": 60_000}]
+    assert not replays.first_use(b"\xaa", b"\x02", 1060.0, 1000.0)
+    assert len(peer.requests) == 1  # known here
+    assert not replays.first_use(b"\xbb", b"\x01", 1060.0, 1000.0)
+    peer.end()
+    assert replays.first_use(b"\xcc", b"\x01", 1060.0, 1000.0)
+    assert not replays.first_use(b"\xcc", b"\x02", 1060.0, 1000.0)
+
+
+# --- Whether a process is there -----------------------------------------------------------------
+
+
+def test_a_process_is_there_until_it_ends_however_that_comes(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, Presence(tmp_path).name().encode())
+        time.sleep(60)
+        os._exit(0)
+    name = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    assert NAME.fullmatch(name)
+    own = Presence(tmp_path)
+    mine = own.name()
+    assert own.name() == mine != name
+    assert is_alive(tmp_path, name)
+    sweep(tmp_path)
+    assert is_alive(tmp_path, mine)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert not is_alive(tmp_path, name)
+    assert {entry.name for entry in (tmp_path / FOLDER).iterdir()} == {mine}
+
+
+def test_whoever_cannot_make_a_file_has_no_name_and_one_that_cannot_be_read_counts_as_there(tmp_path: Path) -> None:
+    assert Presence(tmp_path / "missing").name() == ""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "1-1").symlink_to("elsewhere")
+    assert is_alive(tmp_path, "1-1")
+    assert not is_alive(tmp_path, "1-2")
+    (tmp_path / FOLDER / "notes").write_text("")
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert (tmp_path / FOLDER / "notes").exists()
+
+
+# --- What processes leave -----------------------------------------------------------------------
+
+
+def test_there_is_an_end_to_what_a_process_leaves(tmp_path: Path) -> None:
+    own, left = Presence(tmp_path), Left(tmp_path)
+    line = b"x" * 65_535 + b"\n"
+    for _ in range(2 * MAX_LEFT // len(line)):
+        own.leave(line)
+    assert (tmp_path / FOLDER / own.name()).stat().st_size == MAX_LEFT
+    taken = []
+    while some := left.take():
+        assert sum(map(len, some)) < MAX_TAKEN
+        taken += some
+    assert taken == [line[:-1]] * (MAX_LEFT // len(line))
+
+
+def test_only_files_of_processes_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "notes").write_text("no line\n")
+    (folder / "1-1").symlink_to("notes")
+    (folder / "1-2").mkdir()
+    os.mkfifo(folder / "1-3")
+    (folder / "1-4").write_text("a line\nand half a")
+    left = Left(tmp_path)
+    assert left.take() == [b"a line"]
+    assert left.take() == []
+    Presence(tmp_path / "missing").leave(b"nobody reads it\n")
+    (folder / "1-4").unlink()
+    assert left.take() == []
