@@ -12,7 +12,13 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 
 from shaken_plugin.authentication import Credential, SigningPair
 from shaken_plugin.core import x5u as x5u_rules
@@ -47,7 +53,7 @@ def expiry_warning(credential: Credential, now: float) -> str | None:
         return None
     return (
         f"credential {credential.name}: no certificate is valid beyond {left / 3600:.1f} hours from now; "
-        "add the next pair to the settings and run 'shaken apply'"
+        "add the next pair: 'shaken key add', or in the settings, and 'shaken apply'"
     )
 
 
@@ -79,6 +85,20 @@ def load_signer(key: bytes) -> tuple[Signer, ec.EllipticCurvePublicKey]:
     Raises:
         CredentialError: not a key, encrypted, or not on P-256. The text never quotes the key.
     """
+    private = _private(key)
+    return LocalSigner(private), private.public_key()
+
+
+def key_der(key: bytes) -> bytes:
+    """A private key as `load_signer` takes it, in the one form in which it is sealed: PKCS #8, DER.
+
+    Raises:
+        CredentialError: as for `load_signer`.
+    """
+    return _private(key).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _private(key: bytes) -> ec.EllipticCurvePrivateKey:
     load = load_der_private_key if key[:1] == b"\x30" else load_pem_private_key
     try:
         private = load(key, password=None)
@@ -89,7 +109,7 @@ def load_signer(key: bytes) -> tuple[Signer, ec.EllipticCurvePublicKey]:
     # RFC 8225 §4.2: ES256, which is ECDSA on P-256 (RFC 7518 §3.4).
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         raise CredentialError("the private key is not on P-256; ES256 needs one")
-    return LocalSigner(private), private.public_key()
+    return private
 
 
 def load_pair(

@@ -68,6 +68,11 @@ class ListedAnchors:
         """How many roots are believed now."""
         return self._anchors.count if self._anchors else 0
 
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """See `core.certificates.PathValidator`; a list that is missing is an alarm of the agent."""
+        return ()
+
     def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:
         """See `core.certificates.TrustAnchors.validate`.
 
