@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from shaken_plugin.conduct import decisions, view
 from shaken_plugin.conduct.accounts import Unauthorised
-from shaken_plugin.conduct.book import Book, Calls, Outcome
+from shaken_plugin.conduct.acts import Outcome
+from shaken_plugin.conduct.book import Book, Calls
 from shaken_plugin.conduct.state import State
 from shaken_plugin.core.offences import OffenceRules
 from shaken_plugin.core.records import Customer

@@ -47,7 +47,10 @@ def offence_of(row: tuple[Any, ...]) -> Offence:
 
 
 def read_account(connection: sqlite3.Connection, customer: str) -> Account:
-    """A customer's account."""
+    """A customer's account.
+
+    In a fleet what counts is what all hosts have in the same order: not yet a standing that is `ahead` of it.
+    """
     first = second = None
     query = f"SELECT {_OFFENCE} FROM offence WHERE customer = ? AND closed_at IS NULL ORDER BY id"  # noqa: S608  # constant
     for offence in map(offence_of, connection.execute(query, (customer,)).fetchall()):
@@ -57,7 +60,10 @@ def read_account(connection: sqlite3.Connection, customer: str) -> Account:
         "ORDER BY closed_at DESC, id DESC LIMIT 1",
         (customer,),
     ).fetchone()
-    said = connection.execute("SELECT state, at FROM standing WHERE customer = ? ORDER BY id", (customer,)).fetchall()
+    said = connection.execute(
+        "SELECT state, at FROM standing WHERE customer = ? AND uid NOT IN (SELECT uid FROM ahead) ORDER BY stamp, uid",
+        (customer,),
+    ).fetchall()
     settled, settled_at = closed or (None, -inf)
     settled_at = max([settled_at, *(at for state, at in said if state == REINSTATED)])
     return Account(first, second, bool(said) and said[-1][0] != REINSTATED, settled, settled_at)
@@ -171,24 +177,56 @@ def add_event(
     )
 
 
-def add_standing(
-    connection: sqlite3.Connection, customer: str, state: str, at: float, who: str, why: str, offence: int | None
-) -> None:
-    """Write what a customer is under from now on."""
-    connection.execute(
-        "INSERT INTO standing (customer, state, at, who, why, offence) VALUES (?, ?, ?, ?, ?, ?)",
-        (customer, state, at, who, why, offence),
-    )
+class Said(NamedTuple):
+    """Something that was said of a customer's standing: the row of the file.
+
+    ``state`` is ``suspended``, ``terminated`` or ``reinstated``; of a customer the greatest (``stamp``, ``uid``) holds.
+    """
+
+    uid: str
+    customer: str
+    state: str
+    stamp: float
+    at: float
+    who: str
+    why: str
+    offence: int | None
+
+
+def add_standing(connection: sqlite3.Connection, said: Said) -> bool:
+    """Write what a customer is under; whether it was not there yet."""
+    statement = "INSERT INTO standing VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid) DO NOTHING"
+    return connection.execute(statement, said).rowcount > 0
+
+
+def last_said(connection: sqlite3.Connection, customer: str, *, counted: bool = False) -> Said | None:
+    """What holds of a customer; ``counted``: of what all hosts of the fleet have in the same order."""
+    row = connection.execute(
+        "SELECT uid, customer, state, stamp, at, who, why, offence FROM standing WHERE customer = ? "
+        "AND NOT (? AND uid IN (SELECT uid FROM ahead)) ORDER BY stamp DESC, uid DESC LIMIT 1",
+        (customer, counted),
+    ).fetchone()
+    return None if row is None else Said(*row)
+
+
+def customer_of(connection: sqlite3.Connection, offence: int) -> str | None:
+    """Whose offence it is; None where there is none of this id."""
+    row = connection.execute("SELECT customer FROM offence WHERE id = ?", (offence,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def waits_for_warning(account: Account, offence: int) -> bool:
+    """Whether an offence is one whose warning was not delivered yet."""
+    return account.first is not None and account.first.id == offence and account.first.stage is Stage.OPEN
 
 
 def write_warned(connection: sqlite3.Connection, offence: int, at: float, who: str, why: str) -> bool:
     """Write that a warning was delivered; whether one waited for that."""
-    row = connection.execute("SELECT customer FROM offence WHERE id = ?", (offence,)).fetchone()
-    account = read_account(connection, row[0])
-    if account.first is None or account.first.id != offence or (after := account.warned(at)) == account:
+    customer = customer_of(connection, offence)
+    if customer is None or not waits_for_warning(account := read_account(connection, customer), offence):
         return False  # told twice, or dismissed meanwhile
-    write_offences(connection, account, after, at)
-    add_event(connection, row[0], offence, at, "warning delivered", who, why)
+    write_offences(connection, account, account.warned(at), at)
+    add_event(connection, customer, offence, at, "warning delivered", who, why)
     return True
 
 

@@ -7,33 +7,16 @@ or read twice, a call counts once.
 from __future__ import annotations
 
 import sqlite3
-import uuid
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from shaken_plugin.conduct import view
-from shaken_plugin.conduct.accounts import (
-    Unauthorised,
-    add_event,
-    add_evidence,
-    add_observed,
-    add_offence,
-    add_standing,
-    next_offence,
-    read_account,
-    window_of,
-    write_warned,
-)
+from shaken_plugin.conduct.accounts import Unauthorised
+from shaken_plugin.conduct.acts import Draw, Outcome, draw_any, fleet_of, judge_calls, submit
 from shaken_plugin.conduct.message import Kind, Message, body_of
 from shaken_plugin.conduct.state import State
-from shaken_plugin.core.offences import Finding, OffenceRules, Stage, judge
+from shaken_plugin.core.offences import OffenceRules
 from shaken_plugin.records.place import Place
-
-AUTOMATIC: Final = "offences"
-"""Who suspends a customer where the settings say that no person is needed."""
-
-WEBHOOK: Final = "webhook"
-"""Who delivers a warning where no person did."""
 
 
 class Calls(NamedTuple):
@@ -44,14 +27,6 @@ class Calls(NamedTuple):
     calls: Sequence[Unauthorised]
 
 
-class Outcome(NamedTuple):
-    """What calls led to: ids of offences."""
-
-    opened: tuple[int, ...] = ()
-    suspended: tuple[str, ...] = ()
-    """Customers who were suspended by it."""
-
-
 class Book:
     """Accounts in the state file.
 
@@ -60,7 +35,7 @@ class Book:
         draw: gives ids for messages.
     """
 
-    def __init__(self, state: State, draw: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
+    def __init__(self, state: State, draw: Draw = draw_any) -> None:
         self._state = state
         self._draw = draw
 
@@ -71,6 +46,16 @@ class Book:
         with self._state.reading() as connection:
             return _mark(connection)
 
+    def counted(self) -> Place:
+        """How far its calls count: in a fleet those that have their place in the order of all hosts."""
+        with self._state.reading() as connection:
+            if fleet_of(connection) is None:
+                return _mark(connection)
+            row = connection.execute(
+                "SELECT place FROM mark WHERE ledger = (SELECT value FROM meta WHERE key = 'ledger')"
+            ).fetchone()
+            return Place() if row is None else _place(row[0])
+
     def take(self, read: Calls, rules: OffenceRules, now: float, gather: float = 0.0) -> Outcome | None:
         """Judge calls, and move the mark.
 
@@ -80,60 +65,34 @@ class Book:
             now: POSIX seconds. No call is younger than that.
             gather: seconds after an offence is found until its warning is sent, so that it has more to show.
 
+        In a fleet nothing is judged here: the calls wait for their place in the order of all hosts.
+
         Returns:
-            None where somebody else has moved the mark: nothing was done, read on from theirs.
+            What they led to; None where somebody else has moved the mark: nothing was done, read on from theirs.
 
         Raises:
             StoreUnavailable: it cannot be written now; nothing was done.
         """
-        opened: list[int] = []
-        suspended: list[str] = []
+        act = {
+            "do": "calls",
+            "since": _text(read.since),
+            "until": _text(read.until),
+            "now": now,
+            "grace": rules.grace,
+            "automatic": rules.automatic,
+            "gather": gather,
+            "calls": read.calls,
+        }
         with self._state.changing() as connection:
             if _mark(connection) != read.since:
                 return None
-            for call in read.calls:
-                if call.observed:
-                    add_observed(connection, call)
-                elif (found := self._judge(connection, call, rules, now, gather)) is not None:
-                    opened.append(found[0])
-                    suspended += [call.customer] if found[1] else []
+            if fleet_of(connection) is None:
+                outcome = judge_calls(connection, act, self._draw)
+            else:
+                (ledger,) = connection.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
+                outcome = submit(connection, act | {"ledger": ledger}, now)
             _move(connection, read.until)
-        return Outcome(tuple(opened), tuple(suspended))
-
-    def _judge(
-        self, connection: sqlite3.Connection, call: Unauthorised, rules: OffenceRules, now: float, gather: float
-    ) -> tuple[int, bool] | None:
-        """The offence that the call opens and whether it suspends; None where it opens none."""
-        call = call._replace(at=min(call.at, now))
-        account, window = read_account(connection, call.customer), window_of(connection, call)
-        judged = judge(account, window, call.at, rules, next_offence(connection))
-        suspends = judged.account.suspended and not account.suspended
-        if judged.finding is Finding.OPENED:
-            offence = judged.account.open[-1]
-            add_offence(connection, call.customer, offence)
-            what = "second offence" if offence.second else "first offence"
-            add_event(connection, call.customer, offence.id, now, what, AUTOMATIC, f"call {call.call}")
-            self._say(connection, call.customer, offence.id, offence.stage, now, gather)
-        if suspends:
-            why = f"second offence {judged.offence} after a warning, with number {call.number}"
-            add_standing(connection, call.customer, "suspended", now, AUTOMATIC, why, judged.offence)
-        if judged.offence is not None:
-            covered = window if window is not None and window.covers(call.at) else None
-            add_evidence(connection, judged.offence, call, covered)
-        return None if judged.finding is not Finding.OPENED or judged.offence is None else (judged.offence, suspends)
-
-    def _say(
-        self, connection: sqlite3.Connection, customer: str, offence: int, stage: Stage, now: float, gather: float
-    ) -> None:
-        """Put the message about a new offence among those that wait."""
-        kind = {Stage.OPEN: Kind.WARNING, Stage.PROPOSED: Kind.PROPOSED, Stage.SUSPENDED: Kind.SUSPENDED}[stage]
-        if stage is not Stage.OPEN:
-            what = "suspension proposed" if stage is Stage.PROPOSED else "suspended"
-            add_event(connection, customer, offence, now, what, AUTOMATIC, "a second offence after a warning")
-        connection.execute(
-            "INSERT INTO message (id, offence, kind, due_at) VALUES (?, ?, ?, ?)",
-            (self._draw(), offence, kind.value, now + gather if kind is Kind.WARNING else now),
-        )
+        return outcome
 
     # --- Messages -----------------------------------------------------------------------------
 
@@ -174,8 +133,16 @@ class Book:
         """
         with self._state.changing() as connection:
             connection.execute("UPDATE message SET done_at = ?, failure = NULL WHERE id = ?", (at, message.id))
-            if message.kind is Kind.WARNING:
-                write_warned(connection, message.offence, at, WEBHOOK, f"message {message.id}")
+            submit(connection, {"do": "told", "message": message.id, "at": at}, at)
+
+    def later(self, message: Message, again_at: float) -> None:
+        """A message is being sent by another host of the fleet.
+
+        Raises:
+            StoreUnavailable: it cannot be written now.
+        """
+        with self._state.changing() as connection:
+            connection.execute("UPDATE message SET due_at = ? WHERE id = ?", (again_at, message.id))
 
     def failed(self, message: Message, why: str, again_at: float) -> None:
         """A message has not arrived, or nobody knows.
@@ -199,11 +166,17 @@ class Book:
 
 def _mark(connection: sqlite3.Connection) -> Place:
     row = connection.execute("SELECT value FROM meta WHERE key = 'mark'").fetchone()
-    if row is None:
-        return Place()
-    seq, _, identifier = str(row[0]).partition(" ")
+    return Place() if row is None else _place(row[0])
+
+
+def _place(text: str) -> Place:
+    seq, _, identifier = text.partition(" ")
     return Place(int(seq), identifier)
 
 
+def _text(place: Place) -> str:
+    return f"{place.seq} {place.id}"
+
+
 def _move(connection: sqlite3.Connection, mark: Place) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (f"{mark.seq} {mark.id}",))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (_text(mark),))

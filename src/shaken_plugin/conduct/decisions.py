@@ -9,20 +9,14 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from shaken_plugin.conduct import view
-from shaken_plugin.conduct.accounts import (
-    add_event,
-    add_standing,
-    read_account,
-    write_offences,
-    write_over,
-    write_warned,
-)
+from shaken_plugin.conduct.accounts import Said, last_said, read_account, waits_for_warning
+from shaken_plugin.conduct.acts import draw_any, standing_act, submit
 from shaken_plugin.conduct.state import State
-from shaken_plugin.core.offences import Stage
 from shaken_plugin.core.records import Customer, CustomerState
 from shaken_plugin.errors import ConflictError
 from shaken_plugin.ports import PolicyRecords, Standing, check_said
 from shaken_plugin.stores.standing import REINSTATED
+from shaken_plugin.stores.statetables import after
 
 _RANK: Final = {REINSTATED: 0, CustomerState.SUSPENDED.value: 1, CustomerState.TERMINATED.value: 2}
 
@@ -37,9 +31,9 @@ def delivered(state: State, offence: int, by: str, why: str, at: float) -> None:
     _named(by, why)
     with state.changing() as connection:
         case = _case(connection, offence)
-        if not write_warned(connection, offence, at, by, why):
+        if not waits_for_warning(read_account(connection, case.customer), offence):
             raise ConflictError(f"offence {offence} is {case.offence.stage.value}: no warning waits to be delivered")
-        connection.execute("UPDATE message SET done_at = ? WHERE offence = ? AND done_at IS NULL", (at, offence))
+        submit(connection, {"do": "delivered", "offence": offence, "at": at, "who": by, "why": why}, at)
 
 
 def dismiss(state: State, offence: int, by: str, why: str, at: float) -> None:
@@ -51,15 +45,12 @@ def dismiss(state: State, offence: int, by: str, why: str, at: float) -> None:
     """
     _named(by, why)
     with state.changing() as connection:
-        customer = _case(connection, offence).customer
-        account = read_account(connection, customer)
+        account = read_account(connection, _case(connection, offence).customer)
         try:
-            after = account.dismiss(offence, at)
+            account.dismiss(offence, at)
         except ValueError as exc:
             raise ConflictError(f"offence {offence} cannot be dismissed: {exc}") from None
-        write_offences(connection, account, after, at, Stage.DISMISSED)
-        write_over(connection, account, after, at)
-        add_event(connection, customer, offence, at, "dismissed", by, why)
+        submit(connection, {"do": "dismissed", "offence": offence, "at": at, "who": by, "why": why}, at)
 
 
 def suspend(state: State, customer: str, by: str, why: str, at: float) -> None:
@@ -82,15 +73,19 @@ def terminate(state: State, customer: str, by: str, why: str, at: float) -> None
 def _put_under(state: State, customer: str, new: str, by: str, why: str, at: float) -> None:
     _named(by, why)
     with state.changing() as connection:
-        history = view.standing_history(connection, customer)
-        if history and _RANK[history[-1].state] >= _RANK[new]:
-            last = history[-1]
+        last = last_said(connection, customer)
+        if last is not None and _RANK[last.state] >= _RANK[new]:
             raise ConflictError(f"customer {customer} is {last.state} already, by {last.who}: {last.why}")
         account = read_account(connection, customer)
-        write_offences(connection, account, account.suspend(), at)
         about = account.open[-1].id if account.open else None
-        add_standing(connection, customer, new, at, by, why, about)
-        add_event(connection, customer, about, at, new, by, why)
+        _say(connection, Said(draw_any(), customer, new, at, at, by, why, about))
+
+
+def _say(connection: sqlite3.Connection, said: Said) -> None:
+    """Whoever decides knows what holds, and means to change it, whatever the clock of this host says."""
+    last = last_said(connection, said.customer)
+    stamp = after(last and last.stamp, said.at)
+    submit(connection, standing_act(said._replace(stamp=stamp)), said.at)
 
 
 def take_over(state: State, standings: Iterable[Standing]) -> list[str]:
@@ -105,8 +100,8 @@ def take_over(state: State, standings: Iterable[Standing]) -> list[str]:
     notes = []
     for customer, new, at, who, why in standings:
         with state.reading() as connection:
-            history = view.standing_history(connection, customer)
-        if history and (history[-1].at >= at or _RANK[history[-1].state] >= _RANK[new.value]):
+            last = last_said(connection, customer)
+        if last is not None and (last.at >= at or _RANK[last.state] >= _RANK[new.value]):
             continue
         _put_under(state, customer, new.value, who, why, at)
         notes.append(f"customer {customer} is {new.value} here from now on, as on the host the file was exported from")
@@ -122,17 +117,12 @@ def reinstate(state: State, customer: str, by: str, why: str, at: float) -> None
     """
     _named(by, why)
     with state.changing() as connection:
-        account = read_account(connection, customer)
-        if not account.suspended:
+        last = last_said(connection, customer)
+        if last is None or last.state == REINSTATED:
             raise ConflictError(
                 f"customer {customer} is neither suspended nor terminated by 'shaken customer suspend' or offences"
             )
-        after = account.reinstate(at)
-        write_offences(connection, account, after, at, Stage.SETTLED)
-        write_over(connection, account, after, at)
-        add_standing(connection, customer, REINSTATED, at, by, why, None)
-        for offence in account.open or (None,):
-            add_event(connection, customer, offence.id if offence else None, at, REINSTATED, by, why)
+        _say(connection, Said(draw_any(), customer, REINSTATED, at, at, by, why, None))
 
 
 def known(customer: str, records: Callable[[], AbstractContextManager[PolicyRecords]]) -> Customer:

@@ -57,6 +57,10 @@ class State:
         with self._opened() as connection, transaction(connection):
             yield connection
 
+    def close(self) -> None:
+        """Close this thread's connection; the next question opens another."""
+        self._connections.forget()
+
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         try:

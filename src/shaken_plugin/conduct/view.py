@@ -6,7 +6,7 @@ import json
 import sqlite3
 from typing import Any, Final, NamedTuple
 
-from shaken_plugin.conduct.accounts import offence_of
+from shaken_plugin.conduct.accounts import Said, offence_of
 from shaken_plugin.core.offences import Offence, Stage
 from shaken_plugin.core.records import CustomerState
 from shaken_plugin.ports import Standing
@@ -65,16 +65,6 @@ class Event(NamedTuple):
     what: str
     who: str
     why: str
-
-
-class Said(NamedTuple):
-    """One line of a customer's standing: ``suspended``, ``terminated`` or ``reinstated``."""
-
-    state: str
-    at: float
-    who: str
-    why: str
-    offence: int | None
 
 
 class Details(NamedTuple):
@@ -147,7 +137,9 @@ def warnings(connection: sqlite3.Connection, customer: str) -> int:
 
 def standing_history(connection: sqlite3.Connection, customer: str) -> list[Said]:
     """Everything that was said of a customer's standing, the oldest first."""
-    query = "SELECT state, at, who, why, offence FROM standing WHERE customer = ? ORDER BY id"
+    query = (
+        "SELECT uid, customer, state, stamp, at, who, why, offence FROM standing WHERE customer = ? ORDER BY stamp, uid"
+    )
     return [Said(*row) for row in connection.execute(query, (customer,)).fetchall()]
 
 
@@ -157,8 +149,10 @@ _DECIDED: Final = ("suspended", "terminated", "reinstated", "dismissed")
 def decisions(connection: sqlite3.Connection, since: float = 0.0) -> list[Event]:
     """What was decided of customers after a time (POSIX seconds), the oldest first; of removed ones, too."""
     rows = connection.execute(
-        "SELECT at, customer, offence, what, who, why FROM event WHERE at > ? AND what IN (?, ?, ?, ?) ORDER BY at, id",
-        (since, *_DECIDED),
+        "SELECT at, customer, offence, what, who, why FROM event WHERE at > ? AND what IN (?, ?, ?, ?) "
+        "UNION ALL SELECT at, customer, offence, state, who, why FROM standing JOIN ahead USING (uid) WHERE at > ? "
+        "ORDER BY at",
+        (since, *_DECIDED, since),
     )
     return [Event(*row) for row in rows.fetchall()]
 
@@ -166,8 +160,9 @@ def decisions(connection: sqlite3.Connection, since: float = 0.0) -> list[Event]
 def standings(connection: sqlite3.Connection) -> list[Standing]:
     """Everybody against whom something stands now."""
     from_file = connection.execute(
-        "SELECT customer, state, at, who, why FROM standing "
-        "WHERE id IN (SELECT max(id) FROM standing GROUP BY customer) AND state <> ? ORDER BY customer",
+        "SELECT customer, state, at, who, why FROM (SELECT *, row_number() OVER "
+        "(PARTITION BY customer ORDER BY stamp DESC, uid DESC) AS place FROM standing) "
+        "WHERE place = 1 AND state <> ? ORDER BY customer",
         (REINSTATED,),
     )
     return [Standing(row[0], CustomerState(row[1]), *row[2:]) for row in from_file.fetchall()]
