@@ -228,7 +228,6 @@ def test_what_stands_twice_is_told_in_its_own_line_beside_other_mistakes(file: P
         "7:13: signing.credentials[1].name: stands twice, first in line 4",
         "9:96: signing.credentials[1].pairs[0].live_from: not a time such as 2026-12-31 or 2026-12-31T08:00:00-05:00",
         "10:45: signing.credentials[1].pairs[1].x5u: stands twice, first in line 6; every pair needs its own URL",
-        "11:31: verification.trust_anchors: without any, or a trust_list, nothing can be trusted (or set mode: off)",
         "11:46: verification.freshness: input should be greater than or equal to 1",
     ]
 

@@ -28,6 +28,9 @@ from shaken_plugin.config.fields import (
     Url,
     UuidText,
 )
+from shaken_plugin.config.fleet import RedisSettings
+from shaken_plugin.config.keys import KeysSettings
+from shaken_plugin.config.limits import LimitsSettings
 from shaken_plugin.config.models import Matching, Name, Section, Switch
 from shaken_plugin.config.offences import OffencesSettings
 from shaken_plugin.core.attestation import InvalidNumbers, Refusal
@@ -44,7 +47,12 @@ class StoreSettings(Section):
     state: str = "/var/lib/shaken/state.db"
     """The SQLite file of the runtime state: who is suspended, offences, warnings. By default beside path."""
     when_unavailable: StoreDown = StoreDown.LAST_KNOWN
-    """What happens to calls while these cannot be read: last_known, unsigned or refuse."""
+    """What happens to calls while these cannot be read, or in a fleet are older than max_age: last_known, unsigned or
+    refuse."""
+    redis: RedisSettings | None = None
+    """The Redis of a fleet, of whose policy path is then this host's copy; none: this host has a policy of its own."""
+    max_age: Annotated[int, Field(ge=2, le=604_800)] = 300
+    """Seconds since the copy was last known to be as Redis is, after which when_unavailable applies."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,8 +82,9 @@ class CredentialSettings(Section):
     """How customers, trunks and gateways refer to it. The first credential is the default."""
     spc: Spc | None = None
     """The Service Provider Code its certificates must carry; none for certificates with numbers."""
-    pairs: Annotated[list[PairSettings], Field(min_length=1)]
-    """The present pair of key and certificate, and those that lie ready."""
+    pairs: list[PairSettings] = []
+    """The present pair of key and certificate, and those that lie ready; those of the store ('shaken key add') join
+    them. Without any, here or there, there is no start."""
 
 
 class OrigidSettings(Section):
@@ -203,7 +212,7 @@ class SigningSettings(Section):
         return self
 
     def answer(self, refusal: Refusal | None) -> tuple[int, str]:
-        """Status and reason phrase for a refused call.
+        """Status and reason phrase for a call that the records refuse, whatever its customer's limits say.
 
         Args:
             refusal: why; None where no record says.
@@ -296,6 +305,9 @@ class VerificationSettings(Section):
     """active; observe: verify and log, but change nothing on the wire; off."""
     trust_anchors: list[Reference] = []
     """PEM files with roots that are believed. Without any, and without trust_list, there is no start."""
+    stored_anchors: Switch = False
+    """Also believe the roots that the store has ('shaken anchors add'). Whoever may write to policy.db, in a fleet to
+    Redis, can then vouch for every caller."""
     trust_list: Name | None = None
     """The trust list by whose anchors calls are verified, one of trust_lists."""
     revocation: Literal["off", "soft", "hard"] = "soft"
@@ -391,6 +403,8 @@ class Settings(Section):
     """What happens to a call when the plugin itself fails: it goes on, or is refused."""
     store: StoreSettings = StoreSettings()
     """The local policy store."""
+    keys: KeysSettings = KeysSettings()
+    """Private keys in the store."""
     signing: SigningSettings
     """Outbound calls."""
     verification: VerificationSettings
@@ -403,10 +417,22 @@ class Settings(Section):
     """Records of calls."""
     offences: OffencesSettings = OffencesSettings()
     """Unauthorised caller IDs, warnings, suspensions."""
+    limits: LimitsSettings = LimitsSettings()
+    """Calls over the limits of their customer."""
     freeswitch: FreeSwitchSettings = FreeSwitchSettings()
     """What concerns FreeSWITCH alone."""
     log: LogSettings = LogSettings()
     """Log lines."""
+
+    def answer(self, refusal: Refusal | None) -> tuple[int, str]:
+        """Status and reason phrase for a refused call.
+
+        Args:
+            refusal: why; None where no record says.
+        """
+        if refusal is Refusal.OVER_LIMIT:
+            return self.limits.status, self.limits.phrase
+        return self.signing.answer(refusal)
 
     @property
     def trust_list(self) -> TrustListSettings | None:

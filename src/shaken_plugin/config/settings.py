@@ -68,10 +68,15 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     _absolute_references(data, folder)
     data.setdefault("policy", "policy.yaml")
     verification, offences = data.get("verification"), data.get("offences")
+    store = data.get("store")
+    fleet = store.get("redis") if isinstance(store, dict) else None
     for section, name in (
         (data, "policy"),
-        (data.get("store"), "path"),
-        (data.get("store"), "state"),
+        (store, "path"),
+        (store, "state"),
+        (fleet, "ca"),
+        (fleet, "certificate"),
+        (fleet, "key"),
         (data.get("agent"), "socket"),
         (data.get("agent"), "ca_bundle"),
         (verification, "certificates"),
@@ -123,9 +128,6 @@ def _check_links(settings: Settings, document: yamlfile.Document) -> None:
 
 def _check_trust(settings: Settings, verification: VerificationSettings, document: yamlfile.Document) -> None:
     name = verification.trust_list
-    if verification.trust_anchors == [] and name is None:
-        text = "without any, or a trust_list, nothing can be trusted (or set mode: off)"
-        document.problem(("verification", "trust_anchors"), text)
     if name is not None and settings.trust_lists is not None and name not in settings.trust_lists:
         document.problem(("verification", "trust_list"), f"there is no {name} in trust_lists")
     if verification.revocation == "hard":
