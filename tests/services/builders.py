@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from shaken_plugin.authentication import AuthenticationService, Credential, SigningPair, SigningRules, identity_header
+from shaken_plugin.authentication import (
+    AuthenticationService,
+    Credential,
+    Credentials,
+    SigningPair,
+    SigningRules,
+    identity_header,
+)
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.attestation import AttestationPolicy
@@ -136,7 +143,7 @@ def service(
     return AuthenticationService(
         rules(**changes),
         MemoryStore(policy()) if store is None else store,
-        {credential.name: credential for credential in credentials},
+        Credentials({credential.name: credential for credential in credentials}),
     )
 
 

@@ -280,8 +280,8 @@ def test_unauthorised_is_refused_before_anything_else_about_the_call_counts(ours
     for changes in ({}, {"to": "garbage"}, {"date": "garbage"}, {"identity": ("garbage",)}):
         assert signed(ours, refusing, **changes).refusal is Refusal.UNAUTHORISED
     asked = service(ours, attestation=refusing)
-    assert asked.refuses(call(callers=UNAUTHORISED), NOW)
-    assert not asked.refuses(call(), NOW)
+    assert asked.admit(call(callers=UNAUTHORISED), NOW, RANDOM_ORIGID).refuse
+    assert not asked.admit(call(), NOW, RANDOM_ORIGID).refuse
 
 
 def test_a_diversion_that_is_not_ours_does_not_spare_the_refusal(ours: SigningPair) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shaken_plugin.authentication import ExistingIdentity, SigningPair, StaleDate, StoreDown
+from shaken_plugin.authentication import ExistingIdentity, Limiter, SigningPair, StaleDate, StoreDown
 from shaken_plugin.core.attestation import RULES
 from shaken_plugin.core.call import CallerHeader, CallMessage
-from shaken_plugin.core.records import Trunk
+from shaken_plugin.core.records import Limits, Rate, Trunk
 from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.lab.pki import Authority, Defect
+from shaken_plugin.stores.limiter import AgentLimiter
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.switch import AddHeader, LeftAs, Reject, RemoveHeader, attach
 from tests.conftest import NOW
@@ -33,6 +35,7 @@ from tests.services.builders import (
     pair,
     policy,
     policy_of,
+    rules,
     sip,
     with_signer,
 )
@@ -67,6 +70,16 @@ SOMEBODY = "12025550188"
 def diverting(number: str, **changes: Any) -> CallMessage:
     """A call that ``number`` sends on."""
     return call(diverting=sip(number), **changes)
+
+
+def _uncounted(authority: Authority, ours: SigningPair) -> Bench:
+    """Nobody counts the calls of a customer with limits, and that is to refuse them."""
+    acme = replace(ACME, limits=Limits(Rate(1, None)))
+    bench = Bench.make(authority, ours, store=MemoryStore(policy_of(Trunk("t", acme))))
+    assert bench.switch.services.authentication is not None
+    nobody = AgentLimiter.at(Path("/nonexistent/agent.sock"), Path("/nonexistent"))
+    bench.switch.services.authentication.limiter = Limiter(nobody, rules().plan, refuse_uncounted=True)
+    return bench
 
 
 SITUATIONS: dict[SkipReason, Situation] = {
@@ -105,6 +118,7 @@ SITUATIONS: dict[SkipReason, Situation] = {
         call(),
     ),
     SkipReason.STORE_UNAVAILABLE: _bench(call(), store=_broken()),
+    SkipReason.LIMITS_UNAVAILABLE: lambda authority, ours: (_uncounted(authority, ours), call()),
     SkipReason.INTERNAL_ERROR: _bench(call(), store=BrokenStore()),
 }
 
@@ -134,6 +148,7 @@ def test_every_reason_is_counted(authority: Authority, ours: SigningPair, reason
         SkipReason.SIGNING_OFF: set(),
         SkipReason.INTERNAL_ERROR: {"fault_sign"},
         SkipReason.POLICY_REFUSED: {"unsigned_policy_refused", "refused", "refused_suspended"},
+        SkipReason.LIMITS_UNAVAILABLE: {"unsigned_limits_unavailable", "limits_unavailable", "refused"},
         SkipReason.SUBSTITUTE_CHANGED: {"unsigned_substitute_changed", "substituted"},
         SkipReason.CREDENTIAL_NOT_VALID: {"unsigned_credential_not_valid", "credential_expiring"},
     }.get(reason, {f"unsigned_{reason.code}"})

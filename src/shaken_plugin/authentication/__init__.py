@@ -4,10 +4,12 @@
 returns what should happen; a switch adapter does it.
 """
 
+from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
     PPT_DIV,
     Credential,
+    Credentials,
     DiversionMode,
     ExistingIdentity,
     OrigidScope,
@@ -25,8 +27,10 @@ __all__ = [
     "PPT_DIV",
     "AuthenticationService",
     "Credential",
+    "Credentials",
     "DiversionMode",
     "ExistingIdentity",
+    "Limiter",
     "OrigidScope",
     "Signing",
     "SigningPair",

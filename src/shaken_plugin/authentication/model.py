@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -125,6 +126,34 @@ class Credential:
         return end
 
 
+class Credentials:
+    """The credentials of this host, by name, as they are now.
+
+    Args:
+        named: all of them.
+    """
+
+    def __init__(self, named: Mapping[str, Credential]) -> None:
+        self.named = named
+
+    def look(self, version: int, now: float) -> None:
+        """Take over what changed with a policy version; these never do.
+
+        Args:
+            version: the policy version that the call is decided from.
+            now: POSIX seconds.
+        """
+
+    def own(self, url: str | None) -> bool:
+        """Whether one of our certificates is published there."""
+        return any(pair.x5u == url for credential in self.named.values() for pair in credential.pairs)
+
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What keeps credentials from being taken over, for people."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class SigningRules:
     """The operator's choices for signing.
@@ -181,6 +210,16 @@ class Signing:
     holder: Customer | None = None
     substitute: TelephoneNumber | None = None
     substituted_for: Party | None = None
+    counted: str = ""
+    """The call's key at the limits, where it was counted."""
+    slot: str = ""
+    """The same, where its end is to be told."""
+    over_limit: str = ""
+    """Which limit it is over: ``rate`` or ``concurrent``, with the level where the bound is one of a level."""
+    uncounted: str = ""
+    """Why it was not counted although the customer has limits."""
+    slotless: bool = False
+    """It is not among the customer's concurrent calls, because the switch would not tell its end."""
 
     @property
     def refusal(self) -> Refusal | None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from shaken_plugin.authentication.judging import Judge
+from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
-    Credential,
+    Credentials,
     ExistingIdentity,
     OrigidScope,
     Signing,
@@ -56,15 +57,20 @@ class AuthenticationService(Judge):
     Args:
         rules: the operator's choices.
         store: the records.
-        credentials: by name; ``rules.default_credential`` must be among them.
+        credentials: ``rules.default_credential`` must be among them.
+        limiter: has calls counted; without it no limit is looked at.
     """
 
-    def __init__(self, rules: SigningRules, store: PolicyStore, credentials: Mapping[str, Credential]) -> None:
+    def __init__(
+        self, rules: SigningRules, store: PolicyStore, credentials: Credentials, limiter: Limiter | None = None
+    ) -> None:
         super().__init__(rules, store)
-        self._credentials = credentials
-        self._own_urls = frozenset(pair.x5u for credential in credentials.values() for pair in credential.pairs)
+        self.limiter = limiter
+        self.credentials = credentials
 
-    def sign(self, message: CallMessage, now: float, random_origid: str, *, again: bool = False) -> Signing:
+    def sign(
+        self, message: CallMessage, now: float, random_origid: str, *, again: bool = False, slot: bool = False
+    ) -> Signing:
         """Decide a call's level and, where it gets one, sign it.
 
         Args:
@@ -72,20 +78,33 @@ class AuthenticationService(Judge):
                 the new target, a ``div`` is signed or nothing, unless the caller is substituted; ``existing`` is
                 not about those.
             now: POSIX seconds.
-            random_origid: a fresh UUID, used where origids are per call.
+            random_origid: a fresh UUID, used where origids are per call, and at the limits.
             again: the call was signed when it came and leaves once more, later: its Date was good
-                then, and is now replaced by the present time.
+                then, and is now replaced by the present time. It was counted then, too.
+            slot: the switch tells the end of the call (`ports.CallLimiter.ended`).
         """
         base, caller, diversion, facts = self._judged(message, now)
         if base.skip is not None or base.decision is None:
             return base
+        self.credentials.look(base.decision.policy_version, now)
+        if self.limiter is not None and not again:
+            base = self.limiter.limited(base, message, random_origid, slot=slot)
+            if base.refuse:
+                return base
+        assert base.decision is not None
         if diversion is not None and facts is not None:
             return self._diverted(base, *diversion, facts, message, now)
         return self._attested(base, base.decision, caller, message, now, random_origid, again=again)
 
-    def refuses(self, message: CallMessage, now: float) -> bool:
-        """Whether `sign` would have the call answered instead of sent on; nothing is signed for it."""
-        return self._judged(message, now).base.refuse
+    def admit(self, message: CallMessage, now: float, random: str, *, slot: bool = False) -> Signing:
+        """What `sign` would do about a call but for the signature: whether it is answered instead of sent on.
+
+        It is counted; `sign` knows it then, when a leg of it leaves.
+        """
+        base = self._judged(message, now).base
+        if not base.refuse and self.limiter is not None:
+            base = self.limiter.limited(base, message, random, slot=slot)
+        return base
 
     def _attested(
         self,
@@ -180,7 +199,7 @@ class AuthenticationService(Judge):
     ) -> Signing:
         """The claims signed with a credential, if it may speak for this party."""
         assert base.iat is not None
-        credential = self._credentials.get(name)
+        credential = self.credentials.named.get(name)
         if credential is None:
             return replace(base, skip=SkipReason.NO_CREDENTIAL)
         pair = credential.current(now)
@@ -214,7 +233,7 @@ class AuthenticationService(Judge):
 
     def _is_ours(self, value: str) -> bool:
         try:
-            return IdentityHeader.parse(value).info in self._own_urls
+            return self.credentials.own(IdentityHeader.parse(value).info)
         except VerificationFailure:
             return False
 
