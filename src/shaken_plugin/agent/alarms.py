@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import Gauge
 
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.telemetry import clean
+
+RECENT: Final = 16
+"""Alarms that are remembered after they are over."""
 
 
 class Alarm(NamedTuple):
@@ -38,6 +42,7 @@ class Alarms:
         self._gauge = gauge
         self._clock = clock
         self._on: dict[tuple[str, str], Alarm] = {}
+        self._raised: deque[Alarm] = deque(maxlen=RECENT)
 
     def on(self, name: str, text: str, about: str = "", lasts: float = math.inf) -> None:
         """Raise an alarm; one that is on already takes the new text without another line.
@@ -52,6 +57,7 @@ class Alarms:
         known = self._on.get(key)
         self._on[key] = Alarm(name, about, now if known is None else known.since, clean(text), now + lasts)
         if known is None:
+            self._raised.appendleft(self._on[key])
             self._gauge.labels(name, about).set(1)
             self._observer.log(Severity.ERROR, clean(f"alarm {name}{about and ' ' + about}: {text}"))
 
@@ -70,3 +76,10 @@ class Alarms:
     def now(self) -> list[Alarm]:
         """Those that are on, by name."""
         return sorted(self._on.values())
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Those that were raised last, newest first, over or not: ``at``, ``name``, ``about``, ``text``."""
+        return [
+            {"at": alarm.since, "name": alarm.name, "about": alarm.about[:100], "text": alarm.text[:500]}
+            for alarm in self._raised
+        ]

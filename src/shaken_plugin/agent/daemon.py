@@ -18,15 +18,22 @@ from typing import Any, Final
 
 from shaken_plugin import __version__
 from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.callrequests import CallRequests
 from shaken_plugin.agent.clock import ClockCheck, Watched
+from shaken_plugin.agent.counting import Counting, uptime
 from shaken_plugin.agent.documents import Documents, Limits
+from shaken_plugin.agent.fleetstate import FleetState
+from shaken_plugin.agent.hoststatus import ThisHost
 from shaken_plugin.agent.index import Index
 from shaken_plugin.agent.ledger import PRUNE_EVERY, LedgerKeeper
+from shaken_plugin.agent.material import EVERY as MATERIAL_EVERY
+from shaken_plugin.agent.material import MaterialCheck
 from shaken_plugin.agent.metrics import CountingObserver, Metrics
 from shaken_plugin.agent.offences import Offences, following
 from shaken_plugin.agent.parts import Parts
 from shaken_plugin.agent.recorder import Recorder
 from shaken_plugin.agent.server import Listener, Server
+from shaken_plugin.agent.shared import PROBE_EVERY, FleetCounts
 from shaken_plugin.agent.trusted import Keeping
 from shaken_plugin.agent.web import Web
 from shaken_plugin.certs.cache import CacheWriter
@@ -99,10 +106,23 @@ class Agent:
             self.alarms,
             self.metrics,
         )
-        self._server = Server(self._documents, self.metrics)
+        self._material = MaterialCheck(settings, self.alarms, clock)
         self._calls = parts.calls(settings, CountingObserver(observer, self.metrics))
-        self._offences = Offences(settings, following, self.alarms, observer, clock)
+        self._fleet_state = FleetState(settings, self.alarms, observer)
+        self._offences = Offences(settings, following, self.alarms, observer, clock, self._fleet_state.claims)
         self._ledger = LedgerKeeper(self.alarms, self.metrics, clock, self._offences.seen)
+        fleet = parts.fleet(settings)
+        self.host = ThisHost(settings, fleet, self._ledger.collected, self.alarms, self.metrics, clock)
+        self._shared = None
+        if fleet is not None and fleet.counts is not None:
+            self._shared = FleetCounts(fleet.counts, self.host.breaker, lambda: self.host.report.live)
+        file, beside = Path(settings.agent.socket).with_suffix(".slots.sqlite"), Path(settings.store.path).parent
+        self.counting = Counting(file, beside, self.alarms, self.metrics, uptime, self._shared)
+        self.host.report.parts["limits"] = self.counting.status
+        self._requests = CallRequests(self.counting, beside, self._shared)
+        self._server = Server(self._documents, self.metrics, self._requests)
+        if self._fleet_state.claims is not None:
+            self.host.report.parts["state"] = self._fleet_state.status
         self._stop = asyncio.Event()
         self._begun = clock()
         self._restored = False
@@ -125,6 +145,8 @@ class Agent:
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
             await self._restore()
+            self.counting.open()
+            stack.callback(self.counting.close)
             server = await self._server.start(listener)
             await self._look_at_calls()  # only now: they ask on that socket
             tasks = [
@@ -134,15 +156,23 @@ class Agent:
                     ("flush", FLUSH_EVERY, self._flush),
                     ("sweep", SWEEP_EVERY, self._sweep),
                     ("health", 1.0, lambda: self._show(web)),
+                    ("keys", MATERIAL_EVERY, self._material.look),
                     ("calls", CALLS_EVERY, self._look_at_calls),
                     ("offences", OFFENCES_EVERY, self._offences.look),
                     ("warnings", OFFENCES_EVERY, self._offences.deliver),
+                    ("fleet state", OFFENCES_EVERY, self._fleet_state.look),
                     ("ledger", COLLECT_EVERY, self._ledger.collect),
                     ("spool", MEASURE_EVERY, self._ledger.measure),
                     ("prune", PRUNE_EVERY, self._ledger.prune),
+                    ("limits", 1.0, self.counting.look),
+                    ("left", 1.0, self._requests.collect),
+                    *([("counts", PROBE_EVERY, self._shared.look)] if self._shared is not None else []),
+                    *self.host.jobs(),
                 )
             ]
             self._keeping.start()
+            self._fleet_state.start()
+            self.host.start()
             self._say(f"agent {__version__}: socket {listener.path}, http://{host}:{web.port}/health")
             notify("READY=1")
             await self._stop.wait()
@@ -158,7 +188,11 @@ class Agent:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.host.close()
+        if self._shared is not None:
+            self._shared.close()
         await self._offences.close()
+        await self._fleet_state.close()
         await self._documents.close()
         await self._server.close()
         await self._recorder.close()
@@ -239,6 +273,7 @@ class Agent:
             "documents": len(self._documents.index),
             "document_bytes": self._documents.index.bytes,
             "lists": self._keeping.status(now),
+            "host": self.host.report.status.model_dump(mode="json"),
         }
 
     def _reload(self) -> None:
@@ -252,6 +287,7 @@ class Agent:
         else:
             self.alarms.clear("settings_refused")
             self._offences.configure(settings)
+            self._material.configure(settings)
             self._documents.limits = limits_of(settings)
             self._documents.index.max_documents = settings.agent.max_documents
             self._documents.index.max_bytes = settings.agent.max_bytes
@@ -259,7 +295,7 @@ class Agent:
             self._ledger.configure(settings)
             self._say("agent: settings reloaded")
             if _fixed(settings) != _fixed(self._settings):
-                text = "socket, listen, esl.listen, cache, state or lab_hosts changed: restart the agent for these"
+                text = "socket, listen, esl.listen, cache, store or lab_hosts changed: restart the agent for these"
                 self._observer.log(Severity.WARNING, f"agent: {text}")
         notify("READY=1")
 
@@ -270,8 +306,8 @@ class Agent:
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What only a restart changes."""
     agent, verification = settings.agent, settings.verification
-    files = verification.cache, settings.store.state
-    return agent.socket, agent.listen, agent.esl.listen, files, verification.lab_hosts
+    store = settings.store.path, settings.store.state, settings.store.redis, settings.store.max_age
+    return agent.socket, agent.listen, agent.esl.listen, verification.cache, *store, verification.lab_hosts
 
 
 def notify(state: str) -> None:

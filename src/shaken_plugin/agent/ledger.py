@@ -53,6 +53,7 @@ class LedgerKeeper:
         self._chosen: RecordSettings | None = None
         self._settings: Settings | None = None
         self._ledger: Ledger | None = None
+        self._collected = 0
         self._collector: Collector | None = None
 
     def configure(self, settings: Settings) -> None:
@@ -98,7 +99,12 @@ class LedgerKeeper:
         text = f"{exc}; records of calls stay in {self._chosen.folder} until it is back"
         self._alarms.on("ledger_unavailable", text)
 
+    def collected(self) -> int | None:
+        """How many records were moved so far; None where none are kept."""
+        return None if self._chosen is None or not self._chosen.enabled else self._collected
+
     def _count(self, counts: Counts) -> None:
+        self._collected += counts.collected
         self._metrics.collected.inc(counts.collected)
         self._metrics.known.inc(counts.known)
         self._metrics.torn.inc(counts.torn)

@@ -45,6 +45,37 @@ class Metrics:
         self.spool_age = Gauge(
             "shaken_spool_age_seconds", "For how long the oldest record waits for the ledger", registry=registry
         )
+        self.limit_calls = Gauge(
+            "shaken_limit_calls_per_second", "Calls of customers with limits, over ten seconds", registry=registry
+        )
+        self.limit_slots = Gauge("shaken_limit_slots", "Their calls that run on this host", registry=registry)
+        self.limit_over = Counter(
+            "shaken_limit_over", "Calls over a limit, refused or marked", ["limit"], registry=registry
+        )
+        self.policy_version = Gauge(
+            "shaken_policy_version", "Version of the policy that calls are decided by", registry=registry
+        )
+        self.calls_per_second = Gauge(
+            "shaken_calls_per_second", "Records of calls collected, over ten seconds", registry=registry
+        )
+        self.head = Gauge(
+            "shaken_fleet_policy_version", "Version of the fleet's policy, as far as it is known", registry=registry
+        )
+        self.copy_age = Gauge(
+            "shaken_copy_age_seconds",
+            "In a fleet, seconds since the copy was known to be as Redis is; infinite: never",
+            registry=registry,
+        )
+        self.resynced = Counter(
+            "shaken_copy_resyncs", "How often the copy was made anew from the snapshot", registry=registry
+        )
+        self.breaker_open = Gauge(
+            "shaken_breaker_open", "1 while Redis is not asked, after it could not be had", registry=registry
+        )
+        self.breaker_opened = Gauge(
+            "shaken_breaker_opened", "How often that began since the agent did", registry=registry
+        )
+        self.hosts = Gauge("shaken_fleet_hosts", "Hosts of the fleet, lagging or not", registry=registry)
         self.clock = Gauge("shaken_agent_clock_offset_seconds", "Our clock against that of servers", registry=registry)
         self.expires = Gauge(
             "shaken_agent_list_expires", "POSIX time at which a list expires", ["kind", "name"], registry=registry

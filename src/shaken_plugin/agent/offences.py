@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.webhook import NotDelivered, Webhook
 from shaken_plugin.conduct import view
-from shaken_plugin.conduct.book import Book, Calls, Outcome
+from shaken_plugin.conduct.acts import Outcome
+from shaken_plugin.conduct.book import Book, Calls
 from shaken_plugin.conduct.calls import counting
 from shaken_plugin.conduct.message import Message
 from shaken_plugin.conduct.state import State
@@ -46,7 +47,15 @@ _TRIES: Final = 32
 
 _ANY: Final = 2**63 - 1
 
+ELSEWHERE: Final = 30.0
+"""Seconds after which it is asked again whether another host of the fleet still sends a message."""
+CLAIMED: Final = 60
+"""Seconds, beside those until the next try, for which no other host of the fleet tries to send a message."""
+
 _Found = TypeVar("_Found")
+Claim = Callable[[str, int, bytes], bytes | None]
+"""Makes this host the one of its fleet that sends a message: its id, for how many seconds, its body; gives the body
+that is to be sent, or None where another host sends it."""
 Follow = Callable[[Place, int], Reading]
 """Reads on in the ledger: `records.following.unauthorised_after` without its first argument."""
 
@@ -54,6 +63,14 @@ Follow = Callable[[Place, int], Reading]
 def delay(tries: int) -> float:
     """Seconds until a message is tried again: 5 and twice as long each time up to an hour; after a day, daily."""
     return _DAY if tries > _TRIES else min(_BEGIN * 2**tries, _HOUR)
+
+
+def say(observer: Observer, outcome: Outcome) -> None:
+    """Log what calls led to."""
+    for offence in outcome.opened:
+        observer.log(Severity.WARNING, f"offence {offence} opened: shaken offence show {offence}")
+    for customer in outcome.suspended:
+        observer.log(Severity.ERROR, clean(f"customer {customer} suspended for a second offence"))
 
 
 def following(settings: Settings) -> Follow:
@@ -85,6 +102,7 @@ class Offences:
         alarms: told of what waits for people.
         observer: takes log lines.
         clock: POSIX seconds.
+        claim: in a fleet, whose hosts share the messages.
     """
 
     def __init__(
@@ -94,7 +112,9 @@ class Offences:
         alarms: Alarms,
         observer: Observer,
         clock: Callable[[], float],
+        claim: Claim | None = None,
     ) -> None:
+        self._claim = claim
         self._following = follow
         self._alarms = alarms
         self._observer = observer
@@ -145,7 +165,7 @@ class Offences:
         if looked is None:
             return
         for outcome in looked.outcomes:
-            self._say(outcome)
+            say(self._observer, outcome)
         self._show(looked.undecided)
 
     def _look(self) -> _Looked:
@@ -159,7 +179,8 @@ class Offences:
 
     def _step(self) -> tuple[Outcome | None, bool]:
         """One batch; what it led to, and whether there may be more."""
-        mark = self._mark = self._book.mark()
+        mark = self._book.mark()
+        self._mark = self._book.counted()
         if self._place is None or self._place.seq < mark.seq:
             self._place = mark
         try:
@@ -176,13 +197,6 @@ class Offences:
             outcome = self._book.take(Calls(mark, reading.until, calls), self._rules, now, self._chosen.gather)
         self._place, self._marked_at = None, now
         return outcome, len(reading.found) == AT_ONCE
-
-    def _say(self, outcome: Outcome) -> None:
-        for offence in outcome.opened:
-            self._observer.log(Severity.WARNING, f"offence {offence} opened: shaken offence show {offence}")
-        for customer in outcome.suspended:
-            text = f"customer {customer} suspended for a second offence"
-            self._observer.log(Severity.ERROR, clean(text))
 
     def _show(self, undecided: list[view.Case]) -> None:
         """Alarms about customers, of what waits for a person."""
@@ -221,10 +235,19 @@ class Offences:
         await asyncio.gather(*(self._send(webhook, message) for message in due or ()))
 
     async def _send(self, webhook: Webhook, message: Message) -> None:
+        if self._claim is not None:
+            claimed = await self._claimed(self._claim, message, CLAIMED)
+            if claimed is None:
+                await self._with_state(partial(self._book.later, message, self._clock() + ELSEWHERE))
+                return
+            message = message._replace(body=claimed)
         try:
             await webhook.send(message)
         except NotDelivered as exc:
-            again = self._clock() + delay(message.tries)
+            wait = delay(message.tries)
+            if self._claim is not None:
+                await self._claimed(self._claim, message, CLAIMED + int(wait))
+            again = self._clock() + wait
             await self._with_state(partial(self._book.failed, message, clean(str(exc)), again))
             if message.tries == 0:
                 text = f"offence {message.offence}: {message.kind.value} not delivered: {exc}"
@@ -233,6 +256,13 @@ class Offences:
             await self._with_state(partial(self._book.sent, message, self._clock()))
             text = f"offence {message.offence}: {message.kind.value} delivered to the webhook"
             self._observer.log(Severity.INFO, text)
+
+    async def _claimed(self, claim: Claim, message: Message, seconds: int) -> bytes | None:
+        """What this host is to send; None where another one does, or nobody can say."""
+        try:
+            return await asyncio.to_thread(claim, message.id, seconds, message.body)
+        except StoreUnavailable:
+            return None  # alarmed: a warning that is late does less harm than one that comes twice
 
     # --- The thread ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from shaken_plugin.agent.callrequests import CallRequests
 from shaken_plugin.agent.documents import Documents
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.certs.agent_client import MAX_REQUEST, MAX_URLS, PROTOCOL
@@ -23,6 +24,8 @@ MAX_CONNECTIONS: Final = 512
 """Workers connected at one time; each holds a request of 16 KiB at most."""
 MAX_WAIT: Final = 10.0
 """Longest that a worker may have the agent wait, seconds."""
+MAX_LASTING: Final = 448
+"""Up to so many, one that has calls counted may be idle for good."""
 IDLE: Final = 5.0
 """Seconds a connection may take to send a line, or to take one."""
 
@@ -83,10 +86,12 @@ class Server:
     Args:
         documents: what they ask for.
         metrics: counts connections.
+        calls: answers what is asked about calls.
     """
 
-    def __init__(self, documents: Documents, metrics: Metrics) -> None:
+    def __init__(self, documents: Documents, metrics: Metrics, calls: CallRequests | None = None) -> None:
         self._documents = documents
+        self._calls = calls
         self._metrics = metrics
         self._open: set[asyncio.Task[None]] = set()
 
@@ -112,24 +117,27 @@ class Server:
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lasts = False
         while True:
-            async with asyncio.timeout(IDLE):
+            async with asyncio.timeout(None if lasts else IDLE):
                 line = await reader.readline()
             if not line.endswith(b"\n"):
                 return
-            answer = await self._answer(line)
+            request = _read(line)
+            if self._calls is not None and request.get("op") in self._calls.ops:
+                # The line of a worker that has calls counted stays; some room is left for others.
+                lasts = len(self._open) < MAX_LASTING
+                answer: dict[str, Any] | None = await self._calls.answer(request)
+            else:
+                answer = await self._answer(request)
             if answer is not None:
                 writer.write(json.dumps({"v": PROTOCOL, **answer}, separators=(",", ":")).encode() + b"\n")
                 async with asyncio.timeout(IDLE):
                     await writer.drain()
 
-    async def _answer(self, line: bytes) -> dict[str, Any] | None:
-        try:
-            request = json.loads(line)
-        except (ValueError, RecursionError):
-            return {"error": "not JSON"}
-        if not isinstance(request, dict) or request.get("v") != PROTOCOL:
-            return {"error": f"this agent speaks version {PROTOCOL}"}
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        if "error" in request:
+            return request
         urls = request.get("urls")
         if not isinstance(urls, list) or len(urls) > MAX_URLS or not all(isinstance(url, str) for url in urls):
             return {"error": f"urls must be a list of {MAX_URLS} texts at most"}
@@ -159,3 +167,14 @@ class Server:
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """A request; with ``error`` where it is none."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return {"error": "not JSON"}
+    if not isinstance(request, dict) or request.get("v") != PROTOCOL or "error" in request:
+        return {"error": f"this agent speaks version {PROTOCOL}"}
+    return request

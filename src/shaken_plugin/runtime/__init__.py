@@ -8,7 +8,8 @@ build    the services of settings that were read already
 inline   (a module) downloads inside the process, for a switch whose calls are threads
 """
 
-from shaken_plugin.runtime.force import Checked, apply, check, digests, first_state, reload, start
+from shaken_plugin.runtime.checking import Checked, check, digests
+from shaken_plugin.runtime.force import apply, first_state, reload, start
 from shaken_plugin.runtime.services import (
     Inline,
     Services,

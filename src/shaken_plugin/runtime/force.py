@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +11,8 @@ from pydantic import ValidationError
 
 from shaken_plugin.conduct.decisions import take_over
 from shaken_plugin.conduct.state import State
-from shaken_plugin.config.policyfile import parse_policy
-from shaken_plugin.config.references import check_references
 from shaken_plugin.config.sections import Settings
-from shaken_plugin.config.settings import credentials_in, parse_settings, policy_file, sound_settings
-from shaken_plugin.config.yamlfile import Document, render
+from shaken_plugin.config.yamlfile import render
 from shaken_plugin.errors import (
     ConflictError,
     FileProblems,
@@ -27,6 +23,7 @@ from shaken_plugin.errors import (
     StoreUnavailable,
 )
 from shaken_plugin.ports import Author, sayable
+from shaken_plugin.runtime.checking import Checked, check, digests, digests_in_force
 from shaken_plugin.runtime.services import Inline, Services, build
 from shaken_plugin.stores import sqlite, statefile
 from shaken_plugin.stores.policy import Policy
@@ -34,93 +31,23 @@ from shaken_plugin.stores.policy import Policy
 PUT_IN_FORCE: Final = "put in force"
 """Why a file changes the policy, where nobody says more of it."""
 
-
-@dataclass(slots=True)
-class Checked:
-    """The outcome of reading all files: problems refuse them, warnings do not."""
-
-    settings: Settings | None = None
-    policy: Policy | None = None
-    services: Services | None = None
-    digests: dict[str, str] = field(default_factory=dict)
-    policy_path: Path | None = None
-    in_force: bool = False
-    """The files are those that are in force in the store; the policy was not parsed again."""
-    problems: list[Problem] = field(default_factory=list)
-
-
-def check(path: Path, now: float, *, only_if_changed: bool = False, inline: Inline | None = None) -> Checked:
-    """Read and check the settings file, what it refers to, and the policy file.
-
-    Every problem of every file is collected; nothing is written.
-
-    Args:
-        path: the settings file.
-        now: POSIX seconds.
-        only_if_changed: pass over a policy file that is in force as it stands; parsing 10,000
-            numbers of YAML takes seconds.
-        inline: as for `build`.
-    """
-    # Digests before the files are read: one that is saved meanwhile counts as changed.
-    checked = Checked(digests=digests(path))
-    try:
-        settings, document = parse_settings(path)
-    except FileProblems as exc:
-        checked.problems += exc.problems
-        return checked
-    if settings is None:
-        check_references(sound_settings(document), now, document.problem)
-    else:
-        services = build(settings, now, document.problem, inline)
-        if not document.problems:
-            checked.settings, checked.services = settings, services
-    checked.problems += sorted(document.problems, key=lambda problem: (problem.line, problem.column))
-    policy_path = policy_file(document)
-    checked.digests |= digests(policy_path)
-    checked.policy_path = None if policy_path is None else policy_path.absolute()
-    if only_if_changed and checked.settings is not None:
-        checked.in_force = _in_force(checked.settings) == checked.digests
-    if policy_path is not None and not checked.in_force:
-        try:
-            checked.policy, policy_document = parse_policy(policy_path, _credential_names(settings, document))
-            checked.problems += policy_document.problems
-        except FileProblems as exc:
-            checked.problems += exc.problems
-    return checked
-
-
-def _credential_names(settings: Settings | None, document: Document) -> frozenset[str] | None:
-    """The names a policy may use, None where mistakes in the settings leave that open."""
-    if settings is not None:
-        return frozenset(entry.name for entry in settings.signing.credentials)
-    names = {entry.name for _, entry in credentials_in(sound_settings(document))}
-    return None if None in names or not names else frozenset(names)
-
-
-def _in_force(settings: Settings) -> dict[str, str] | None:
-    """The digests of the files that are in force in the store, None where it cannot be read."""
-    try:
-        return sqlite.read_header(Path(settings.store.path)).digests
-    except (StoreUnavailable, StoreError):
-        return None
-
-
-def digests(*paths: Path | None) -> dict[str, str]:
-    """SHA-256 of files, by path; a file that cannot be read has none."""
-    found: dict[str, str] = {}
-    for path in paths:
-        if path is not None:
-            try:
-                found[str(path.absolute())] = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError:
-                continue
-    return found
+Share = Callable[[Settings, Policy, Author, str, bool], sqlite.InForce]
+"""Puts a whole policy in force for a fleet (`runtime.fleet.share`): settings, policy, who, where it comes from, and
+whether other changes may be undone. A switch process has none, for it never talks to Redis."""
 
 
 def apply(
-    path: Path, now: float, *, overwrite: bool = False, who: str = "shaken apply", why: str = PUT_IN_FORCE
+    path: Path,
+    now: float,
+    *,
+    overwrite: bool = False,
+    who: str = "shaken apply",
+    why: str = PUT_IN_FORCE,
+    share: Share | None = None,
 ) -> tuple[Checked, int]:
     """Check all files and put them in force in the local store, in one transaction.
+
+    In a fleet the policy goes to all hosts, in one transaction, and then the settings into the store of this one.
 
     Args:
         path: the settings file.
@@ -129,6 +56,7 @@ def apply(
             by other commands or past them.
         who: the person who does it, for the history, which names the file too.
         why: likewise.
+        share: puts the policy in force where it is a fleet's.
 
     Returns:
         What was checked, and the policy version that is in force.
@@ -143,7 +71,7 @@ def apply(
         raise FileProblems(checked.problems)
     store = Path(checked.services.settings.store.path)
     new = _is_new(store)
-    done = _write(checked, path, Author(who, why, now), overwrite=overwrite)
+    done = _write(checked, path, Author(who, why, now), overwrite=overwrite, share=share)
     notes = done.notes
     if new:
         text = (
@@ -164,25 +92,36 @@ def _is_new(store: Path) -> bool:
         return False
 
 
-def _write(checked: Checked, path: Path, author: Author, *, overwrite: bool) -> sqlite.InForce:
+def _write(
+    checked: Checked, path: Path, author: Author, *, overwrite: bool = False, share: Share | None = None
+) -> sqlite.InForce:
     assert checked.settings is not None
     source = checked.policy_path or path.absolute()
     notes = first_state(checked.settings)  # before the policy, which decides nothing without it
     try:
-        done = sqlite.replace_policy(
-            Path(checked.settings.store.path),
-            checked.policy,
-            checked.settings.model_dump(mode="json"),
-            checked.digests,
-            author,
-            origin=sayable(f"file {source}"),
-            overwrite=overwrite,
-            mend=overwrite and checked.policy is not None,
-        )
+        done = _put(checked, author, sayable(f"file {source}"), overwrite=overwrite, share=share)
     except (ConflictError, NumberError) as exc:
         raise FileProblems([Problem(str(source), 1, 1, "", str(exc))]) from exc
     notes = notes or first_state(checked.settings)  # a policy file that is new remembers it from now on
     return done._replace(notes=(*done.notes, *notes, *_taken_over(checked)))
+
+
+def _put(checked: Checked, author: Author, origin: str, *, overwrite: bool, share: Share | None) -> sqlite.InForce:
+    assert checked.settings is not None
+    settings, policy = checked.settings, checked.policy
+    # Without defaults: switches of the release before read them, too, unless something new is used.
+    path, plain = Path(settings.store.path), settings.model_dump(mode="json", exclude_defaults=True)
+    if settings.store.redis is None:
+        mend = overwrite and policy is not None
+        return sqlite.replace_policy(
+            path, policy, plain, checked.digests, author, origin=origin, overwrite=overwrite, mend=mend
+        )
+    done = sqlite.InForce(0)
+    if policy is not None:
+        if share is None:
+            raise StoreError("the policy is a fleet's: only 'shaken apply' puts it in force")
+        done = share(settings, policy, author, origin, overwrite)
+    return done._replace(version=sqlite.put_settings(path, plain, checked.digests))
 
 
 def _taken_over(checked: Checked) -> Sequence[str]:
@@ -221,7 +160,8 @@ def start(path: Path, now: float, inline: Inline | None = None) -> Services:
 
     Settings and policy are checked; if the files are not those in force in the store, they are
     put in force. Where the store was changed by other means, its records stay and decide. That, and
-    a store that cannot be written, prevents no start: it is a warning. ``inline`` as for `build`.
+    a store that cannot be written, prevents no start: it is a warning. ``inline`` as for `build`. In a fleet
+    only the settings are put in force: a policy file that says something else than the copy is a warning.
 
     Raises:
         FileProblems: every mistake in the files.
@@ -236,22 +176,56 @@ def start(path: Path, now: float, inline: Inline | None = None) -> Services:
         notes = first_state(services.settings) if checked.in_force else _write_or_keep(checked, path, now)
     except StoreError as exc:
         notes = (f"policy not put in force: {exc}" if not checked.in_force else str(exc),)
-    return replace(services, warnings=(*services.warnings, *notes))
+    return replace(services, warnings=(*services.warnings, *notes, *_of_the_copy(services)))
+
+
+def _of_the_copy(services: Services) -> tuple[str, ...]:
+    """What is to be warned of a fleet's copy at the start; later each call says so."""
+    try:
+        trouble = None if services.copy is None else services.copy.look()
+    except StoreUnavailable as exc:
+        trouble = str(exc)
+    return () if trouble is None else (trouble,)
 
 
 def _write_or_keep(checked: Checked, path: Path, now: float) -> tuple[str, ...]:
     """Put files in force; where that would undo other changes, the settings alone. What to warn of."""
     author = Author("start of a switch", PUT_IN_FORCE, now)
+    assert checked.settings is not None
+    if checked.settings.store.redis is not None:
+        text = _unlike_the_fleet(checked)
+        notes = _write(_settings_alone(checked, path) if text else replace(checked, policy=None), path, author).notes
+        return (*notes, *([text] if text else []))
     try:
-        return _write(checked, path, author, overwrite=False).notes
+        return _write(checked, path, author).notes
     except StoreChanged as exc:
-        # Of the policy file the digest stays that was in force, if any: so every reload warns of it.
-        assert checked.settings is not None
-        known = {str(path.absolute()): checked.digests[str(path.absolute())]}
-        if (before := (_in_force(checked.settings) or {}).get(str(checked.policy_path))) is not None:
-            known[str(checked.policy_path)] = before
-        _write(replace(checked, policy=None, policy_path=None, digests=known), path, author, overwrite=False)
+        _write(_settings_alone(checked, path), path, author)
         return (f"policy not put in force: {exc}",)
+
+
+def _settings_alone(checked: Checked, path: Path) -> Checked:
+    """Without the policy file, of which the digest stays that was in force, if any: so every reload warns of it."""
+    assert checked.settings is not None
+    known = {str(path.absolute()): checked.digests[str(path.absolute())]}
+    if (before := (digests_in_force(checked.settings) or {}).get(str(checked.policy_path))) is not None:
+        known[str(checked.policy_path)] = before
+    return replace(checked, policy=None, policy_path=None, digests=known)
+
+
+def _unlike_the_fleet(checked: Checked) -> str | None:
+    """What is to be warned of a policy file that says something else than the fleet's policy."""
+    assert checked.settings is not None
+    if checked.policy is None:
+        return None
+    try:
+        if not sqlite.differs(Path(checked.settings.store.path), checked.policy):
+            return None
+    except (ConflictError, NumberError):
+        pass  # beside what others have changed: it differs
+    return (
+        f"{checked.policy_path}: says something else than this host's copy of its fleet's policy, which decides; see "
+        "'shaken policy diff', and put the file in force for all hosts with 'shaken apply', or set policy: null"
+    )
 
 
 def reload(store_path: Path, now: float, inline: Inline | None = None) -> tuple[Services, int]:

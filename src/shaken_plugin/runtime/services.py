@@ -9,27 +9,38 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from shaken_plugin.authentication import (
     AuthenticationService,
     Credential,
+    Limiter,
     SigningRules,
     StoreDown,
 )
 from shaken_plugin.certs.agent_client import AgentClient
-from shaken_plugin.certs.cache import CertificateCache, ListedAnchors, RevocationCache
+from shaken_plugin.certs.cache import CertificateCache, RevocationCache
 from shaken_plugin.certs.chained import ChainedSources, DependingSource
 from shaken_plugin.certs.directory import CertificateDirectory
 from shaken_plugin.config.dialplans import dial_plan, numbering
-from shaken_plugin.config.references import Report, build_anchors, build_credentials
+from shaken_plugin.config.keys import Report
+from shaken_plugin.config.references import (
+    anchor_warnings,
+    build_anchors,
+    build_credentials,
+    credential_warnings,
+    keyring_of,
+    look_into,
+)
 from shaken_plugin.config.sections import Settings, VerificationSettings
 from shaken_plugin.core.attestation import AttestationPolicy, Level
 from shaken_plugin.core.crl import RevocationMode
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.verification import ReplayMode, VerificationRules
 from shaken_plugin.ports import (
+    CallLimiter,
     CertificateFetcher,
     CertificateSource,
     PolicyStore,
@@ -38,9 +49,14 @@ from shaken_plugin.ports import (
     RevocationSource,
 )
 from shaken_plugin.records.spool import SpoolWriter
+from shaken_plugin.stores.agent_line import AgentLine
+from shaken_plugin.stores.freshness import Copy
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
+from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
 from shaken_plugin.stores.replay import ReplayFile
 from shaken_plugin.stores.sqlite import SqliteStore
+from shaken_plugin.stores.sqlite.material import MaterialFile
+from shaken_plugin.stores.sqlite.sharing import decides_alone
 from shaken_plugin.stores.standing import StandingFile, WithStanding
 from shaken_plugin.verification import VerificationService
 
@@ -69,6 +85,10 @@ class Services:
     """The revocation lists that the agent keeps, where settings want them."""
     records: RecordSink | None = None
     """Takes the record of each call, where settings want them."""
+    limiter: CallLimiter | None = None
+    """Has the calls of customers counted; None where settings want no limits, or there is no agent to count."""
+    copy: Copy | None = None
+    """In a fleet, what knows how old this host's copy of the policy is."""
 
 
 def build(settings: Settings, now: float, report: Report, inline: Inline | None = None) -> Services:
@@ -83,16 +103,57 @@ def build(settings: Settings, now: float, report: Report, inline: Inline | None 
     plan = settings_plan(settings)
     warnings: list[str] = []
     authentication = None
-    credentials: dict[str, Credential] = {}
-    if settings.signing.mode != "off":
-        credentials = build_credentials(settings, now, report, warnings)
+    credentials: Mapping[str, Credential] = {}
+    limiter = call_limiter(settings)
+    copy = fleet_copy(settings)
+    store = MaterialFile(Path(settings.store.path))
+    found = look_into(settings)
+    keyring = keyring_of(settings, report)
+    if settings.keys.plaintext:
+        warnings.append("KEYS.PLAINTEXT: private keys may lie in the store as they are; for a lab alone")
+    if settings.signing.mode != "off" and keyring is not None:
+        ours = build_credentials(settings, keyring, store, found, report)
+        warnings += credential_warnings(ours, found, now)
+        credentials = ours.named
         if credentials:
-            authentication = AuthenticationService(_signing_rules(settings, plan), local_store(settings), credentials)
-    replays = ReplayFile(Path(settings.verification.replay_memory))
-    verifier = build_verifier(settings, report, warnings, replays, inline)
+            policy = local_store(settings, copy)
+            limits = _limits(settings, plan, limiter)
+            authentication = AuthenticationService(_signing_rules(settings, plan), policy, ours, limits)
+    verifier = build_verifier(settings, report, warnings, replay_memory(settings), inline)
     chosen = settings.records
     records = SpoolWriter(Path(chosen.folder), chosen.rotate_bytes) if chosen.enabled else None
-    return Services(settings, plan, authentication, verifier[0], credentials, tuple(warnings), *verifier[1:], records)
+    return Services(
+        settings,
+        plan,
+        authentication,
+        verifier[0],
+        credentials,
+        tuple(warnings),
+        *verifier[1:],
+        records=records,
+        limiter=limiter,
+        copy=copy,
+    )
+
+
+def replay_memory(settings: Settings) -> ReplayMemory:
+    """Which PASSporT came with which call: to this host, in a fleet to any."""
+    local = ReplayFile(Path(settings.verification.replay_memory))
+    return local if settings.store.redis is None else FleetReplay(local, AgentLine(Path(settings.agent.socket)))
+
+
+def call_limiter(settings: Settings) -> CallLimiter | None:
+    """Who counts calls: the agent of this host; without one nobody answers, which is said for each call with limits."""
+    if settings.limits.mode == "off" or settings.signing.mode == "off":
+        return None
+    return AgentLimiter.at(Path(settings.agent.socket), Path(settings.store.path).parent)
+
+
+def _limits(settings: Settings, plan: DialPlan, counts: CallLimiter | None) -> Limiter | None:
+    if counts is None:
+        return None
+    chosen = settings.limits
+    return Limiter(counts, plan, chosen.mode == "enforce", chosen.when_unavailable == "refuse")
 
 
 def build_verifier(
@@ -111,17 +172,20 @@ def build_verifier(
         replays: remembers PASSporTs; None for tools, which must not make a call a replay.
         inline: as for `build`.
     """
-    anchors = build_anchors(settings, report) if settings.verification.mode != "off" else None
+    if settings.verification.mode == "off":
+        return None, None, None
+    store = MaterialFile(Path(settings.store.path))
+    found = look_into(settings)
+    anchors = build_anchors(settings, store, found, report)
     if anchors is None:
         return None, None, None
+    warnings += anchor_warnings(settings, found)
     source, fetcher = _certificates(settings, inline)
     revocation = _revocation(settings, warnings)
-    if isinstance(anchors, ListedAnchors):
-        source = DependingSource(source, anchors)
     service = VerificationService(
         verification_rules(settings.verification, settings_plan(settings)),
         anchors,
-        source,
+        DependingSource(source, anchors),
         revocation,
         RevocationMode(settings.verification.revocation) if revocation else RevocationMode.OFF,
         replays,
@@ -168,10 +232,25 @@ def verification_rules(settings: VerificationSettings, plan: DialPlan) -> Verifi
     )
 
 
-def local_store(settings: Settings) -> PolicyStore:
-    """What calls are decided from: the policy in force, with the standing of customers."""
+def fleet_copy(settings: Settings) -> Copy | None:
+    """The copy of a fleet's policy that this host decides from; None for a host on its own."""
+    if settings.store.redis is None:
+        return None
+    path, chosen = Path(settings.store.path), settings.store
+    goes_on = chosen.when_unavailable is StoreDown.LAST_KNOWN
+    return Copy(SqliteStore(path), path, float(chosen.max_age), goes_on=goes_on, own=partial(decides_alone, path))
+
+
+def local_store(settings: Settings, copy: Copy | None = None) -> PolicyStore:
+    """What calls are decided from: the policy in force, with the standing of customers.
+
+    Args:
+        settings: as read.
+        copy: the one of `fleet_copy`, for whoever wants to know of its age.
+    """
     path = Path(settings.store.path)
-    policy, standing = SqliteStore(path), StandingFile(Path(settings.store.state), path)
+    policy: PolicyStore = copy or fleet_copy(settings) or SqliteStore(path)
+    standing = StandingFile(Path(settings.store.state), path)
     if settings.store.when_unavailable is StoreDown.LAST_KNOWN:
         # Each remembers for itself: a suspension is obeyed while the policy cannot be read.
         return WithStanding(LastKnown(policy), LastStanding(standing))

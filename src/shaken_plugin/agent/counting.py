@@ -1,0 +1,279 @@
+"""Counting the calls of customers, for all switches of this host; in a fleet together with the other hosts.
+
+Whose calls run here is kept in a file beside the socket, so that an agent that is restarted forgets none; after a
+reboot there are none. In a fleet the counts are in Redis (`agent.shared`), where each call's lease is renewed from
+here; while Redis is away each host enforces its share of the limits with what it counts itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.heldcalls import LONGEST, Held, HeldCalls, Stage
+from shaken_plugin.agent.metrics import Metrics
+from shaken_plugin.agent.shared import Shared
+from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
+from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.stores.presence import is_alive, sweep
+
+OVERTAKEN: Final = 10.0
+"""Seconds for which the end of a call that is not known is remembered: who had waited for an answer too long tells it
+over another connection, and it may overtake the question."""
+RENEW: Final = 30.0
+"""Seconds between two renewals of the leases in Redis."""
+SPAN: Final = 10.0
+"""Seconds over which calls per second are shown."""
+MAX_CALLS: Final = 1_000_000
+"""Calls that are known at one time; further ones are not counted."""
+
+
+def uptime() -> float:
+    """Seconds since this host was started, also while it slept: nobody sets this clock, and it survives the agent."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Counting:
+    """See the module.
+
+    Args:
+        file: where the calls are kept.
+        beside: the folder of the policy's file, where switches have their files.
+        alarms, metrics: of the agent.
+        clock: `uptime`.
+        shared: in a fleet.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        beside: Path,
+        alarms: Alarms,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        shared: Shared | None = None,
+    ) -> None:
+        self._calls = HeldCalls(file, alarms)
+        self._beside = beside
+        self._alarms = alarms
+        self._metrics = metrics
+        self._clock = clock
+        self._shared = shared
+        self._tallies: dict[str, Tally] = {}
+        self._ends: dict[str | tuple[str, str, int], float] = {}
+        """Of calls, and questions, that were not known: when they were told."""
+        self._lost: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
+        """Ends that could not be told to the other hosts: the lease ends by itself, this is only sooner."""
+        self._arrivals: deque[float] = deque()
+        self._over: Counter[str] = Counter()
+        self._renewed_at = float("-inf")
+        metrics.limit_slots.set_function(lambda: self._calls.slots)
+        metrics.limit_calls.set_function(self._rate)
+
+    # --- What switches ask ------------------------------------------------------------------------
+
+    async def admit(self, request: Request, owner: str, ask: int = 0) -> Verdict:
+        """Count a call; ``ask`` is the number of the question among those of its owner.
+
+        Raises:
+            StoreUnavailable: more calls than can be known.
+        """
+        if self._calls.known >= MAX_CALLS:
+            raise StoreUnavailable(f"{MAX_CALLS} calls are known")
+        now = self._clock()
+        verdict = await self._verdict(request, now)
+        self._counted(verdict, now)
+        if verdict.outcome.passes and request.takes_slot:
+            held = self._calls.get(request.customer, request.call)
+            if held is None or held.lapsed:
+                stage = Stage.SENT if request.sent else Stage.UNSENT
+                self._calls.keep(Held(request.customer, request.call, request.level, owner, now, ask, stage))
+            elif held.ask != ask:
+                self._calls.keep(replace(held, owner=owner, ask=ask))
+            for told in (request.call, (request.call, owner, ask)):
+                if held is None and self._ends.pop(told, None) is not None:
+                    await self._end(self._calls.of(request.call))
+        return verdict
+
+    async def _verdict(self, request: Request, now: float) -> Verdict:
+        tally, shared = self._tally(request.customer), self._shared
+        if shared is None:
+            return tally.admit(request, _micro(now))
+        asked = shared.why is None
+        try:
+            verdict = await shared.admit(request)
+        except StoreUnavailable:
+            verdict = tally.admit(self._share(request, shared), _micro(now))
+            if asked and request.takes_slot and not verdict.outcome.passes:
+                # It did not answer in time, and may have counted it all the same.
+                self._lost.append((request.customer, request.call))
+        else:
+            if verdict.outcome.passes and request.takes_slot:
+                tally.hold(request.call, request.level, _micro(now))
+        return verdict
+
+    async def sent(self, call: str) -> None:
+        """A call has left the switch."""
+        await self._goes_on(call, Stage.SENT)
+
+    async def answered(self, call: str) -> None:
+        """A call goes on until its end is told."""
+        await self._goes_on(call, Stage.ANSWERED)
+
+    async def _goes_on(self, call: str, stage: Stage) -> None:
+        for held in self._calls.of(call):
+            if held.stage >= stage:
+                continue
+            self._calls.keep(replace(held, stage=stage, lapsed=False))
+            if held.lapsed:
+                self._tally(held.customer).hold(call, held.level, _micro(self._clock()))
+                if self._shared is not None:
+                    with contextlib.suppress(StoreUnavailable):  # then with the next renewal
+                        await self._shared.hold(held.customer, [(call, held.level)])
+
+    async def ended(self, call: str) -> None:
+        """A call has ended."""
+        await self._end(self._calls.of(call), call)
+
+    async def undo(self, call: str, owner: str, ask: int) -> None:
+        """Nobody heard the answer to this question: the call has ended, unless it was asked about again since."""
+        found = [held for held in self._calls.of(call) if (held.owner, held.ask) == (owner, ask)]
+        await self._end(found, (call, owner, ask))
+
+    async def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
+        if not found and told is not None and len(self._ends) < MAX_CALLS:
+            self._ends[told] = self._clock()
+        for held in found:
+            self._calls.drop(held)
+            await self._free(held)
+
+    async def _free(self, held: Held) -> None:
+        """Give a slot back, unless that was done."""
+        if held.lapsed:
+            return
+        self._tally(held.customer).end(held.call)
+        if self._shared is not None:
+            try:
+                await self._shared.end(held.customer, held.call)
+            except StoreUnavailable:
+                self._lost.append((held.customer, held.call))
+
+    async def refer(self, call: str, to: str) -> None:
+        """A call is to be sent on to somebody."""
+        for held in self._calls.of(call):
+            self._tally(held.customer).refer(call, to, _micro(self._clock()))
+            if self._shared is not None:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._shared.refer(held.customer, call, to)
+
+    # --- What happens now and then ----------------------------------------------------------------
+
+    async def look(self) -> None:
+        """End the calls of processes that are gone and those that nobody will end; renew leases. Each second."""
+        if not self._calls.is_open:
+            self.open()
+        now = self._clock()
+        gone = {owner for owner in {held.owner for held in self._calls} if not self._is_alive(owner)}
+        for held in self._calls:
+            changed = self._calls.get(held.customer, held.call) is not held  # while another was freed
+            if changed or (held.owner not in gone and not held.is_over(now)):
+                continue
+            if held.owner in gone or held.lapsed or held.stage is Stage.ANSWERED:
+                self._calls.drop(held)
+            else:
+                self._calls.keep(replace(held, lapsed=True))
+            await self._free(held)
+        self._ends = {call: at for call, at in self._ends.items() if now - at < OVERTAKEN}
+        for customer, tally in list(self._tallies.items()):
+            tally.advance(_micro(now))
+            if tally.is_idle(_micro(now)):
+                del self._tallies[customer]
+        if self._shared is not None:
+            self._say(self._shared.why)
+            if self._lost or now - self._renewed_at >= RENEW:
+                await self._renew(self._shared, now)
+        while self._arrivals and now - self._arrivals[0] >= SPAN:
+            self._arrivals.popleft()
+
+    def open(self) -> None:
+        """Take over what an agent before this one left."""
+        sweep(self._beside)
+        for held in self._calls.open():
+            if not held.lapsed:
+                self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))
+
+    def close(self) -> None:
+        """Leave it to the next agent."""
+        self._calls.close()
+
+    def status(self) -> dict[str, object]:
+        """Calls per second and slots on this host, for the fleet's status."""
+        return {
+            "calls_per_second": round(self._rate(), 1),
+            "slots": self._calls.slots,
+            "customers_with_slots": len({held.customer for held in self._calls if not held.lapsed}),
+            "over_limit": self._over.total(),
+        }
+
+    def _say(self, why: str | None) -> None:
+        """Raise or clear the alarm of a host that counts by itself."""
+        if why is None:
+            self._alarms.clear("counted_apart")
+        else:
+            self._alarms.on(
+                "counted_apart", f"{why}: this host enforces its share of each limit by what it counts itself"
+            )
+
+    async def _renew(self, shared: Shared, now: float) -> None:
+        try:
+            while self._lost:
+                await shared.end(*self._lost[0])
+                self._lost.popleft()
+            if now - self._renewed_at < RENEW:
+                return
+            by_customer: dict[str, list[tuple[str, str]]] = {}
+            for held in self._calls:
+                if not held.lapsed:
+                    by_customer.setdefault(held.customer, []).append((held.call, held.level))
+            for customer, calls in by_customer.items():
+                await shared.hold(customer, calls)
+        except StoreUnavailable:
+            return  # tried again in a second
+        self._renewed_at = now
+
+    @staticmethod
+    def _share(request: Request, shared: Shared) -> Request:
+        hosts = max(1, shared.hosts)
+        return request._replace(bounds=tuple(bound.share(hosts) for bound in request.bounds))
+
+    def _tally(self, customer: str) -> Tally:
+        tally = self._tallies.get(customer)
+        if tally is None:
+            tally = self._tallies[customer] = Tally(int(LONGEST * SECOND))
+        return tally
+
+    def _is_alive(self, owner: str) -> bool:
+        return not owner or is_alive(self._beside, owner)
+
+    # --- What is shown ----------------------------------------------------------------------------
+
+    def _counted(self, verdict: Verdict, now: float) -> None:
+        if verdict.outcome.passes:
+            self._arrivals.append(now)
+        else:
+            self._over[verdict.outcome.value] += 1
+            self._metrics.limit_over.labels(verdict.outcome.value).inc()
+
+    def _rate(self) -> float:
+        now = self._clock()
+        return sum(now - arrival < SPAN for arrival in tuple(self._arrivals)) / SPAN
+
+
+def _micro(now: float) -> int:
+    return int(now * SECOND)

@@ -1,0 +1,198 @@
+"""The calls that run on this host and have a slot, kept in a file, so that an agent that is restarted forgets none."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from shaken_plugin import sqlitefile
+from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.errors import StoreError
+
+UNSENT: Final = 5.0
+"""Seconds for which a call has its slot that a switch will tell the leaving of, and does not: it was answered by the
+script, or lost."""
+SETUP: Final = 300.0
+"""Seconds after which a call that was not answered, and whose end nobody told, has no slot any more."""
+RINGS_ON: Final = 3_600.0
+"""Seconds for which such a call is known, because it takes its slot again where it is answered after all."""
+LONGEST: Final = 86_400.0
+"""Seconds after which a call gives its slot back that nobody told the end of."""
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_SCHEMA: Final = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    customer TEXT NOT NULL, call TEXT NOT NULL, level TEXT NOT NULL, owner TEXT NOT NULL, since REAL NOT NULL,
+    ask INTEGER NOT NULL, stage INTEGER NOT NULL, lapsed INTEGER NOT NULL, PRIMARY KEY (call, customer)
+) WITHOUT ROWID;
+"""
+
+
+class Stage(IntEnum):
+    """How far a call is."""
+
+    UNSENT = 0
+    SENT = 1
+    ANSWERED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A call that runs here.
+
+    ``owner`` as in `stores.presence`, ``ask`` the number of its question that was answered last. ``since`` in seconds
+    of this host since it was started. ``lapsed``: it has no slot any more, and takes it again if it goes on.
+    """
+
+    customer: str
+    call: str
+    level: str
+    owner: str
+    since: float
+    ask: int = 0
+    stage: Stage = Stage.SENT
+    lapsed: bool = False
+
+    def is_over(self, now: float) -> bool:
+        """Whether its time has run out."""
+        return now - self.since >= (_KNOWN if self.lapsed else _SLOT)[self.stage]
+
+
+_SLOT: Final = (UNSENT, SETUP, LONGEST)
+_KNOWN: Final = (SETUP, RINGS_ON, LONGEST)
+
+
+class HeldCalls:
+    """See the module.
+
+    Args:
+        file: where they are kept.
+        alarms: of the agent.
+    """
+
+    def __init__(self, file: Path, alarms: Alarms) -> None:
+        self._file = file
+        self._alarms = alarms
+        self._calls: dict[str, dict[str, Held]] = {}
+        """By call and customer: one that comes back by another customer's trunk may have the same key."""
+        self._connection: sqlite3.Connection | None = None
+        self.lapsed = 0
+        """How many of them are."""
+        self.known = 0
+        """How many there are."""
+
+    @property
+    def slots(self) -> int:
+        """How many have one."""
+        return self.known - self.lapsed
+
+    def __iter__(self) -> Iterator[Held]:
+        """Each, while others may come and go."""
+        return iter([held for named in self._calls.values() for held in named.values()])
+
+    def of(self, call: str) -> list[Held]:
+        """Those with a key: one, but for a call that came by several customers."""
+        return list(self._calls.get(call, {}).values())
+
+    def get(self, customer: str, call: str) -> Held | None:
+        """One of them."""
+        return self._calls.get(call, {}).get(customer)
+
+    def keep(self, held: Held) -> None:
+        """Add one, or change it."""
+        self._put(held)
+        if self._connection is not None:
+            try:
+                _write(self._connection, held)
+            except sqlite3.Error as exc:
+                self._broken(exc)
+
+    def drop(self, held: Held) -> None:
+        """Forget one."""
+        named = self._calls.get(held.call, {})
+        if named.pop(held.customer, None) is None:
+            return
+        self.known -= 1
+        self.lapsed -= held.lapsed
+        if not named:
+            del self._calls[held.call]
+        if self._connection is not None:
+            try:
+                self._connection.execute(
+                    "DELETE FROM calls WHERE call = ? AND customer = ?", (held.call, held.customer)
+                )
+            except sqlite3.Error as exc:
+                self._broken(exc)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether they are kept now."""
+        return self._connection is not None
+
+    def open(self) -> list[Held]:
+        """Take over what an agent before this one left, and return that."""
+        try:
+            sqlitefile.create(self._file)
+            self._connection = sqlitefile.connect(self._file, 1.0)
+            self._connection.executescript(_SCHEMA)
+            found = self._restored(self._connection)
+        except (sqlite3.Error, StoreError, OSError, ValueError) as exc:
+            self._broken(exc)
+            for ending in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    Path(f"{self._file}{ending}").unlink()
+            return []
+        self._alarms.clear("slots_not_kept")
+        return found
+
+    def close(self) -> None:
+        """Leave them to the next agent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _put(self, held: Held) -> None:
+        named = self._calls.setdefault(held.call, {})
+        before = named.get(held.customer)
+        self.known += before is None
+        self.lapsed += held.lapsed - (before is not None and before.lapsed)
+        named[held.customer] = held
+
+    def _restored(self, connection: sqlite3.Connection) -> list[Held]:
+        boot = _BOOT.read_text("ascii").strip()
+        known = connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
+        if known is None or known[0] != boot:
+            connection.execute("DELETE FROM calls")
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+        for held in self:  # what came while the file could not be had
+            _write(connection, held)
+        found = []
+        for customer, call, level, owner, since, ask, stage, lapsed in connection.execute(
+            "SELECT * FROM calls"
+        ).fetchall():
+            held = Held(customer, call, level, owner, since, ask, Stage(stage), bool(lapsed))
+            if self.get(held.customer, held.call) is None:
+                self._put(held)
+                found.append(held)
+        return found
+
+    def _broken(self, exc: Exception) -> None:
+        """The file is made anew; until then a restart of the agent would forget calls."""
+        self.close()
+        self._alarms.on(
+            "slots_not_kept",
+            f"{self._file}: {exc}: calls are counted, and forgotten when the agent is restarted",
+        )
+
+
+def _write(connection: sqlite3.Connection, held: Held) -> None:
+    row = held.customer, held.call, held.level, held.owner, held.since, held.ask, int(held.stage), int(held.lapsed)
+    connection.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)

@@ -1,0 +1,691 @@
+"""The agent counts calls: for one host, and together with the other hosts of a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sqlite3
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shaken_plugin.agent import counting, heldcalls
+from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.breaker import Breaker
+from shaken_plugin.agent.callrequests import MAX_REPLACES, CallRequests
+from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
+from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
+from shaken_plugin.agent.metrics import Metrics
+from shaken_plugin.agent.shared import PATIENCE, FleetCounts
+from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
+from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.lab.redis import RedisServer
+from shaken_plugin.stores.agent_line import message
+from shaken_plugin.stores.presence import FOLDER, Presence
+from shaken_plugin.stores.redis.limits import RedisCounts
+from shaken_plugin.stores.redis.log import FleetLog
+from shaken_plugin.telemetry import MemoryObserver
+from tests.conftest import NOW
+from tests.property.test_limit_properties import START, of
+
+ONE = of(("", None, 1))
+_names = itertools.count()
+
+
+class Bench:
+    """One host's counting, with a clock that stands where it is put."""
+
+    def __init__(self, folder: Path, shared: FleetCounts | None = None) -> None:
+        self.folder, self.shared, self.now = folder, shared, NOW
+        self.metrics, self.observer = Metrics(), MemoryObserver()
+        self.alarms = Alarms(self.observer, self.metrics.alarms, lambda: self.now)
+        self.counting = self.started()
+
+    def started(self) -> Counting:
+        """A new agent, on what the one before left."""
+        file = self.folder / "agent.slots.sqlite"
+        made = Counting(file, self.folder, self.alarms, Metrics(), lambda: self.now, self.shared)
+        made.open()
+        return made
+
+    def restart(self) -> None:
+        self.counting.close()
+        self.counting = self.started()
+
+    def admit(self, call: str, owner: str = "", **parts: Any) -> Outcome:
+        request = Request("acme", call, **{"bounds": ONE, "level": "A", **parts})
+        outcome: Outcome = run(self.counting.admit(request, owner)).outcome
+        return outcome
+
+    def end(self, call: str) -> None:
+        run(self.counting.ended(call))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        run(self.counting.look())
+
+    @property
+    def slots(self) -> Any:
+        return self.counting.status()["slots"]
+
+
+_loop = asyncio.new_event_loop()
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return _loop.run_until_complete(work)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> Iterator[None]:
+    yield
+    _loop.run_until_complete(_loop.shutdown_default_executor())
+    _loop.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.counting.close()
+
+
+def test_an_agent_that_is_restarted_forgets_no_call(bench: Bench) -> None:
+    assert bench.admit("a") is Outcome.ADMITTED
+    run(bench.counting.answered("a"))
+    bench.restart()
+    assert bench.admit("b") is Outcome.CONCURRENT
+    bench.pass_time(6 * 3600)
+    assert bench.admit("b") is Outcome.CONCURRENT
+    bench.restart()
+    bench.end("a")
+    bench.end("a")
+    assert bench.admit("b") is Outcome.ADMITTED
+    bench.restart()
+    assert bench.slots == 1
+
+
+def test_an_end_that_overtakes_its_beginning_frees_the_slot(bench: Bench) -> None:
+    """Of a worker that waited no longer, and told it over another connection."""
+    bench.end("a")
+    assert bench.admit("a") is Outcome.ADMITTED
+    assert bench.slots == 0
+    assert bench.admit("a") is Outcome.ADMITTED
+    assert bench.slots == 1
+    bench.end("a")
+    bench.end("b")
+    bench.pass_time(OVERTAKEN + 1)
+    assert bench.admit("b") is Outcome.ADMITTED
+    assert bench.slots == 1
+
+
+def test_an_end_while_redis_is_asked_frees_the_slot(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+
+    async def both() -> None:
+        beginning = asyncio.create_task(host.counting.admit(Request("acme", "a", ONE, "A"), ""))
+        await asyncio.sleep(0)
+        await host.counting.ended("a")
+        assert (await beginning).outcome is Outcome.ADMITTED
+
+    run(both())
+    assert host.slots == 0
+    assert fleet.counts[0].slots("acme") == 0
+
+
+def test_what_a_process_left_while_nobody_answered_is_taken_once(bench: Bench) -> None:
+    requests, worker = CallRequests(bench.counting, bench.folder), Presence(bench.folder)
+    run(requests.collect())
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    lines = [
+        b"no JSON", b"[" * 10_000, b"7", b"{}", b"", b'{"op": "ended", "call": 7}', b'{"op": "ping"}',
+        b'{"op": "answered", "call": "a"}',
+    ]  # fmt: skip
+    for line in lines:
+        worker.leave(line + b"\n")
+    run(requests.collect())
+    bench.pass_time(SETUP + 1)
+    assert bench.slots == 1  # it was answered
+    worker.leave(message({"op": "ended", "call": "a"})[:-1])
+    run(requests.collect())
+    assert bench.slots == 1  # the rest of the line is under way
+    worker.leave(b"\n")
+    run(requests.collect())
+    assert bench.slots == 0
+    bench.pass_time(OVERTAKEN + 1)
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    run(requests.collect())
+    assert bench.slots == 1
+
+
+def test_after_a_reboot_there_are_no_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench.admit("a")
+    (tmp_path / "boot").write_text("another\n")
+    monkeypatch.setattr(heldcalls, "_BOOT", tmp_path / "boot")
+    bench.restart()
+    assert bench.slots == 0
+    assert bench.admit("b") is Outcome.ADMITTED
+
+
+def test_a_process_that_ended_frees_its_slots_also_while_no_agent_ran(bench: Bench, tmp_path: Path) -> None:
+    mine = Presence(tmp_path).name()
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, Presence(tmp_path).name().encode())
+        time.sleep(60)
+        os._exit(0)
+    theirs = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    two = of(("", None, 2))
+    assert bench.admit("a", mine, bounds=two) is bench.admit("b", theirs, bounds=two) is Outcome.ADMITTED
+    bench.pass_time(1)
+    assert bench.slots == 2
+    bench.counting.close()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    bench.counting = bench.started()
+    bench.pass_time(1)
+    assert bench.slots == 1
+    assert bench.admit("c", mine, bounds=two) is Outcome.ADMITTED
+    assert len(list((tmp_path / FOLDER).iterdir())) == 1
+
+
+def test_a_call_that_nobody_ends_has_its_slot_for_a_time(bench: Bench) -> None:
+    bench.admit("rings")
+    bench.pass_time(SETUP - 1)
+    assert bench.slots == 1
+    bench.pass_time(1)
+    assert bench.slots == 0
+    run(bench.counting.answered("rings"))  # after all
+    assert bench.slots == 1
+    assert bench.admit("other") is Outcome.CONCURRENT
+    bench.end("rings")
+    bench.admit("rings on")
+    bench.pass_time(SETUP)
+    bench.restart()
+    bench.pass_time(RINGS_ON - SETUP - 1)
+    assert (bench.slots, bench.counting._calls.known) == (0, 1)
+    bench.pass_time(1)
+    assert bench.counting._calls.known == 0
+    bench.admit("talks")
+    run(bench.counting.answered("talks"))
+    run(bench.counting.answered("nobody"))
+    bench.pass_time(LONGEST - 1)
+    assert bench.slots == 1
+    bench.pass_time(1)
+    assert bench.slots == 0
+
+
+def test_a_call_that_does_not_leave_has_its_slot_for_seconds(bench: Bench) -> None:
+    """The script answered it itself, and no module tells the end of what never left."""
+    bench.admit("refused by the script", sent=False)
+    bench.pass_time(UNSENT - 1)
+    assert bench.admit("x", sent=False) is Outcome.CONCURRENT
+    bench.pass_time(1)
+    assert bench.admit("x", sent=False) is Outcome.ADMITTED
+    run(bench.counting.sent("x"))
+    bench.pass_time(SETUP - 1)
+    assert bench.slots == 1
+    bench.end("x")
+    assert bench.admit("late", sent=False) is Outcome.ADMITTED
+    bench.pass_time(UNSENT)
+    assert bench.slots == 0
+    run(bench.counting.sent("late"))
+    assert bench.slots == 1
+    bench.pass_time(SETUP - UNSENT)
+    assert bench.admit("late", sent=False) is Outcome.ADMITTED  # the same, asked about again
+    assert (bench.slots, bench.counting._calls.known) == (1, 1)
+
+
+def test_one_call_through_two_customers_frees_both_slots(bench: Bench) -> None:
+    for _ in range(3):
+        for customer in ("a", "b"):
+            request = Request(customer, "k", ONE, "A")
+            assert run(bench.counting.admit(request, "")).outcome is Outcome.ADMITTED
+        assert bench.slots == 2
+        bench.end("k")
+        assert bench.slots == 0
+    bench.restart()
+    assert bench.slots == 0
+
+
+def test_the_clock_is_one_that_nobody_sets() -> None:
+    first = uptime()
+    assert 0 < first <= uptime() < time.time() - 86_400
+
+
+def test_what_is_not_concurrent_is_not_kept_and_nothing_stays_of_a_customer(bench: Bench) -> None:
+    rate = of(("", 1, None))
+    assert bench.admit("a", bounds=rate) is Outcome.ADMITTED
+    assert bench.admit("b", bounds=rate) is Outcome.RATE
+    assert bench.admit("a", bounds=rate) is Outcome.KNOWN
+    assert bench.counting.status() == {
+        "calls_per_second": 0.2,
+        "slots": 0,
+        "customers_with_slots": 0,
+        "over_limit": 1,
+    }
+    bench.pass_time(200)
+    assert bench.counting._tallies == {}
+    assert bench.counting.status()["calls_per_second"] == 0.0
+
+
+def test_a_transfer_is_told_by_the_call_that_is_sent_on(bench: Bench) -> None:
+    bench.admit("a")
+    run(bench.counting.refer("a", "12025550199"))
+    run(bench.counting.refer("unknown", "12025550199"))
+    assert bench.admit("b", to="12025550199") is Outcome.REPLACES
+    assert bench.admit("c") is Outcome.CONCURRENT
+
+
+@pytest.mark.parametrize("damage", ["full", "junk", "folder"])
+def test_with_a_file_that_cannot_be_had_calls_are_counted_all_the_same(bench: Bench, damage: str) -> None:
+    file = bench.folder / "agent.slots.sqlite"
+    bench.admit("a")
+    if damage == "full":
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("DROP TABLE calls")
+    else:
+        bench.counting.close()
+        for path in bench.folder.glob("agent.slots.sqlite*"):
+            path.unlink()
+        file.write_bytes(b"junk" * 2_000) if damage == "junk" else file.mkdir()
+        bench.counting.open()
+    bench.admit("b", bounds=of(("", None, 9)))
+    run(bench.counting.answered("b"))
+    bench.end("b")
+    assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
+    assert bench.admit("c") is Outcome.CONCURRENT
+    if damage == "folder":
+        file.rmdir()
+    bench.pass_time(1)
+    bench.pass_time(1)
+    assert bench.alarms.now() == []
+    bench.restart()
+    assert bench.slots == 1
+
+
+def test_there_is_an_end_to_what_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MAX_CALLS", 2)
+    many = of(("", None, 9))
+    assert bench.admit("a", bounds=many) is bench.admit("b", bounds=many) is Outcome.ADMITTED
+    with pytest.raises(StoreUnavailable, match="2 calls are known"):
+        bench.admit("c", bounds=many)
+
+
+# --- What workers send ------------------------------------------------------------------------------
+
+ASKED: dict[str, Any] = {
+    "v": 1,
+    "op": "admit",
+    "customer": "acme",
+    "call": "a",
+    "bounds": [["", 100_000, 900_000, 5], ["A", 0, 0, 1]],
+    "level": "A",
+    "slot": True,
+    "replaces": [],
+    "to": "",
+    "owner": "1-1",
+    "ask": 7,
+}
+
+
+def answered(bench: Bench, request: dict[str, Any], shared: FleetCounts | None = None) -> Any:
+    return run(CallRequests(bench.counting, bench.folder, shared).answer(request))
+
+
+def test_requests_are_answered(bench: Bench) -> None:
+    assert answered(bench, ASKED) == {"outcome": "admitted", "scope": ""}
+    assert answered(bench, ASKED | {"call": "b"}) == {"outcome": "concurrent", "scope": "A"}
+    assert answered(bench, {"op": "refer", "call": "a", "to": "x"}) == {}
+    assert answered(bench, {"op": "sent", "call": "a"}) is answered(bench, {"op": "sent", "call": 7}) is None
+    assert answered(bench, {"op": "answered", "call": "a"}) == answered(bench, {"op": "ended", "call": "a"}) == {}
+    assert answered(bench, ASKED | {"call": "b"})["outcome"] == "admitted"
+    assert answered(bench, {"op": "ping"}) == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"customer": 7},
+        {"customer": "x" * 257},
+        {"call": None},
+        {"bounds": 7},
+        {"bounds": [["", 1, 2]]},
+        {"bounds": [["", 1, 2, 3, 4]]},
+        {"bounds": [["", -1, 2, 3]]},
+        {"bounds": [["", 1.5, 2, 3]]},
+        {"bounds": [["", True, 2, 3]]},
+        {"bounds": [["", 2**60, 2, 3]]},
+        {"bounds": [["B", 1, 2, 3]]},
+        {"bounds": [7]},
+        {"bounds": [["", 1, 2, 3]] * 5},
+        {"level": "D"},
+        {"level": []},
+        {"replaces": "a"},
+        {"replaces": ["a"] * (MAX_REPLACES + 1)},
+        {"to": 7},
+        {"owner": "../../etc/passwd"},
+        {"owner": None},
+        {"ask": "1"},
+    ],
+    ids=range(21),
+)
+def test_a_request_that_is_none_is_said_to_be_so(bench: Bench, wrong: dict[str, Any]) -> None:
+    assert answered(bench, ASKED | wrong) == {"error": "a request for admit that is none"}
+    if "ask" in wrong:
+        return  # one without it is of a worker of another release
+    missing = {name: value for name, value in ASKED.items() if name not in wrong}
+    assert "error" in answered(bench, missing)
+    assert bench.slots == 0
+
+
+def test_a_call_is_counted_without_what_is_too_long_and_without_an_owner_it_has_no_slot(bench: Bench) -> None:
+    assert answered(bench, ASKED | {"to": "x" * 10_000})["outcome"] == "admitted"
+    assert answered(bench, ASKED | {"call": "b"})["outcome"] == "concurrent"
+    assert answered(bench, ASKED | {"call": "c", "owner": ""})["outcome"] == "admitted"
+    assert bench.slots == 1
+
+
+def test_a_question_that_nobody_heard_the_answer_to_is_taken_back(bench: Bench) -> None:
+    undo = {"op": "undo", "call": "a", "owner": "1-1", "ask": 7}
+    assert answered(bench, ASKED)["outcome"] == "admitted"
+    bench.restart()
+    assert answered(bench, undo) == {}
+    assert bench.slots == 0
+    # Before it came: it overtook.
+    assert answered(bench, ASKED | {"ask": 8})["outcome"] == "admitted"
+    answered(bench, {"op": "ended", "call": "a"})
+    answered(bench, undo | {"ask": 9})
+    assert answered(bench, ASKED | {"ask": 9})["outcome"] == "admitted"
+    assert bench.slots == 0
+    # The same call was asked about again, and that was heard.
+    assert answered(bench, ASKED | {"ask": 10})["outcome"] == "admitted"
+    assert answered(bench, ASKED | {"ask": 11})["outcome"] == "known"
+    answered(bench, undo | {"ask": 10})
+    assert bench.slots == 1
+    assert answered(bench, ASKED | {"ask": 11, "call": "x"})["outcome"] == "concurrent"
+    answered(bench, undo | {"ask": 12})
+    assert answered(bench, ASKED | {"ask": 13})["outcome"] == "known"
+    assert bench.slots == 1
+
+
+def test_passports_are_remembered_in_a_fleet_alone(bench: Bench) -> None:
+    asked = {"op": "first_use", "token": "ab", "call": "cd", "milliseconds": 60_000}
+    assert answered(bench, asked) == {"error": "this host is in no fleet"}
+    for wrong in ({"token": "zz"}, {"call": ""}, {"milliseconds": "1"}):
+        assert answered(bench, asked | wrong) == {"error": "a request for first_use that is none"}
+
+
+# --- Over a fleet -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer("redis", tmp_path_factory.mktemp("redis")) as made:
+        yield made
+
+
+class Fleet:
+    """Two hosts over one Redis; and the clock of all three."""
+
+    def __init__(self, server: RedisServer, folder: Path) -> None:
+        self.log = FleetLog(server.access, f"fleet-{next(_names)}")
+        self.counts = [RedisCounts(self.log, START) for _ in range(2)]
+        self.breakers = [Breaker(), Breaker()]
+        self.shared = [FleetCounts(c, b, lambda: 2) for c, b in zip(self.counts, self.breakers, strict=True)]
+        self.hosts = []
+        for number, shared in enumerate(self.shared):
+            (folder / f"{number}").mkdir()
+            self.hosts.append(Bench(folder / f"{number}", shared))
+
+    def pass_time(self, seconds: float, hosts: Sequence[int] = (0, 1)) -> None:
+        for counts in self.counts:
+            assert counts.at is not None
+            counts.at += int(seconds * SECOND)
+        for number in hosts:
+            self.hosts[number].pass_time(seconds)
+
+    def cut(self, number: int) -> None:
+        self.breakers[number].failed("cut off")
+
+    def mend(self, number: int) -> None:
+        self.breakers[number].worked()
+
+    def close(self) -> None:
+        for host, shared in zip(self.hosts, self.shared, strict=True):
+            host.counting.close()
+            shared.close()
+        self.log.close()
+
+
+@pytest.fixture
+def fleet(server: RedisServer, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(server, tmp_path)
+    # Tests run where others do, too: Redis may take its time.
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shaken_plugin.agent import shared
+
+    monkeypatch.setattr(shared, "PATIENCE", 2.0)
+
+
+def test_two_hosts_never_admit_more_than_the_limit(fleet: Fleet) -> None:
+    bounds = of(("", None, 7))
+    outcomes = [fleet.hosts[n % 2].admit(f"{n}", bounds=bounds) for n in range(20)]
+    assert outcomes == [Outcome.ADMITTED] * 7 + [Outcome.CONCURRENT] * 13
+    fleet.hosts[0].end("0")
+    assert fleet.hosts[1].admit("x", bounds=bounds) is Outcome.ADMITTED
+    fleet.hosts[1].end("0")  # not of this host
+    assert fleet.hosts[0].admit("y", bounds=bounds) is Outcome.CONCURRENT
+    rate = of(("", 5, None))
+    outcomes = [fleet.hosts[n % 2].admit(f"r{n}", bounds=rate) for n in range(8)]
+    assert outcomes == [Outcome.ADMITTED] * 5 + [Outcome.RATE] * 3
+
+
+def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps_its_own(fleet: Fleet) -> None:
+    two = of(("", None, 2))
+    fleet.hosts[0].admit("of the crashed host", bounds=two)
+    fleet.hosts[1].admit("long", bounds=two)
+    run(fleet.hosts[1].counting.answered("long"))
+    waited = 0
+    while fleet.hosts[1].admit("new", bounds=two) is Outcome.CONCURRENT:
+        fleet.pass_time(5, [1])
+        waited += 5
+    assert waited <= 120
+    fleet.hosts[1].end("new")
+    for _ in range(6 * 3600 // 20):
+        fleet.pass_time(20, [1])
+    assert fleet.hosts[1].admit("other", bounds=ONE) is Outcome.CONCURRENT
+    assert fleet.counts[0].slots("acme") == 1
+
+
+def test_an_agent_that_is_restarted_goes_on_renewing(fleet: Fleet) -> None:
+    fleet.hosts[0].admit("a")
+    run(fleet.hosts[0].counting.answered("a"))
+    fleet.hosts[0].restart()
+    for _ in range(10):
+        fleet.pass_time(30)
+    assert fleet.hosts[1].admit("b") is Outcome.CONCURRENT
+
+
+def test_without_redis_each_host_enforces_its_share_and_gives_its_slots_back_afterwards(fleet: Fleet) -> None:
+    five = of(("", None, 5))
+    assert fleet.hosts[0].admit("before", bounds=five) is Outcome.ADMITTED
+    fleet.cut(0)
+    fleet.cut(1)
+    first = [fleet.hosts[0].admit(f"one {n}", bounds=five) for n in range(4)]
+    assert first == [Outcome.ADMITTED] * 2 + [Outcome.CONCURRENT] * 2  # three in all: half of five, rounded up
+    second = [fleet.hosts[1].admit(f"two {n}", bounds=five) for n in range(4)]
+    assert second == [Outcome.ADMITTED] * 3 + [Outcome.CONCURRENT]
+    fleet.hosts[0].end("before")
+    fleet.pass_time(31)
+    fleet.mend(0)
+    fleet.mend(1)
+    fleet.pass_time(1)
+    assert fleet.counts[0].slots("acme") == 5
+    assert fleet.hosts[0].admit("after", bounds=five) is Outcome.CONCURRENT
+    fleet.hosts[1].end("two 0")
+    assert fleet.hosts[0].admit("after", bounds=five) is Outcome.ADMITTED
+
+
+def test_a_transfer_between_hosts_counts_once(fleet: Fleet) -> None:
+    fleet.hosts[0].admit("a")
+    assert fleet.hosts[1].admit("b", replaces=("a",)) is Outcome.REPLACES
+    fleet.hosts[0].end("a")
+    run(fleet.hosts[1].counting.refer("b", "12025550199"))
+    fleet.pass_time(61)
+    run(fleet.hosts[1].counting.refer("b", "12025550199"))
+    assert fleet.hosts[0].admit("c", to="12025550199") is Outcome.REPLACES
+    assert fleet.counts[0].slots("acme") == 1
+
+
+def test_a_redis_that_answers_late_is_not_asked_by_the_next_call(tmp_path: Path, monkeypatch: Any) -> None:
+    from shaken_plugin.agent import shared
+
+    monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
+
+    class Slow:
+        asked, seconds = 0, 0.5
+
+        def admit(self, request: Request) -> Verdict:
+            self.asked += 1
+            time.sleep(self.seconds)
+            return Verdict(Outcome.ADMITTED)
+
+        def first_use(self, token: str, call: str, milliseconds: int) -> bool:
+            time.sleep(self.seconds)
+            return True
+
+        def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
+            return
+
+    slow: Any = Slow()
+    breaker = Breaker()
+    counts = FleetCounts(slow, breaker, lambda: 1)
+    bench = Bench(tmp_path, counts)
+    begin = time.monotonic()
+    assert bench.admit("a") is Outcome.ADMITTED
+    assert bench.admit("b") is Outcome.CONCURRENT
+    assert time.monotonic() - begin < 0.4
+    assert slow.asked == 1
+    assert counts.why == "Redis did not answer within 30 ms"
+    assert not breaker.is_open  # good enough for all that no call waits for
+    run(bench.counting.look())
+    (alarm,) = bench.alarms.now()
+    assert (alarm.name, alarm.text) == (
+        "counted_apart",
+        "Redis did not answer within 30 ms: this host enforces its share of each limit by what it counts itself",
+    )
+    # An answer to the probe that is too late for a call is as good as none.
+    slow.seconds = 0.1
+    run(counts.look())
+    assert bench.admit("c") is Outcome.CONCURRENT
+    assert slow.asked == 1
+    slow.seconds = 0.0
+    breaker.failed("away")
+    run(counts.look())
+    assert counts.why == "away"
+    breaker.worked()
+    run(counts.look())
+    assert bench.admit("c") is Outcome.ADMITTED
+    assert slow.asked == 2
+    run(bench.counting.look())
+    assert not bench.alarms.now()
+    bench.counting.close()
+    counts.close()
+
+
+def test_what_was_refused_here_after_redis_was_late_has_no_slot_there(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, two = fleet.hosts[0], of(("", None, 2))
+    assert host.admit("a", bounds=two) is Outcome.ADMITTED
+    admit = fleet.counts[0].admit
+
+    def late(request: Request) -> Verdict:
+        admit(request)
+        raise StoreError("too late")
+
+    monkeypatch.setattr(fleet.counts[0], "admit", late)
+    assert host.admit("b", bounds=two) is Outcome.CONCURRENT  # one here, of two on two hosts
+    assert host.admit("c", bounds=two) is Outcome.CONCURRENT  # Redis is not asked any more
+    assert fleet.counts[1].slots("acme") == 2
+    assert list(host.counting._lost) == [("acme", "b")]
+    run(fleet.shared[0].look())
+    fleet.pass_time(1)
+    assert fleet.counts[1].slots("acme") == 1
+
+
+def test_a_call_that_is_answered_while_another_is_freed_keeps_its_slot(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, two = fleet.hosts[0], of(("", None, 2))
+    host.admit("a", bounds=two)
+    host.admit("b", bounds=two)
+    end = FleetCounts.end
+
+    async def ending(shared: FleetCounts, customer: str, call: str) -> None:
+        await host.counting.answered("b")
+        await end(shared, customer, call)
+
+    monkeypatch.setattr(FleetCounts, "end", ending)
+    fleet.pass_time(SETUP, [0])
+    assert host.slots == 1
+    host.end("b")
+    assert host.slots == 0
+
+
+def test_a_call_that_is_answered_late_has_its_slot_again_over_the_fleet(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    host.admit("a")
+    fleet.pass_time(SETUP)
+    assert fleet.counts[0].slots("acme") == 0
+    run(host.counting.answered("a"))
+    assert fleet.counts[0].slots("acme") == 1
+    host.end("a")
+    assert fleet.counts[0].slots("acme") == 0
+
+
+def test_a_redis_that_cannot_count_is_as_good_as_none(tmp_path: Path) -> None:
+    class Full:
+        def admit(self, request: Request) -> None:
+            raise StoreError("no memory left")
+
+        def first_use(self, token: str, call: str, milliseconds: int) -> bool:
+            raise StoreError("no memory left still")
+
+        def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
+            raise StoreError("no memory left for leases")
+
+    full: Any = Full()
+    breaker = Breaker()
+    counts = FleetCounts(full, breaker, lambda: 1)
+    bench = Bench(tmp_path, counts)
+    assert bench.admit("a") is Outcome.ADMITTED
+    assert bench.admit("b") is Outcome.CONCURRENT
+    run(counts.look())
+    run(bench.counting.look())
+    assert counts.why == "no memory left still"
+    assert not breaker.is_open
+    bench.counting.close()
+    counts.close()
+
+
+def test_a_passport_that_came_to_another_host_is_known(fleet: Fleet) -> None:
+    asked = {"op": "first_use", "token": "ab", "call": "cd", "milliseconds": 60_000}
+    assert answered(fleet.hosts[0], asked, fleet.shared[0]) == {"first": True}
+    assert answered(fleet.hosts[1], asked, fleet.shared[1]) == {"first": True}
+    assert answered(fleet.hosts[1], asked | {"call": "ef"}, fleet.shared[1]) == {"first": False}
+    fleet.cut(1)
+    assert "error" in answered(fleet.hosts[1], asked | {"call": "ef"}, fleet.shared[1])
