@@ -71,6 +71,9 @@ class Routing(Kamailio):  # shaken
                 self.shaken_verify(msg)  # shaken
             # A caller ID that was substituted stays so until the end of the call.
             self.shaken_dialog(msg)  # shaken
+            # A transfer counts once.
+            if KSR.pv.get("$rm") == "REFER":
+                self.shaken_refer(msg)  # shaken
             return self.relay(msg)
         if KSR.is_ACK():
             if KSR.tm.t_check_trans() > 0:

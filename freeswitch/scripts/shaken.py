@@ -4,6 +4,7 @@ Dialplan   python shaken::verify         on a leg that came from outside
            python shaken::sign           before a bridge to outside; or, on every leg that leaves:
                                          execute_on_originate_shaken=python shaken::sign
            python shaken::pass_through   on a leg that came, where it is not verified
+           python shaken::answered       set by shaken::sign, for customers with a limit on concurrent calls
 fs_cli     python shaken status          counters
            python shaken reload          settings that `shaken apply` has put in force
 """
@@ -25,6 +26,10 @@ def sign(session, _args):
 
 def pass_through(session, _args):
     _script.pass_through(session)
+
+
+def answered(session, _args):
+    _script.answered(session)
 
 
 def runtime(_args):

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +23,17 @@ from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
 from shaken_plugin.adapters.freeswitch.leg import MappedLeg
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
+from shaken_plugin.authentication import Limiter
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.call import is_emergency
 from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.limits import Outcome, Request, Verdict
 from shaken_plugin.core.passport import Passport
+from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
+from shaken_plugin.ports import Author
+from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.process import Process
 from tests.adapter.test_kamailio import SUBSTITUTE, UNOWNED, Bench, Clock, invite, substituting
@@ -434,7 +440,7 @@ def test_the_declared_mode_holds_where_the_adapter_fails(bench: Bench, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise ValueError("x")
 
-    monkeypatch.setattr(type(bench.services.authentication), "refuses", fail)
+    monkeypatch.setattr(type(bench.services.authentication), "admit", fail)
     assert pbx.arrive(invite(), "sign").answered == "500 Server Internal Error"
 
 
@@ -760,3 +766,138 @@ def test_a_leg_that_came_names_the_route_for_those_that_leave(bench: Bench) -> N
     legs = [pbx.leave(partner), pbx.leave(partner, shaken_route="other")]
     routes = [leaving(mod_python.SessionLeg(pbx.freeswitch, leg), PLAN).route for leg in legs]
     assert routes == ["cheap", "other"]
+
+
+# --- Limits -----------------------------------------------------------------------------------------
+
+
+class Counts:
+    """A `ports.CallLimiter` with room for so many calls, by their keys."""
+
+    def __init__(self, room: int = 1) -> None:
+        self.room = room
+        self.running: list[str] = []
+        self.asked: list[Request] = []
+        self.told: list[tuple[str, str]] = []
+
+    def admit(self, request: Request) -> Verdict:
+        self.asked.append(request)
+        if request.call in self.running:
+            return Verdict(Outcome.KNOWN)
+        if len(self.running) >= self.room:
+            return Verdict(Outcome.CONCURRENT)
+        self.running.append(request.call)
+        return Verdict(Outcome.ADMITTED)
+
+    def trouble(self) -> str:
+        return ""
+
+    def sent(self, call: str) -> None:
+        self.told.append(("sent", call))
+
+    def answered(self, call: str) -> None:
+        self.told.append(("answered", call))
+
+    def ended(self, call: str) -> None:
+        self.told.append(("ended", call))
+        self.running = [other for other in self.running if other != call]
+
+    def referred(self, call: str, to: str) -> None:
+        raise AssertionError("FreeSWITCH answers REFER itself")
+
+
+@pytest.fixture
+def limited(bench: Bench) -> tuple[Pbx, Counts]:
+    """A switch whose customer has a limit on concurrent calls."""
+    return limited_pbx(bench)
+
+
+def limited_pbx(bench: Bench, **limits: object) -> tuple[Pbx, Counts]:
+    bench.configure(limits=limits)
+    with SqlitePolicy(bench.folder / "policy.db").change(Author("test", "limits", NOW), "limits") as draft:
+        acme = draft.get(Customer, "acme")
+        assert acme is not None
+        draft.put(replace(acme, limits=Limits(Rate(None, 1))))
+    counts = Counts()
+    assert bench.services.authentication is not None
+    bench.services.authentication.limiter = Limiter(counts, bench.services.plan)
+    bench.services = replace(bench.services, limiter=counts)
+    return Pbx(bench), counts
+
+
+def told(pbx: Pbx, counts: Counts, number: int) -> list[tuple[str, str]]:
+    """What was told: a leg that ends does not wait for its thread."""
+    pbx.process._workers.submit(int).result(5)
+    assert len(counts.told) == number
+    return counts.told
+
+
+def hooks(leg: FakeSession) -> tuple[str | None, str | None]:
+    return leg.getVariable("api_reporting_hook"), leg.getVariable("api_hangup_hook")
+
+
+def test_the_leg_that_came_tells_the_end_of_its_call(limited: tuple[Pbx, Counts]) -> None:
+    pbx, counts = limited
+    came = pbx.arrive(invite(), "sign")
+    (slot,) = counts.running
+    assert came.answered is None
+    assert hooks(came) == (f"python shaken ended {slot}", None)
+    assert told(pbx, counts, 1) == [("answered", slot)]
+    left = pbx.leave(came, execute_on_originate_shaken="python shaken::sign")
+    assert len(counts.running) == 1
+    assert len(counts.asked) == 2
+    assert left.getVariable("shaken_as_slot") == slot
+    pbx.run(left, "answered")
+    assert told(pbx, counts, 2)[-1] == ("answered", slot)
+    refused = pbx.arrive(invite(), "sign")
+    assert (refused.answered, hooks(refused)) == ("480 Call Limit Reached", (None, None))
+    assert pbx.script.Script(pbx.freeswitch).command(f"ended {slot}") == "+OK"
+    assert told(pbx, counts, 3)[-1] == ("ended", slot)
+    assert pbx.arrive(invite(), "sign").answered is None
+
+
+def test_a_leg_that_is_signed_by_its_gateway_has_the_leg_that_came_tell_it(limited: tuple[Pbx, Counts]) -> None:
+    pbx, counts = limited
+    came = pbx.arrive(invite())
+    left = pbx.leave(came, execute_on_originate_shaken="python shaken::sign")
+    (slot,) = counts.running
+    assert hooks(came)[0] == f"python shaken ended {slot}"
+    assert hooks(left) == (None, None)
+    assert left.getVariable("execute_on_answer_shaken_3") == "python shaken::answered"
+    second = pbx.leave(came, execute_on_originate_shaken="python shaken::sign")
+    assert second.getVariable("shaken_as_slot") == slot
+    assert counts.told == []
+    over = pbx.leave(pbx.arrive(invite()), execute_on_originate_shaken="python shaken::sign")
+    assert over.cause == "NO_ANSWER"  # of which FreeSWITCH makes 480
+
+
+def test_a_leg_that_nobody_came_for_tells_its_own_end(limited: tuple[Pbx, Counts]) -> None:
+    pbx, counts = limited
+    left = pbx.leave(None, shaken_source=CUSTOMER, execute_on_originate_shaken="python shaken::sign")
+    (slot,) = counts.running
+    assert hooks(left)[0] == f"python shaken ended {slot}"
+
+
+def test_hooks_of_others_stay(limited: tuple[Pbx, Counts]) -> None:
+    pbx, counts = limited
+    came = pbx.arrive(invite())
+    came.setVariable("api_reporting_hook", "theirs")
+    pbx.run(came, "sign")
+    (slot,) = counts.running
+    assert hooks(came) == ("theirs", f"python shaken ended {slot}")
+    counts.ended(slot)
+    both = pbx.arrive(invite())
+    both.setVariable("api_reporting_hook", "theirs")
+    both.setVariable("api_hangup_hook", "theirs")
+    pbx.run(both, "sign")
+    assert hooks(both) == ("theirs", "theirs")
+    assert counts.running == []
+    assert "limits on concurrent calls are NOT enforced" in pbx.log()
+
+
+def test_retry_after_where_the_settings_want_it(bench: Bench) -> None:
+    pbx, counts = limited_pbx(bench, status=503, retry_after=9)
+    counts.room = 0
+    refused = pbx.arrive(invite(), "sign")
+    assert refused.answered == "503 Call Limit Reached"
+    assert refused.getVariable("sip_rh_Retry-After") == "9"

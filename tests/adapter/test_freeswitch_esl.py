@@ -330,7 +330,7 @@ def test_who_speaks_something_else_is_left(bench: Bench, answer: bytes, monkeypa
     begun = time.monotonic()
     leg = bench.leg("verify", CAME, before=lambda _: answer)
     leg.run()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # reading so many headers takes 4 s where coverage is measured
     until(lambda: bench.connected() == 0)
     assert "shaken_vs_result" not in leg.variables
     assert bench.leg("verify", CAME).run().variables["shaken_vs_result"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +23,19 @@ from shaken_plugin.adapters.kamailio import (
     Kamailio,
     KamailioObserver,
 )
-from shaken_plugin.authentication import identity_header
+from shaken_plugin.authentication import Limiter, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.call import NAMING
 from shaken_plugin.core.identity import IdentityHeader
+from shaken_plugin.core.limits import Outcome, Request, Verdict, dialog_of, key
 from shaken_plugin.core.passport import Attest, Passport, base_claims, shaken_claims
+from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
+from shaken_plugin.ports import Author
+from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.process import Process
 from shaken_plugin.switch.waiting import WaitingRoom
@@ -1339,3 +1344,188 @@ def test_the_script_may_name_the_route(bench: Bench) -> None:
     assert kamailio._read().route == ""
     ksr.xavps[ASKED, "route"] = "cheap"
     assert kamailio._read().route == "cheap"
+
+
+# --- Limits -----------------------------------------------------------------------------------------
+
+
+class Counts:
+    """A `ports.CallLimiter` that is asked and told, and has room for one call."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, object]] = []
+        self.asked: list[Request] = []
+        self.running = 0
+
+    def admit(self, request: Request) -> Verdict:
+        self.asked.append(request)
+        self.running += request.call not in {asked.call for asked in self.asked[:-1]}
+        return Verdict(Outcome.ADMITTED if self.running == 1 else Outcome.CONCURRENT)
+
+    def trouble(self) -> str:
+        return ""
+
+    def sent(self, call: str) -> None:
+        self.told.append(("sent", call))
+
+    def answered(self, call: str) -> None:
+        self.told.append(("answered", call))
+
+    def ended(self, call: str) -> None:
+        self.told.append(("ended", call))
+
+    def referred(self, call: str, to: str) -> None:
+        self.told.append((to, call))
+
+
+def limited(bench: Bench, counts: Counts, message: bytes, **limits: object) -> tuple[Kamailio, FakeKsr]:
+    """An adapter, for calls of a customer with a limit on concurrent calls."""
+    for file in bench.folder.glob("policy.db*"):
+        file.unlink()
+    bench.configure(limits=limits)
+    with SqlitePolicy(bench.folder / "policy.db").change(Author("test", "limits", NOW), "limits") as draft:
+        acme = draft.get(Customer, "acme")
+        assert acme is not None
+        draft.put(replace(acme, limits=Limits(Rate(None, 1))))
+    assert bench.services.authentication is not None
+    bench.services.authentication.limiter = Limiter(counts, bench.services.plan)
+    bench.services = replace(bench.services, limiter=counts)
+    kamailio, ksr = bench.kamailio(message)
+    kamailio.switch._new_uuid = lambda: str(uuid.uuid4())
+    return kamailio, ksr
+
+
+DIALOG = key("acme", "call-1", "1")
+
+
+def test_a_call_with_a_slot_is_followed_to_its_end(bench: Bench) -> None:
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    assert kamailio.shaken_sign() == GO_ON
+    slot = ksr.xavps["shaken_as", "slot"]
+    assert dialog_of(slot) == DIALOG != slot
+    assert (ksr.managed, ksr.dialogs) == (True, {"shaken_slot": slot})
+    assert not counts.asked[0].sent
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    ksr.end_branch()
+    for name in ("dialog:start", "dialog:whatever", "dialog:end", "dialog:failed"):
+        assert kamailio.shaken_event(None, name) == GO_ON
+    assert counts.told == [("sent", slot), ("answered", slot), ("ended", slot), ("ended", slot)]
+
+
+def test_a_call_over_the_limit_is_answered_without_retry_after_unless_the_settings_want_it(bench: Bench) -> None:
+    counts = Counts()
+    for limits, answer, headers in (
+        ({}, (480, "Call Limit Reached"), []),
+        ({"status": 503, "phrase": "Full", "retry_after": 9}, (503, "Full"), ["Retry-After: 9"]),
+    ):
+        counts.running = 1
+        kamailio, ksr = limited(bench, counts, invite(), **limits)
+        assert kamailio.shaken_sign() == ANSWERED
+        assert (ksr.reply, ksr.reply_headers, ksr.managed) == (answer, headers, False)
+        assert ksr.has_transaction  # a retransmission gets the same answer, whatever has ended meanwhile
+
+
+def test_events_of_dialogs_that_are_not_ours_and_calls_without_a_slot(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    assert kamailio.shaken_sign() == GO_ON
+    assert not ksr.managed
+    assert kamailio.shaken_event(None, "dialog:end") == GO_ON
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    assert kamailio.shaken_event(None, "dialog:end") == GO_ON
+    assert counts.told == []
+
+
+def test_a_call_that_leaves_again_is_the_same_and_another_with_its_call_id_is_not(bench: Bench) -> None:
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    kamailio.shaken_sign()
+    slot = ksr.xavps["shaken_as", "slot"]
+    ksr.xavps["shaken_as", "signed_at"] = ""
+    kamailio.shaken_sign()
+    assert [request.call for request in counts.asked] == [slot, slot]
+    # The module dialog takes one with the same Call-ID and tag for the same (detect_spirals): it has no end of its own.
+    for limits, answer in (({}, (480, "Call Limit Reached")), ({"mode": "report"}, None)):
+        kamailio, ksr = limited(bench, counts, invite(), **limits)
+        counts.running, counts.told = 0, []
+        ksr.dialogs["shaken_slot"] = slot
+        assert kamailio.shaken_sign() == (ANSWERED if answer else GO_ON)
+        assert (ksr.reply, ksr.dialogs) == (answer, {"shaken_slot": slot})
+        assert counts.told == [("ended", counts.asked[-1].call)]
+        assert ksr.xavps["shaken_as", "over_limit"] == "repeated"
+        assert any("detect_spirals" in text for _, text in ksr.logged)
+
+
+def test_a_refer_inside_a_dialog_is_told_with_its_slot(bench: Bench) -> None:
+    counts = Counts()
+    message = invite(b"Refer-To: <sip:+12025550199@b.example>", to=f"<sip:{CALLED}@b.example>;tag=2")
+    kamailio, ksr = limited(bench, counts, message)
+    assert kamailio.shaken_refer() == GO_ON  # of a call without one
+    assert counts.told == []
+    ksr.dialogs["shaken_slot"] = "slot"
+    assert kamailio.shaken_refer() == GO_ON
+    assert counts.told == [(key("12025550199"), "slot")]
+    kamailio, ksr = limited(bench, counts, invite())
+    ksr.dialogs["shaken_slot"] = "slot"
+    assert kamailio.shaken_refer() == GO_ON  # none that says where to
+    assert len(counts.told) == 1
+
+
+def test_without_the_module_dialog_it_is_said_at_the_start_and_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FakeKsr.__init__
+
+    def without(self: FakeKsr, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]  # passed on
+        self.dialog = None
+
+    monkeypatch.setattr(FakeKsr, "__init__", without)
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    said = [text for level, text in ksr.logged if level == "warn" and "NOT enforced" in text]
+    assert len(said) == 1
+    assert 'loadmodule "dialog.so"' in said[0]
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.counters["limits_without_ends"] == 2
+
+
+def test_a_process_whose_calls_cannot_be_counted_says_so_at_the_start(bench: Bench) -> None:
+    class Homeless(Counts):
+        def trouble(self) -> str:
+            return "the folder cannot be written"
+
+    class Broken(Counts):
+        def trouble(self) -> str:
+            raise RuntimeError
+
+    kamailio, ksr = limited(bench, Homeless(), invite())
+    assert kamailio.child_init(0) == kamailio.child_init(-4) == GO_ON
+    assert not ksr.counters.get("limits_unavailable")
+    assert kamailio.child_init(1) == GO_ON
+    assert ksr.counters["limits_unavailable"] == 1
+    text = "shaken: limits on concurrent calls are NOT enforced: the folder cannot be written\n"
+    assert ("warn", text) in ksr.logged
+    kamailio, ksr = limited(bench, Counts(), invite())
+    kamailio.child_init(1)
+    assert not ksr.counters.get("limits_unavailable")
+    kamailio, ksr = limited(bench, Broken(), invite())
+    assert kamailio.child_init(1) == GO_ON
+    assert ksr.counters["fault_check_presence"] == 1
+
+
+def test_what_fails_at_an_event_or_a_refer_is_survived(bench: Bench) -> None:
+    class Broken(Counts):
+        def ended(self, call: str) -> None:
+            raise RuntimeError
+
+        def referred(self, call: str, to: str) -> None:
+            raise RuntimeError
+
+    kamailio, ksr = limited(bench, Broken(), invite(b"Refer-To: <sip:+12025550199@b.example>"))
+    kamailio.shaken_sign()
+    assert kamailio.shaken_event(None, "dialog:end") == GO_ON
+    assert kamailio.shaken_refer() == GO_ON
+    assert (ksr.counters["fault_event"], ksr.counters["fault_refer"]) == (1, 1)

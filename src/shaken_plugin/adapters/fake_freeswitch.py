@@ -220,7 +220,7 @@ class _Api:
         self._freeswitch = freeswitch
 
     def executeString(self, command: str) -> str:  # noqa: N802  # the switch's name
-        name, uuid, variable, *value = command.split(" ")
+        name, uuid, variable, *value = command.split(" ", 3)
         if (name, len(value)) not in {("uuid_getvar", 0), ("uuid_setvar", 1)}:
             raise AssertionError(f"no {name} here")
         leg = self._freeswitch.legs.get(uuid)

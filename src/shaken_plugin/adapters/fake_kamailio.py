@@ -56,6 +56,7 @@ class FakeKsr:
         self.branch_index = 0
         self.destination = ""
         self.canceled = False
+        self.has_transaction = False
         self.uri: str | None = None
         """The Request-URI that the script wrote, or that of the branch; None as received."""
         self._start, self._headers, self._body = b"", list[tuple[str, bytes]](), b""
@@ -69,6 +70,10 @@ class FakeKsr:
         self.record_route: list[str] = []
         """Parameters of the Record-Route of the branch."""
         self.htable = _HTable(self)
+        self.dialog: _Dialog | None = _Dialog(self)
+        self.dialogs: dict[str, str] = {}
+        """Variables of the dialog that the transaction belongs to; empty where none is managed."""
+        self.managed = False
         self.metrics: dict[str, int] = {}
         self.has_metric = True
         self.xhttp_prom = _XhttpProm(self)
@@ -141,6 +146,10 @@ class FakeKsr:
             else uri,  # one that cannot be parsed
             "$mb": self._start + b"\r\n",
             "$rs": status,
+            "$dlg_var(shaken_slot)": self.dialogs.get("shaken_slot", "").encode() or None,
+            "$ft": self._tag("from"),
+            "$tt": self._tag("to"),
+            "$rt": self._headers[refer[0]][1] if (refer := self.indices("refer-to")) else None,
             "$ci": self._headers[call_id[0]][1] if call_id else None,
             "$si": self.source.encode(),
             "$rb": self._body,
@@ -148,6 +157,10 @@ class FakeKsr:
             "$du": self.destination.encode("utf-8", "surrogateescape") or None,
         }
         return values[name]
+
+    def _tag(self, name: str) -> bytes | None:
+        found = self.indices(name)
+        return self._headers[found[0]][1].partition(b";tag=")[2] or None if found else None
 
     def _route(self) -> bytes | None:
         routes = self.indices("route")
@@ -254,6 +267,10 @@ class _Pv:
         return None if value is None else value.decode("utf-8")
 
     def sets(self, name: str, value: str) -> int:
+        if name == "$dlg_var(shaken_slot)":
+            assert self._ksr.managed, "there is no dialog"
+            self._ksr.dialogs["shaken_slot"] = value
+            return 1
         assert name == "$du"
         self._ksr.destination = value
         return 1
@@ -290,6 +307,10 @@ class _Tm:
     def t_get_branch_index(self) -> int:
         return self._ksr.branch_index
 
+    def t_newtran(self) -> int:
+        self._ksr.has_transaction = True
+        return 1
+
     def t_is_canceled(self) -> int:
         return 1 if self._ksr.canceled else -1
 
@@ -305,6 +326,15 @@ class _Rr:
 
     def add_rr_param(self, text: str) -> int:
         self._ksr.record_route.append(text)
+        return 1
+
+
+class _Dialog:
+    def __init__(self, ksr: FakeKsr) -> None:
+        self._ksr = ksr
+
+    def dlg_manage(self) -> int:
+        self._ksr.managed = True
         return 1
 
 

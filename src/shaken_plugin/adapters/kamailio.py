@@ -6,6 +6,9 @@
     shaken_verify   request route, calls from outside: verify, mark, or reject
     shaken_reply    onreply route: Reason headers of protocol STIR
     shaken_dialog   request route, requests inside a dialog: a caller ID that was substituted stays so
+    shaken_event    events of the module dialog: calls that were answered, ended or failed, for limits on
+                    concurrent calls
+    shaken_refer    request route, REFER inside a dialog: a transfer counts as one call
     shaken_fallback after a t_relay that failed, and failure route: a call that was too large for
                     UDP and not answered by TCP (``signing.size.action: tcp``) goes by UDP
 
@@ -22,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from shaken_plugin.adapters.kamailio_calls import Calls
 from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
@@ -76,13 +80,16 @@ class Kamailio(Message):
         self._size = BranchSize(ksr, self.switch)
         self._dialogs = Dialogs(ksr, self.switch, self._execute)
         self._dialogs.check_start()
+        self._calls = Calls(ksr, self.switch)
 
-    def child_init(self, _rank: int) -> int:
+    def child_init(self, rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
         if isinstance(Process.observer, KamailioObserver):
             Process.observer.find_counters()
         # Kamailio may have changed to another user since mod_init.
         self.switch.check_store()
+        if rank > 0:  # one that has calls
+            self.switch.check_presence()
         return GO_ON
 
     # --- For the routing script ---------------------------------------------------------------
@@ -98,8 +105,16 @@ class Kamailio(Message):
             if self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute"):
                 return GO_ON  # a failover: the branch route signs anew if it must
             account = None if user in {None, "", "<null>"} else user
-            outcome = self.switch.sign(lambda: self._read(user=account, body=True), call_id=self._call_id)
+            counted = self._get(SIGNING, "counted")
+            outcome = self.switch.sign(
+                lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
+            )
             self._set(SIGNING, "user", account or "")
+            outcome = self._followed(outcome, counted)
+            if outcome.reject is not None and outcome.variables.get("over_limit"):
+                # Another moment gives another answer: without a transaction, a retransmission of a call that
+                # was refused would be let through, and ring where nobody calls any more.
+                self._ksr.tm.t_newtran()
             return self._finish(SIGNING, outcome)
         except BaseException as exc:
             return self._survive("sign", exc)
@@ -114,16 +129,43 @@ class Kamailio(Message):
             diverting: the URI that the call was for, ``$ou``.
         """
         try:
-            outcome = self._sign_anew(f"<{utf8(diverting)}>", again=bool(self._get(SIGNING, "signed_at")))
+            counted = self._get(SIGNING, "counted")
+            outcome = self._sign_anew(f"<{utf8(diverting)}>", counted, again=bool(self._get(SIGNING, "signed_at")))
+            outcome = self._followed(outcome, counted)
             return self._finish(SIGNING, outcome)
         except BaseException as exc:
             return self._survive("divert", exc)
 
-    def _sign_anew(self, diverting: str, *, again: bool) -> Outcome:
+    def _followed(self, outcome: Outcome, before: str) -> Outcome:
+        """The outcome, of a call whose end will be told where it has a slot that it had not before."""
+        slot = outcome.variables.get("slot")
+        if not slot or slot == before or self._calls.follow(slot):
+            return outcome
+        return self.switch.unfollowed(outcome, slot)
+
+    def shaken_event(self, _msg: object = None, name: str = "") -> int:
+        """An event of the module dialog: ``dialog:start``, ``dialog:end`` or ``dialog:failed``."""
+        try:
+            self._calls.event(name)
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("event", exc)
+
+    def shaken_refer(self, _msg: object = None) -> int:
+        """For a REFER inside a dialog, from either side: the call that comes of it takes over the slot."""
+        try:
+            self._calls.refer()
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("refer", exc)
+
+    def _sign_anew(self, diverting: str, counted: str, *, again: bool) -> Outcome:
         """Sign a call once more, for where it goes now; nothing of an earlier signature stays."""
         before, number, replaced = (self._get(SIGNING, name) for name in ("ppi", "substitute", "substituted_for"))
         outcome = self.switch.sign(
-            lambda: self._read(user=self._get(SIGNING, "user") or None, body=True, diverting=diverting),
+            lambda: self._read(
+                user=self._get(SIGNING, "user") or None, body=True, diverting=diverting, counted=counted
+            ),
             again=again,
             left_as=LeftAs(number) if number else None,
             call_id=self._call_id,
@@ -139,6 +181,8 @@ class Kamailio(Message):
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
+            if slot := self._get(SIGNING, "slot"):
+                self.switch.sent(slot)
             state, diverting = self._signed(), self._get(SIGNING, "diverting")
             # Each branch may go to a number of its own, and that is what a div says.
             elsewhere = diverting != "" and self._get(SIGNING, "target") != self._target()
@@ -147,7 +191,7 @@ class Kamailio(Message):
                     self._dialogs.check_request(self._read())
                 return GO_ON
             if elsewhere or self.switch.needs_new_signature(state):
-                self._publish(SIGNING, self._sign_anew(diverting, again=True).variables)
+                self._publish(SIGNING, self._sign_anew(diverting, "", again=True).variables)
                 state = self._signed()
             if state["substitute"]:
                 self._set(SIGNING, "own", self._dialogs.begin(self._read(), state["substitute"]))
@@ -286,6 +330,8 @@ class Kamailio(Message):
     def _answer(self, reject: Reject) -> None:
         for reason in reject.reasons:
             self._ksr.hdr.append_to_reply(f"Reason: {reason}\r\n")
+        if reject.retry_after:
+            self._ksr.hdr.append_to_reply(f"Retry-After: {reject.retry_after}\r\n")
         if self._get(VERIFYING, "waiting"):
             self._ksr.tm.t_reply(reject.status, reject.phrase)  # a held call has a transaction
         else:

@@ -28,7 +28,9 @@ class Message:
     def __init__(self, ksr: Any) -> None:
         self._ksr = ksr
 
-    def _read(self, *, user: str | None = None, body: bool = False, diverting: str = "") -> CallMessage:
+    def _read(
+        self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
+    ) -> CallMessage:
         unreadable: list[str] = []
         pv = self._ksr.pv
         return CallMessage(
@@ -45,6 +47,8 @@ class Message:
             naming={name: lines for name in NAMING if (lines := tuple(self._headers(name)))},
             resource_priority=tuple(self._headers("Resource-Priority", unreadable)),
             sdp=self._pseudo("$rb") if body else "",
+            replaces=next(self._headers("Replaces"), ""),
+            counted=counted,
             source=pv.get("$si"),
             user=user,
             diverting=diverting,

@@ -76,6 +76,12 @@ class CallRecord:
     refusal: str | None = _field("Why: the name of the answer in the settings.", "sign", default=None)
     unauthorised: bool = _field("The customer has no right of any kind to the number.", "sign", default=False)
     offence: bool = _field("That counts against the customer.", "sign", default=False)
+    over_limit: str | None = _field(
+        "The customer's limit that it is over: rate, concurrent, or repeated (the same call too often); with the "
+        "level, where it is one of a level.",
+        "sign",
+        default=None,
+    )
     substituted_for: str | None = _field("The caller that came, where orig was put in its place.", "sign", default=None)
     diverting: str | None = _field("The number that sends the call on.", "sign", default=None)
     holder: str | None = _field("The customer whose number that is.", "sign", default=None)
@@ -168,6 +174,7 @@ def signed(message: CallMessage, signing: Signing, now: float, *, observe: bool)
         routed_by=signing.routed_by if signing.routed_by != _party(signing.dest) else None,
         skip=signing.skip.code if signing.skip else None,
         refused=signing.refuse,
+        over_limit=signing.over_limit or None,
         substituted_for=_party(signing.substituted_for),
         diverting=_party(signing.diverting),
         holder=signing.holder.id if signing.holder else None,

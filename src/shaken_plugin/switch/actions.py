@@ -46,6 +46,8 @@ class Reject:
     phrase: str
     reasons: tuple[str, ...] = ()
     """Values of Reason header fields, one each."""
+    retry_after: int = 0
+    """Seconds for a Retry-After header; 0 for none."""
 
 
 Action = AddHeader | RemoveHeader | StripVerstat
@@ -90,6 +92,12 @@ def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
 def signing_variables(message: CallMessage, signing: Signing, now: float, *, active: bool) -> dict[str, str]:
     """What the operator's script learns of a signing, and what `attach` needs unless it only observes."""
     variables = _decided(signing)
+    if signing.counted:
+        variables["counted"] = signing.counted
+    if signing.slot:
+        variables["slot"] = signing.slot
+    if signing.over_limit:
+        variables["over_limit"] = signing.over_limit
     if active and signing.substitute is not None:
         variables |= {"substitute": str(signing.substitute), "substituted_for": str(signing.substituted_for or "")}
         if signing.identity is None:

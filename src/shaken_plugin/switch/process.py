@@ -83,10 +83,15 @@ def _report_start(observer: Observer, services: runtime.Services, now: float) ->
         Severity.INFO,
         f"shaken-plugin {__version__}: signing {signing}; verification {verification}, "
         f"revocation {'not checked' if services.revocation is None else settings.verification.revocation}; "
-        f"policy in {settings.store.path}; certificates in {settings.verification.certificates} and "
+        f"policy in {settings.store.path}{_fleet(services)}; certificates in {settings.verification.certificates} and "
         f"{settings.verification.cache}; {_agent(services)}",
     )
     _report_warnings(observer, services)
+
+
+def _fleet(services: runtime.Services) -> str:
+    chosen = services.settings.store
+    return "" if chosen.redis is None else f", the copy of fleet {chosen.redis.fleet} that the agent keeps"
 
 
 def _report_warnings(observer: Observer, services: runtime.Services) -> None:

@@ -77,6 +77,11 @@ class Reporter:
             self._observer.count("unauthorised")
         if signing.substitute is not None:
             self._observer.count("substituted")
+        if signing.over_limit:
+            self._observer.count("over_limit")
+        if signing.uncounted:
+            text = f"shaken: calls of customers with limits are not counted: {signing.uncounted}"
+            self.warn("limits_unavailable", text, now)
         if signing.emergency:
             self._observer.count("emergency")
         if signing.credential is not None:
@@ -96,6 +101,7 @@ class Reporter:
                     "refused": signing.refuse or None,
                     "refusal": decision.refusal.value if decision and decision.refusal else None,
                     "unauthorised": (decision is not None and decision.unauthorised) or None,
+                    "over_limit": signing.over_limit,
                     "substituted_for": _number(signing.substituted_for, settings),
                     "observe": settings.signing.mode == "observe" or None,
                     "emergency": signing.emergency or None,

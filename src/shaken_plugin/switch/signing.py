@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
-from shaken_plugin.authentication import AuthenticationService
+from shaken_plugin.authentication import AuthenticationService, Signing
+from shaken_plugin.core.attestation import Level, Refusal
 from shaken_plugin.core.call import CallMessage
-from shaken_plugin.errors import SkipReason, StoreUnavailable
+from shaken_plugin.core.limits import key
+from shaken_plugin.core.sip import NameAddr, Uri
+from shaken_plugin.core.telephone import canonical_party
+from shaken_plugin.errors import NumberError, SipSyntaxError, SkipReason, StoreUnavailable
 from shaken_plugin.ports import Observer
 from shaken_plugin.records.call import signed
 from shaken_plugin.runtime import Services
+from shaken_plugin.stores.sqlite import SqliteStore
 from shaken_plugin.switch.actions import Action, Outcome, Reject, signing_variables, strip_foreign
 from shaken_plugin.switch.faults import OUR_FAULT, Guard
 from shaken_plugin.switch.keeping import LeftAs
@@ -17,6 +25,11 @@ from shaken_plugin.switch.sealing import Seal
 from shaken_plugin.switch.size import SizeAdvice, SizeOutcome
 from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.substitution import substitution
+
+SAME_CALL_ID: Final = (
+    "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it is "
+    'over the limit; for calls that share them on purpose: modparam("dialog", "detect_spirals", 0)'
+)
 
 
 class SigningGuard(Guard):
@@ -34,6 +47,10 @@ class SigningGuard(Guard):
         self.sizes = SizeGuard(self._reports, clock)
         self.seal = Seal()
         self._new_uuid = new_uuid
+        self.tells_ends = False
+        """Whether the adapter tells the end of each call that has a slot (`ended`)."""
+        self.to_tell_ends = ""
+        """What the operator has to do for that."""
 
     def sign(
         self,
@@ -55,7 +72,8 @@ class SigningGuard(Guard):
         Returns:
             Variables ``level`` (not for a ``div``), ``ppt`` where it is signed, ``skip``,
             ``customer``, ``source``, ``origid``, ``rules``, ``policy``, ``refusal``, ``unauthorised``,
-            ``substituted_for``; for `attach` ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``,
+            ``substituted_for``, ``over_limit``, ``counted`` (as what, for `CallMessage`), ``slot`` (the same,
+            its end is to be told); for `attach` ``identity``, ``ppi``, ``date``, ``replace_date``, ``drop``,
             ``signed_at``, and for `substitution` ``substitute``; actions that take verstat out; an answer
             where the call is refused.
         """
@@ -75,17 +93,24 @@ class SigningGuard(Guard):
     def _signed(
         self, service: AuthenticationService, message: CallMessage, *, again: bool, left_as: LeftAs | None
     ) -> Outcome:
-        settings, now = self.services.settings, self._clock()
-        active = settings.signing.mode == "active"
-        signing = service.sign(message, now, self._new_uuid(), again=again)
+        now = self._clock()
+        signing = service.sign(message, now, self._new_uuid(), again=again, slot=self.tells_ends)
+        if self.services.copy is not None and (trouble := self.services.copy.trouble) is not None:
+            self._reports.warn("copy_stale", f"shaken: {trouble}", now)
+        if unusable := service.credentials.trouble:
+            self._reports.warn("key_unusable", f"shaken: {'; '.join(unusable)}", now)
         if left_as is not None:
             signing = left_as.kept(signing, message, self.services.plan)
+        return self._outcome(message, signing, now, left_as)
+
+    def _outcome(self, message: CallMessage, signing: Signing, now: float, left_as: LeftAs | None) -> Outcome:
+        """What is to be done about a call; it is said, counted and recorded."""
+        settings = self.services.settings
+        active = settings.signing.mode == "active"
         self._reports.signing(message, signing, settings, now)
-        reject = None
-        if signing.refuse and active:
-            reject = Reject(*settings.signing.answer(signing.refusal))
-            if signing.skip is SkipReason.STORE_UNAVAILABLE:
-                reject = OUR_FAULT
+        if signing.slotless:
+            self.warn_slotless()
+        reject = self._answer(signing) if signing.refuse and active else None
         variables = signing_variables(message, signing, now, active=active)
         actions = self._unmarked(message, variables.get("substitute")) if active and reject is None else ()
         outcome = Outcome(variables, actions, reject)
@@ -96,11 +121,22 @@ class SigningGuard(Guard):
             self._record(lambda: signed(message, signing, now, observe=not active), now)
         return outcome
 
+    def _answer(self, signing: Signing) -> Reject:
+        if signing.skip in {SkipReason.STORE_UNAVAILABLE, SkipReason.LIMITS_UNAVAILABLE}:
+            return OUR_FAULT
+        if signing.refusal is Refusal.OVER_LIMIT:
+            return self._over_limit()
+        return Reject(*self.services.settings.answer(signing.refusal))
+
+    def _over_limit(self) -> Reject:
+        settings = self.services.settings
+        return Reject(*settings.answer(Refusal.OVER_LIMIT), retry_after=settings.limits.retry_after)
+
     def admit(self, read: Callable[[], CallMessage]) -> Outcome:
         """Whether a call will be refused, asked before it is sent on; nothing is logged of one that will not.
 
         For a switch that signs each leg as it leaves, and can answer in the policy's own words
-        only before that.
+        only before that. The variable ``slot`` as in `sign`.
         """
         service = self.services.authentication
         settings = self.services.settings.signing
@@ -110,12 +146,82 @@ class SigningGuard(Guard):
         try:
             now = self._clock()
             message = read()
-            if not service.refuses(message, now):
-                return Outcome()
+            signing = service.admit(message, now, self._new_uuid(), slot=self.tells_ends)
+            if signing.refuse:
+                return self._outcome(message, signing, now, None)
+            return Outcome({"slot": signing.slot} if signing.slot else {})
         except BaseException as exc:
             return self._fault("sign", exc, message)
-        found = message
-        return self.sign(lambda: found)
+
+    def unfollowed(self, outcome: Outcome, slot: str) -> Outcome:
+        """A call with a slot whose end nobody would tell, because it came with the Call-ID of one that is there."""
+        self.ended(slot)
+        self.warn("limits_same_call_id", SAME_CALL_ID)
+        variables = {**outcome.variables, "over_limit": "repeated"}
+        del variables["slot"]
+        if not self.signs_actively or self.services.settings.limits.mode != "enforce":
+            return replace(outcome, variables=variables)
+        return Outcome({**variables, "level": Level.REFUSE.value}, reject=self._over_limit())
+
+    def warn_slotless(self) -> None:
+        """Say that limits on concurrent calls are not enforced here."""
+        text = (
+            f"shaken: limits on concurrent calls are NOT enforced: {self.to_tell_ends}; those on calls per second are"
+        )
+        self.warn("limits_without_ends", text)
+
+    def check_limits(self) -> None:
+        """Say so at the start, where any customer has such a limit."""
+        if not self.tells_ends and self.services.limiter is not None and self._limits_concurrency():
+            self.warn_slotless()
+
+    def check_presence(self) -> None:
+        """In each process that has calls: say so if its concurrent calls cannot be counted, and any customer's are."""
+        limiter = self.services.limiter
+        if limiter is None or not self.tells_ends:
+            return
+        try:
+            if self._limits_concurrency() and (trouble := limiter.trouble()):
+                self.warn("limits_unavailable", f"shaken: limits on concurrent calls are NOT enforced: {trouble}")
+        except BaseException as exc:
+            self._fault("check_presence", exc, None)
+
+    def _limits_concurrency(self) -> bool:
+        try:
+            return SqliteStore(Path(self.services.settings.store.path)).limits_concurrency()
+        except StoreUnavailable:
+            return False  # said by whoever decides calls
+
+    def sent(self, slot: str) -> None:
+        """The call with this ``slot`` leaves: before that it has it for some seconds only."""
+        if self.services.limiter is not None:
+            self.services.limiter.sent(slot)
+
+    def answered(self, slot: str) -> None:
+        """The call with this ``slot`` was answered: it goes on until its end is told."""
+        if self.services.limiter is not None:
+            self.services.limiter.answered(slot)
+
+    def ended(self, slot: str) -> None:
+        """The call with this ``slot`` has ended, or failed: it is free for another."""
+        if self.services.limiter is not None:
+            self.services.limiter.ended(slot)
+
+    def referred(self, slot: str, target: str) -> None:
+        """A REFER in the dialog of a call with this ``slot``: the call to its target takes the slot over.
+
+        Args:
+            slot: as `sign` returned it.
+            target: the Refer-To value.
+        """
+        if self.services.limiter is None:
+            return
+        try:
+            to = canonical_party(Uri.parse(NameAddr.parse(target).uri), self.services.plan)
+        except (SipSyntaxError, NumberError):
+            return
+        if to is not None:
+            self.services.limiter.referred(slot, key(str(to)))
 
     def _unmarked(self, message: CallMessage, substitute: str | None) -> tuple[Action, ...]:
         """Foreign verstat out: a customer's is believed no more than a stranger's."""

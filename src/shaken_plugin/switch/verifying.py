@@ -79,6 +79,8 @@ class VerifyingGuard(Guard):
             )
             if isinstance(verdict, Held):
                 return Outcome({"waiting": str(verdict)}, wait=True)
+            if trouble := service.anchors.trouble:
+                self._reports.warn("anchors_unusable", f"shaken: {'; '.join(trouble)}", now)
             verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
             reject = None if emergency or not active else self._rejection(verdict)
             self._reports.verification(

@@ -6,7 +6,7 @@ the rest (`mod_python`, the agent's event socket).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -24,6 +24,7 @@ from shaken_plugin.adapters.freeswitch.leg import (
     Answer,
     Command,
     Export,
+    Follow,
     HangUp,
     Leg,
     Set,
@@ -36,6 +37,7 @@ from shaken_plugin.adapters.freeswitch.reading import (
     FROM_VARIABLES,
     PASSED,
     RESULT,
+    SLOT,
     SOURCE,
     call_id_of,
     date_of,
@@ -64,6 +66,12 @@ DATE: Final = "sip_h_Date"
 
 LEFT_AS: Final = "shaken_left_as"
 """Variable on the leg that came: with which number, in the place of whose, a leg made for it has left."""
+
+HANGUP_HOOKS: Final = ("api_reporting_hook", "api_hangup_hook")
+"""Variables with an API command that FreeSWITCH runs when a leg has ended; the first that nobody else uses."""
+
+ENDED: Final = "python shaken ended"
+"""The command that tells the end of a call; the slot follows."""
 
 ANSWERED: Final = "execute_on_answer_shaken"
 EXCLUDED: Final = "exclude_outgoing_extra_header"
@@ -123,7 +131,7 @@ def pass_through(switch: Switch, leg: Leg) -> list[Command]:
     return _pass(switch, leg, received_identity(leg.get), date_of(leg.get))
 
 
-def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Command]:
+def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows: bool = False) -> list[Command]:
     """Decide and sign the call of a leg that leaves, or give it up; on any other, arrange for that.
 
     A leg is signed once, however often this runs for it.
@@ -132,9 +140,10 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Com
         switch: the services.
         leg: the leg.
         application: what FreeSWITCH has to run on a leg that leaves to have this done.
+        follows: whoever carries the commands out can `Follow` a call to its end; else FreeSWITCH tells it by a hook.
     """
     if not _leaves(leg):
-        return _arrange(switch, leg, application)
+        return _arrange(switch, leg, application, follows=follows)
     if leg.get(f"{SIGNING}signed_at") or leg.get(f"{SIGNING}skip"):
         return []
     if (leg.get("chan_name") or leg.get("channel_name") or "").startswith("loopback/"):
@@ -152,6 +161,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Com
         commands += [variable(ACCOUNT, message.user)] if message.user else []
     if outcome.reject is not None:
         return [*commands, _give_up(outcome.reject)]
+    commands += _followed(switch, leg, outcome, follows=follows)
     number = outcome.variables.get("substitute")
     if not switch.signs_actively and not number:
         return commands
@@ -161,6 +171,13 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH) -> list[Com
         if replaced := outcome.variables.get("substituted_for"):
             commands.append(SetPartner(LEFT_AS, str(LeftAs.of(number, replaced))))
     return [*commands, *_attached(switch, leg, outcome)]
+
+
+def answered(switch: Switch, leg: Leg) -> list[Command]:
+    """The call of a leg was answered: it has its slot until its end is told."""
+    if slot := leg.get(SLOT):
+        switch.answered(slot)
+    return []
 
 
 def survive(switch: Switch, leg: Leg, name: str, exc: BaseException) -> list[Command]:
@@ -212,15 +229,54 @@ def _attached(switch: Switch, leg: Leg, outcome: Outcome) -> list[Command]:
     return commands
 
 
-def _arrange(switch: Switch, leg: Leg, application: str) -> list[Command]:
+def _arrange(switch: Switch, leg: Leg, application: str, *, follows: bool) -> list[Command]:
     """On the leg that came: refuse whom the policy refuses, in its words; have the others' legs signed."""
     # A call from outside that passed is not judged by its source: it may be sent on by a number of ours.
+    hooked: list[Command] = []
     if leg.get(RESULT) != PASSED:
         outcome = switch.admit(lambda: leaving(leg, switch.services.plan))
         if outcome.reject is not None:
-            return [*_publish(SIGNING, outcome.variables), _answer(outcome.reject)]
+            after = outcome.reject.retry_after
+            later = [Set("sip_rh_Retry-After", str(after))] if after else []
+            return [*_publish(SIGNING, outcome.variables), *later, _answer(outcome.reject)]
+        slot = outcome.variables.get("slot")
+        if slot and follows:
+            hooked.append(Follow(slot))
+        elif slot:
+            hook = _hook(switch, leg.get, slot)
+            if hook is not None:
+                hooked.append(Set(hook, f"{ENDED} {slot}"))
+                switch.answered(slot)  # this leg cannot end without it any more
     names = _cleared(leg, "effective_caller_id_name", "effective_caller_id_number") if switch.signs_actively else ()
-    return [*names, Export(HOOK, application)]
+    return [*hooked, *names, Export(HOOK, application)]
+
+
+def _followed(switch: Switch, leg: Leg, outcome: Outcome, *, follows: bool) -> Iterator[Command]:
+    """Have the end of a call with a slot told: that of the leg that came, which outlives each that is tried for it."""
+    slot = outcome.variables.get("slot")
+    if not slot:
+        return
+    if follows:
+        yield Follow(slot)
+        return
+    has_partner = bool(leg.get("originating_leg_uuid"))
+    get = leg.partner if has_partner else leg.get
+    if f"{ENDED} {slot}" not in {get(name) for name in HANGUP_HOOKS}:
+        hook = _hook(switch, get, slot)
+        if hook is not None:
+            yield SetPartner(hook, f"{ENDED} {slot}") if has_partner else Set(hook, f"{ENDED} {slot}")
+    # Until then it has it for some minutes only: the leg that came may have ended just before it got the hook.
+    yield Set(f"{ANSWERED}_3", IN_THE_SWITCH.replace("sign", "answered"))
+
+
+def _hook(switch: Switch, get: Callable[[str], str | None], slot: str) -> str | None:
+    """The variable to tell the end of a call by; without one it has no slot."""
+    for name in HANGUP_HOOKS:
+        if not (theirs := get(name)) or theirs.startswith(ENDED):
+            return name
+    switch.ended(slot)
+    switch.warn_slotless()
+    return None
 
 
 def _unmarked(leg: Leg, outcome: Outcome) -> Iterator[Command]:

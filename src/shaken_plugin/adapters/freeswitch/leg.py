@@ -57,7 +57,7 @@ class SetPartner:
 
     name: str
     value: str
-    """Letters, digits and full stops: nothing that could end a word."""
+    """Letters, digits, full stops and spaces: nothing that could end a line, or be expanded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,17 @@ class HangUp:
     cause: str
 
 
-Command = Set | Export | SetPartner | Caller | Answer | HangUp
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Have the end of a call with a slot told.
+
+    That of the leg this one was made for, which outlives each that is tried for it; its own where it was made for none.
+    """
+
+    slot: str
+
+
+Command = Set | Export | SetPartner | Caller | Answer | HangUp | Follow
 
 PROFILE: Final = ("caller_id_number", "caller_id_name")
 """What a `Caller` changes, by the application ``set_profile_var``; no variable of a leg can."""

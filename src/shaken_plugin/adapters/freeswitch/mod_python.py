@@ -113,6 +113,8 @@ class ModPython:
         self._freeswitch = freeswitch
         self.observer = FreeSwitchObserver(freeswitch)
         self.switch = switch or load(lambda: self.observer, path, download_inline)
+        self.switch.tells_ends = True
+        self.switch.to_tell_ends = f"the variables {' and '.join(functions.HANGUP_HOOKS)} are both in use"
         self._places = threading.BoundedSemaphore(MAX_CALLS)
         self._workers = _workers(SPARE + self.switch.services.settings.verification.max_waiting)
 
@@ -174,6 +176,11 @@ class ModPython:
         if name not in exported.split(","):
             session.setVariable("export_vars", f"{exported},{name}" if exported else name)
 
+    def ended(self, slot: str) -> str:
+        """A call has ended. Told by a thread that has a line to the agent: that of the leg ends now."""
+        self._workers.submit(self.switch.ended, slot)
+        return "+OK"
+
     def status(self) -> str:
         """The counters, as JSON."""
         return json.dumps(dict(sorted(self.observer.counts.items())))
@@ -225,18 +232,24 @@ class Script:
         """See `functions.pass_through`."""
         self._run("pass_through", session, functions.pass_through)
 
+    def answered(self, session: Any) -> None:
+        """See `functions.answered`."""
+        self._run("answered", session, functions.answered)
+
     def warm_up(self) -> None:
         """Load everything when FreeSWITCH starts, and not in the first call."""
         self._started()
 
     def command(self, words: str) -> str:
-        """The API command ``python shaken …``: ``status`` or ``reload``."""
+        """The API command ``python shaken …``: ``status``, ``reload``, or ``ended`` with the slot of a call."""
         try:
             process = self._started()
             if process is None:
                 return "-ERR the settings are refused, see the log"
             if words.strip() == "reload":
                 return process.reload()
+            if words.startswith("ended "):
+                return process.ended(words.removeprefix("ended ").strip())
             return process.status()
         except BaseException as exc:
             return f"-ERR {type(exc).__name__}"

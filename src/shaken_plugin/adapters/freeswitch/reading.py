@@ -32,6 +32,9 @@ SOURCE: Final = "shaken_source"
 ROUTE: Final = "shaken_route"
 """Variable with the route (of the policy) by which a call leaves; else the called number tells it."""
 
+SLOT: Final = "shaken_as_slot"
+"""Variable with the slot that the call of a leg has, for legs that are made when it is transferred."""
+
 TARGET: Final = "shaken_to"
 """Variable with the called number, where what is dialled has more in it (a technical prefix)."""
 
@@ -95,6 +98,8 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         naming={name: lines for name in NAMING if (lines := values_of(get(f"sip_h_{name}")))},
         source=source,
         user=user,
+        leg=get("originating_leg_uuid") or get("uuid") or "",
+        slot=partner(SLOT) or "",
         diverting=_diverting(leg),
         route=get(ROUTE) or partner(ROUTE) or "",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from genesis import Session
@@ -29,6 +29,7 @@ from shaken_plugin.adapters.freeswitch.leg import (
     Caller,
     Command,
     Export,
+    Follow,
     HangUp,
     MappedLeg,
     Set,
@@ -60,6 +61,10 @@ class BoundedReader:
         self._reader = reader
         self._left = MAX_READ
 
+    def renew(self) -> None:
+        """What was read so far counts no more."""
+        self._left = MAX_READ
+
     async def readline(self) -> bytes:
         """A line, empty at the end; one that is too long is a `ValueError`."""
         line = await self._reader.readline()
@@ -86,11 +91,20 @@ class Conversation:
 
     Args:
         reader, writer: the connection.
+        follow: has the end of a leg told: UUID, slot, and this conversation.
     """
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self._session: Any = Session(BoundedReader(reader), writer)
+    def __init__(
+        self,
+        reader: StreamReader,
+        writer: StreamWriter,
+        follow: Callable[[str, str, Conversation], Awaitable[None]] | None = None,
+    ) -> None:
+        self._reader = BoundedReader(reader)
+        self._session: Any = Session(self._reader, writer)
+        self._follow = follow
         self._uuid = ""
+        self.core = ""
         self._exports: list[str] = []
         self.leg = MappedLeg({}, {})
 
@@ -108,6 +122,7 @@ class Conversation:
         if leg.get("Control") != "full":
             raise ConversationError('the application socket needs the word "full" after the address')
         self._uuid = checked_uuid(leg.get("Unique-ID"))
+        self.core = str(leg.get("Core-UUID") or "")
         switch = global_variables(await self._api("global_getvar"))
         own = {**switch, **leg_variables(await self._api(f"uuid_dump {self._uuid} json"))}
         if own.get(RESUME, "false") != "false":
@@ -145,6 +160,34 @@ class Conversation:
                 await self._finally("execute", "respond", f"{command.status} {command.phrase.replace('$', '')}")
             elif isinstance(command, HangUp):
                 await self._finally("hangup", "", command.cause)
+            elif isinstance(command, Follow) and self._follow is not None:
+                uuid = checked_uuid(self.leg.get("originating_leg_uuid") or self._uuid)
+                await self._follow(uuid, command.slot, self)
+
+    async def mark(self, uuid: str, name: str, value: str) -> bool:
+        """Set a variable of any leg; whether it is there."""
+        return (await self._command(set_variable(uuid, name, value))).startswith("+OK")
+
+    async def ask(self, command: str) -> str:
+        """The answer to an API command."""
+        return await self._api(command)
+
+    async def watch(self, variable: str, told: Callable[[str], object]) -> None:
+        """See `ends.Watch`."""
+
+        async def ended(event: Mapping[str, Any]) -> None:
+            self._reader.renew()
+            if isinstance(uuid := event.get("Unique-ID"), str):
+                told(uuid)
+
+        self._session.on("CHANNEL_DESTROY", ended)
+        for command in ("event plain CHANNEL_DESTROY", f"filter variable_{variable} /.+/"):
+            await self._within(self._session.send(command))
+
+    async def closed(self, seconds: float) -> bool:
+        """See `ends.Watch`."""
+        done, _ = await asyncio.wait({self._session.producer}, timeout=seconds)
+        return bool(done)
 
     async def _set(self, name: str, value: str) -> None:
         body = await self._command(set_variable(self._uuid, name, value))

@@ -13,6 +13,7 @@ from typing import Final
 
 from shaken_plugin.adapters.freeswitch import functions
 from shaken_plugin.adapters.freeswitch.esl.conversation import MAX_LINE, Conversation, PeerGone
+from shaken_plugin.adapters.freeswitch.esl.ends import COMMAND, HELD, Ends
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
 from shaken_plugin.adapters.freeswitch.leg import Command, Leg
 from shaken_plugin.errors import StoreError, StoreUnavailable
@@ -28,6 +29,9 @@ SPARE: Final = 8
 
 PATIENCE: Final = 2.0
 """Seconds a leg gives the work, beyond the time it may wait for a certificate."""
+
+WATCH: Final = "watch"
+"""The path of a connection that tells of ends, see `ends`."""
 
 Work = Callable[[Switch, Leg], list[Command]]
 
@@ -51,6 +55,7 @@ class EventSocket:
         self._server: asyncio.Server | None = None
         self._workers: ThreadPoolExecutor | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._ends = Ends(self._ended)
 
     async def look(self, *, anew: bool = False) -> None:
         """Begin to listen, or take the settings that are in force, if they changed or are asked for ``anew``.
@@ -62,6 +67,8 @@ class EventSocket:
         version = await asyncio.to_thread(self._in_force)
         if self._switch is None or anew or version not in {None, self._version}:
             self._switch = await asyncio.to_thread(self._load)
+            self._switch.tells_ends = True
+            self._switch.to_tell_ends = "FreeSWITCH makes no channel that tells them (is mod_loopback loaded?)"
             self._version = await asyncio.to_thread(self._in_force)
         if self._server is None:
             host, _, port = self._address.rpartition(":")
@@ -102,10 +109,12 @@ class EventSocket:
             writer.transport.abort()
             return
         self._open.add(task)
-        conversation = Conversation(reader, writer)
+        conversation = Conversation(reader, writer, partial(self._follow, switch, writer))
         try:
             async with asyncio.timeout(PATIENCE + switch.services.settings.verification.wait):
                 await self._serve(switch, conversation, writer)
+            if conversation.leg.get("socket_path") == WATCH:
+                await self._ends.serve(conversation)
         except PeerGone:
             self._observer.count("esl_gone")  # most often a caller who gave up
         except ConversationError as exc:
@@ -134,12 +143,38 @@ class EventSocket:
     async def _serve(self, switch: Switch, conversation: Conversation, writer: StreamWriter) -> None:
         await conversation.begin()
         path = conversation.leg.get("socket_path") or ""
+        if path == WATCH:
+            return
         work = _functions(writer).get(path)
         if work is None:
             raise ConversationError(f"there is no /{path}; there are /verify, /sign and /pass_through")
         asked = partial(_guarded, path, work, switch, conversation.leg)
         commands = await asyncio.get_running_loop().run_in_executor(self._threads(switch), asked)
         await conversation.carry_out(commands)
+
+    async def _follow(
+        self, switch: Switch, writer: StreamWriter, uuid: str, slot: str, conversation: Conversation
+    ) -> None:
+        """Have a call keep its slot until its leg has ended; none that nobody would tell of keeps one."""
+        self._ends.hold(conversation.core, uuid, slot)
+        begin = partial(conversation.ask, COMMAND.format(_own(writer)))
+        try:
+            watched = await self._ends.watched(conversation.core, begin)
+            there = watched and await conversation.mark(uuid, HELD, slot)
+        except BaseException:
+            self._ends.told(uuid)  # without its mark nobody would tell of it
+            raise
+        if not watched:
+            switch.warn_slotless()
+        if there:
+            await asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.answered, slot)
+        else:
+            self._ends.told(uuid)  # it has ended already, or nobody will tell
+
+    def _ended(self, slot: str) -> None:
+        """A thread tells it: the counting answers over this very agent's socket."""
+        if (switch := self._switch) is not None:
+            asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.ended, slot)
 
     def _threads(self, switch: Switch) -> ThreadPoolExecutor:
         if self._workers is None:
@@ -158,13 +193,17 @@ def _guarded(path: str, work: Work, switch: Switch, leg: Leg) -> list[Command]:
 
 def _functions(writer: StreamWriter) -> Mapping[str, Work]:
     """What can be asked for; legs that leave come back to where their first leg was connected to."""
-    host, port = writer.get_extra_info("sockname")[:2]
-    host = f"[{host}]" if ":" in host else host
+    application = f"socket {_own(writer)}/sign full"
     return {
         "verify": functions.verify,
-        "sign": partial(functions.sign, application=f"socket {host}:{port}/sign full"),
+        "sign": partial(functions.sign, application=application, follows=True),
         "pass_through": functions.pass_through,
     }
+
+
+def _own(writer: StreamWriter) -> str:
+    host, port = writer.get_extra_info("sockname")[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _where(conversation: Conversation) -> str:

@@ -1,0 +1,51 @@
+"""The end of calls in Kamailio, told to whoever counts them; by its module dialog, for calls with a slot alone."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from shaken_plugin.switch import Switch
+
+NOTE: Final = "$dlg_var(shaken_slot)"
+"""Where a dialog has the key of its call."""
+
+_EVENTS: Final = {"dialog:start": True, "dialog:end": False, "dialog:failed": False}
+
+
+class Calls:
+    """Follows calls to their end.
+
+    Args:
+        ksr: the switch's ``KSR`` module.
+        switch: is told.
+    """
+
+    def __init__(self, ksr: Any, switch: Switch) -> None:
+        self._ksr = ksr
+        self._switch = switch
+        switch.tells_ends = getattr(ksr, "dialog", None) is not None
+        switch.to_tell_ends = 'Kamailio needs loadmodule "dialog.so", and the routes for its events: kamailio/README.md'
+        switch.check_limits()
+
+    def follow(self, slot: str) -> bool:
+        """The INVITE at hand has a slot until its dialog ends; False where it has no dialog of its own.
+
+        The module takes an INVITE with the Call-ID and tags of another call for the same one (``detect_spirals``,
+        its default): nobody would tell when it ends.
+        """
+        self._ksr.dialog.dlg_manage()
+        if self._ksr.pv.get(NOTE):
+            return False
+        self._ksr.pv.sets(NOTE, slot)
+        return True
+
+    def event(self, name: str) -> None:
+        """A dialog was answered (``dialog:start``), has ended, or has failed."""
+        slot = self._ksr.pv.get(NOTE)
+        if slot and name in _EVENTS:
+            (self._switch.answered if _EVENTS[name] else self._switch.ended)(slot)
+
+    def refer(self) -> None:
+        """A REFER inside a dialog: the call that comes of it takes over the slot."""
+        if slot := self._ksr.pv.get(NOTE):
+            self._switch.referred(slot, self._ksr.pv.get("$rt") or "")
