@@ -91,8 +91,8 @@ def test_an_upgrade_as_the_page_says_it(provider: Provider, old: Path, run: Run,
 def test_status_tells_versions_counts_and_sizes(run: Run, run_json: Callable[..., Any], changed: SqlitePolicy) -> None:
     told, state, ledger = run_json("store", "status")["files"]
     assert (ledger["kind"], ledger["schema"], ledger["error"]) == ("ledger", None, None)
-    assert (state["kind"], state["schema"], state["error"]) == ("state", 1, None)
-    assert (told["kind"], told["schema"], told["error"]) == ("policy", 2, None)
+    assert (state["kind"], state["schema"], state["error"]) == ("state", 2, None)
+    assert (told["kind"], told["schema"], told["error"]) == ("policy", 3, None)
     assert (told["policy_version"], told["oldest_version"], told["applied_version"]) == (3, 0, 1)
     assert told["changed"]["who"] == "bob"
     assert told["records"]["customer"] >= 1
@@ -170,12 +170,12 @@ def test_history_of_a_missing_store_is_3(run: Run, provider: Provider) -> None:
 
 def test_migrate_says_what_it_will_do_and_asks(run: Run, old: Path) -> None:
     text = run("store", "migrate", stdin="n\n", code=1).stdout
-    assert "policy, schema 1 to 2" in text
+    assert "policy, schema 1 to 3" in text
     assert f"{old}.v1" in text
     with raw(old) as other:
         assert other.execute("PRAGMA user_version").fetchone() == (1,)
     text = run("store", "migrate", stdin="y\n").stdout
-    assert f"{old}: now schema 2" in text
+    assert f"{old}: now schema 3" in text
     assert Path(f"{old}.v1").exists()
     assert "nothing to do" in run("store", "migrate").stdout
 
@@ -185,7 +185,7 @@ def test_migrate_for_programs_asks_nothing(run: Run, run_json: Callable[..., Any
     done = run_json("store", "migrate", "--yes")
     assert done == {
         "ok": True,
-        "migrated": [{"kind": "policy", "path": str(old), "from": 1, "to": 2, "backup": f"{old}.v1"}],
+        "migrated": [{"kind": "policy", "path": str(old), "from": 1, "to": 3, "backup": f"{old}.v1"}],
         "ledger": [],
     }
     assert run_json("store", "migrate") == {"ok": True, "migrated": [], "ledger": []}

@@ -6,23 +6,26 @@ import asyncio
 import http.client
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from shaken_plugin.agent import wiring
 from shaken_plugin.agent.daemon import Agent
 from shaken_plugin.agent.parts import Calls, Parts
 from shaken_plugin.agent.server import SocketTaken
-from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, table
+from shaken_plugin.cli.output import Exit, console, errors, fail, json_option, print_json, settings_option, table, when
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.settings import parse_settings, sound_settings
-from shaken_plugin.errors import FileProblems
+from shaken_plugin.errors import FileProblems, StoreError
 from shaken_plugin.ports import Observer
 from shaken_plugin.runtime.inline import download_inline
+from shaken_plugin.stores.redis.hosts import HostStatus
 from shaken_plugin.switch import process
 from shaken_plugin.telemetry import StreamObserver
 
@@ -78,7 +81,7 @@ def run(settings_file: Path, given: Parts) -> None:
         asyncio.run(whole())
     except FileProblems as exc:
         fail(str(exc))
-    except SocketTaken as exc:
+    except (SocketTaken, StoreError) as exc:
         fail(str(exc))
     except OSError as exc:
         fail(f"agent.listen: {exc.strerror or exc}")
@@ -123,6 +126,8 @@ def _print(health: dict[str, Any]) -> None:
     well = health.get("status") == "ok"
     text = f"{health.get('status')}: {health.get('documents', 0)} certificate URLs, pid {health.get('pid')}"
     console.print(text, style="green" if well else "red", markup=False)
+    with suppress(ValidationError):  # of an agent of another release
+        _print_host(HostStatus.model_validate(health.get("host")))
     lists = table("list", "url", "ends in")
     for row in health.get("lists", []):
         ends = row["ends_in_seconds"]
@@ -133,3 +138,27 @@ def _print(health: dict[str, Any]) -> None:
         console.print(lists)
     for alarm in health.get("alarms", []):
         errors.print(f"alarm {alarm['name']} {alarm['about']}: {alarm['text']}", style="red", markup=False)
+
+
+def _print_host(status: HostStatus) -> None:
+    shown = table("", "")
+    facts: dict[str, object] = {
+        "host": status.host,
+        "agent": status.agent,
+        "policy version": status.version,
+        "schema of the file": status.file_schema,
+        "calls per second": status.calls_per_second,
+        **status.parts,
+    }
+    if status.redis_schema is not None:
+        copy = "not known to be whole" if status.age is None else f"known to be whole {status.age:.1f} s ago"
+        redis = "not asked, see the alarms" if status.breaker_open else "answers"
+        facts |= {"fleet's policy version": status.head, "copy": copy, "Redis": redis}
+    for name, value in facts.items():
+        shown.add_row(name, "-" if value is None else str(value))
+    console.print(shown)
+    if status.errors:
+        errors_shown = table("last alarms", "", "")
+        for said in status.errors:
+            errors_shown.add_row(when(said.at), f"{said.name} {said.about}", said.text)
+        console.print(errors_shown)

@@ -24,10 +24,13 @@ from shaken_plugin.cli.records.session import user_name, waits
 from shaken_plugin.cli.switches import report_freeswitch
 from shaken_plugin.config.policyentries import PolicyFile
 from shaken_plugin.config.sections import Settings
-from shaken_plugin.config.settings import read_text
-from shaken_plugin.errors import FileProblems, Problem, StoreError
+from shaken_plugin.config.settings import parse_settings, read_text
+from shaken_plugin.errors import FileProblems, Problem, StoreError, StoreUnavailable
+from shaken_plugin.ports import Author
 from shaken_plugin.records.schema import schema as record_schema
 from shaken_plugin.runtime.force import PUT_IN_FORCE
+from shaken_plugin.stores.policy import Policy
+from shaken_plugin.stores.sqlite import InForce
 
 
 def _report(checked: runtime.Checked, now: float, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
@@ -127,7 +130,24 @@ def check_config(
         raise click.UsageError("--modules, --environment and --user go with --freeswitch")
     _must_be_readable(settings_file)
     now = time.time()
-    _report(runtime.check(settings_file, now), now, as_json=as_json)
+    checked = runtime.check(settings_file, now)
+    _check_fleet(checked, settings_file)
+    _report(checked, now, as_json=as_json)
+
+
+def _check_fleet(checked: runtime.Checked, settings_file: Path) -> None:
+    """Report a password for Redis that is not there: a switch has no need of it, nor may it read it."""
+    redis = None if checked.settings is None else checked.settings.store.redis
+    if redis is None:
+        return
+    from shaken_plugin.runtime.fleet import access  # noqa: PLC0415  # its client takes long to load
+
+    try:
+        access(redis)
+    except StoreError as exc:
+        document = parse_settings(settings_file)[1]
+        document.problem(("store", "redis"), str(exc))
+        checked.problems += document.problems
 
 
 @click.command("apply")
@@ -146,7 +166,7 @@ def check_config(
 @json_option
 @waits
 def apply_(settings_file: Path, overwrite: bool, by: str, why: str, as_json: bool) -> None:
-    """Check everything, then put settings and policy in force in the local store.
+    """Check everything, then put settings and policy in force in the local store; in a fleet, the policy for all hosts.
 
     Records decide calls at once. Settings are taken by a running Kamailio with
     'kamcmd app_python.reload'; no worker reads the files. A store that was changed by other commands
@@ -156,16 +176,22 @@ def apply_(settings_file: Path, overwrite: bool, by: str, why: str, as_json: boo
     _must_be_readable(settings_file)
     now = time.time()
     try:
-        checked, version = runtime.apply(settings_file, now, overwrite=overwrite, who=by, why=why)
+        checked, version = runtime.apply(settings_file, now, overwrite=overwrite, who=by, why=why, share=_share)
     except FileProblems as exc:
         _report(runtime.Checked(problems=exc.problems), now, as_json=as_json)
         return
-    except StoreError as exc:
+    except (StoreError, StoreUnavailable) as exc:
         fail(str(exc))
     _report(checked, now, as_json=as_json, extra={"policy_version": version})
     if not as_json:
         console.print(f"in force: policy version {version}", style="bold", markup=False)
         console.print("running switches take new settings with: kamcmd app_python.reload", markup=False)
+
+
+def _share(settings: Settings, policy: Policy, author: Author, origin: str, overwrite: bool) -> InForce:
+    from shaken_plugin.runtime.fleet import share  # noqa: PLC0415  # its client takes long to load
+
+    return share(settings, policy, author, origin, overwrite)
 
 
 @click.command("schema")

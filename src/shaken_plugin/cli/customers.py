@@ -22,7 +22,9 @@ from shaken_plugin.cli.records.session import Intent, Opened, find, intends, int
 from shaken_plugin.cli.records.spans import numbers_data
 from shaken_plugin.cli.records.values import OneOf, day
 from shaken_plugin.cli.records.verbs import add_command, list_command, set_command, show_command
+from shaken_plugin.cli.telling import Told, tell
 from shaken_plugin.conduct import view
+from shaken_plugin.conduct.accounts import Said
 from shaken_plugin.conduct.decisions import known, reinstate, suspend, terminate
 from shaken_plugin.conduct.state import State
 from shaken_plugin.core.records import BASIS_TEXT, Basis, Customer, CustomerState, Right, Substitution, Trunk
@@ -33,6 +35,8 @@ Decides = Callable[[State, str, str, str, float], None]
 
 _KNOWN: Final = OneOf({state.value: state for state in (CustomerState.PENDING, CustomerState.VERIFIED)})
 """States that know-your-customer knows; the others are what `suspend`, `terminate` and `reinstate` do."""
+_SHOWN: Final = ("state", "at", "who", "why", "offence")
+"""Of each line of the standing."""
 _SAID: Final = 5
 """Lines of the standing shown to people."""
 _AGAINST: Final = (CustomerState.SUSPENDED, CustomerState.TERMINATED)
@@ -60,7 +64,7 @@ def _more(records: PolicyRecords, customer: Customer, session: Opened) -> dict[s
 def _conduct(session: Opened, customer: Customer) -> dict[str, Any]:
     """Where the customer stands in the runtime state, and what led there."""
     state = state_file(session.settings)
-    said: list[view.Said] = []
+    said: list[Said] = []
     warned, cases = 0, []
     if state is not None:
         with state.reading() as connection:
@@ -70,7 +74,7 @@ def _conduct(session: Opened, customer: Customer) -> dict[str, Any]:
     in_force = customer.state if against is None else worse(customer.state, CustomerState(against.state))
     return {
         "state_in_force": in_force.value,
-        "standing": [one._asdict() for one in reversed(said)],
+        "standing": [{name: one._asdict()[name] for name in _SHOWN} for one in reversed(said)],
         "warnings": warned,
         "open_offences": [case.as_json() for case in cases],
     }
@@ -134,8 +138,8 @@ CUSTOMER: Final = Kind(
     "customer",
     Customer,
     "Customers: who they are by law, whether we know them, how much their calls may get.\n\n"
-    "'suspend' and 'terminate' refuse all their calls within a second, on every switch of the host, and leave the "
-    "policy as it is; 'reinstate' needs a person. --state says how far know-your-customer is.",
+    "'suspend' and 'terminate' refuse all their calls within a second, on every switch of the host or fleet, and leave "
+    "the policy as it is; 'reinstate' needs a person. --state says how far know-your-customer is.",
     ("name", "kind", "state", "ceiling", "review"),
     defaults={"state": CustomerState.PENDING},
     narrowed={"state": _KNOWN},
@@ -189,7 +193,8 @@ def _decision(verb: str, function: Decides, about: str, *, by_name: bool = False
             record = known(customer, session.store.records)
             before = standing_of(session, record)
             function(_state(session), customer, *intent.author)
-            _report(intent, record.id, before, standing_of(session, record))
+            told = tell(session.settings)
+            _report(intent, record.id, before, standing_of(session, record), told)
 
     command = click.command(verb, help=about)(decide)
     command.params.insert(0, click.Argument(["customer"], shell_complete=customer_ids))
@@ -211,14 +216,17 @@ def standing_of(session: Opened, customer: Customer) -> CustomerState:
     return _in_list(session)(customer).state
 
 
-def _report(intent: Intent, customer: str, before: CustomerState, after: CustomerState) -> None:
+def _report(intent: Intent, customer: str, before: CustomerState, after: CustomerState, told: Told) -> None:
     if intent.as_json:
         by, why, _ = intent.author
         state = [before.value, after.value]
-        print_json({"ok": True, "customer": customer, "state": state, "by": by, "why": why})
+        fleet = {} if told.fleet is None else {"fleet": told.as_json()}
+        print_json({"ok": True, "customer": customer, "state": state, "by": by, "why": why, **fleet})
     else:
         console.print(f"customer {customer}: {before.value} → {after.value}", style="bold", markup=False)
         console.print("it decides the next call of every worker of this host", markup=False)
+        if told.text is not None:
+            console.print(told.text, style=None if told.told else "yellow", markup=False)
 
 
 @click.command("reinstate")
@@ -245,8 +253,9 @@ def reinstate_(intent: Intent, customer: str, state: CustomerState) -> None:
                 draft.put(replace(record, state=state))
         if record.state not in _AGAINST or customer in standings(session):
             reinstate(_state(session), customer, *intent.author)
+        told = tell(session.settings)
         with session.store.records() as records:
-            _report(intent, customer, before, standing_of(session, find(records, Customer, customer)))
+            _report(intent, customer, before, standing_of(session, find(records, Customer, customer)), told)
 
 
 _STATE = click.Option(

@@ -155,14 +155,7 @@ def _print(before: _Side, after: _Side, found: Found, changes: list[dict[str, An
     counts = dict.fromkeys(Kind, 0)
     for one in found:
         counts[one.kind] += 1
-        sign, colour = _SIGNS[one.kind]
-        console.print(f"{sign} {one.name.replace('_', '-')} {one.id}", style=colour, markup=False)
-        for name, old, new in one.fields:
-            said = _text(new) if one.kind is Kind.ADDED else f"{_text(old)} → {_text(new)}"
-            if one.kind is not Kind.REMOVED:
-                console.print(visible(f"    {name}: {said}"))
-        _print_numbers("+", "green", one.added)
-        _print_numbers("-", "red", one.removed)
+        print_difference(one)
     total = ", ".join(f"{count} {kind.value}" for kind, count in counts.items())
     differ = any(counts.values())
     console.print(f"records: {total}" if differ else "nothing differs", style="bold", markup=False)
@@ -173,6 +166,18 @@ def _print(before: _Side, after: _Side, found: Found, changes: list[dict[str, An
             made.add_row(version, when(change["at"]), *(visible(change[name]) for name in ("who", "why", "what")))
         console.print(made)
     return differ
+
+
+def print_difference(one: Difference) -> None:
+    """A record that differs, for people."""
+    sign, colour = _SIGNS[one.kind]
+    console.print(f"{sign} {one.name.replace('_', '-')} {one.id}", style=colour, markup=False)
+    for name, old, new in one.fields:
+        said = _text(new) if one.kind is Kind.ADDED else f"{_text(old)} → {_text(new)}"
+        if one.kind is not Kind.REMOVED:
+            console.print(visible(f"    {name}: {said}"))
+    _print_numbers("+", "green", one.added)
+    _print_numbers("-", "red", one.removed)
 
 
 def _text(value: Any) -> str:
@@ -195,17 +200,7 @@ def _run_text(run: Run) -> str:
 
 
 def _print_json(before: _Side, after: _Side, found: Found, changes: list[dict[str, Any]]) -> bool:
-    records = [
-        {
-            "kind": one.name,
-            "id": one.id,
-            "change": one.kind.value,
-            "fields": {name: [old, new] for name, old, new in one.fields},
-            "numbers_added": _numbers_data(one.added),
-            "numbers_removed": _numbers_data(one.removed),
-        }
-        for one in found
-    ]
+    records = [difference_data(one) for one in found]
     print_json(
         {
             "ok": not records,
@@ -216,6 +211,18 @@ def _print_json(before: _Side, after: _Side, found: Found, changes: list[dict[st
         }
     )
     return bool(records)
+
+
+def difference_data(one: Difference) -> dict[str, Any]:
+    """A record that differs, for programs."""
+    return {
+        "kind": one.name,
+        "id": one.id,
+        "change": one.kind.value,
+        "fields": {name: [old, new] for name, old, new in one.fields},
+        "numbers_added": _numbers_data(one.added),
+        "numbers_removed": _numbers_data(one.removed),
+    }
 
 
 def _numbers_data(numbers: Numbers) -> dict[str, Any]:

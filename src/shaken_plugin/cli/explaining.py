@@ -209,6 +209,7 @@ def _as_the_switch(
         services = build_services(settings.model_copy(update={"verification": verification}), document, now)
         assert services.authentication is not None
         services.authentication.store = store
+        services.authentication.limiter = None  # a question is no call
         message = CallMessage(
             method="INVITE",
             request_uri=as_uri(call.called),

@@ -43,7 +43,7 @@ def limits() -> None:
     """Bounds on a customer's calls: calls per second and concurrent calls, in all and by level.
 
     'suspend' puts all bounds of a customer out of force, 'reinstate' in force again, 'remove' takes them away.
-    No switch enforces them yet: they are kept, shown, exported and compared.
+    The agent counts calls, over all switches of a host or all hosts of a fleet: docs/limits.md.
     """
 
 

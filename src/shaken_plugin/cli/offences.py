@@ -13,8 +13,10 @@ from shaken_plugin.cli.inputs import read_settings
 from shaken_plugin.cli.output import Exit, console, fail, json_option, print_json, settings_option, table, visible, when
 from shaken_plugin.cli.records.levels import state_file
 from shaken_plugin.cli.records.session import author_of, user_name
+from shaken_plugin.cli.telling import tell
 from shaken_plugin.conduct import decisions, view
 from shaken_plugin.conduct.state import State
+from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.offences import Stage
 from shaken_plugin.errors import ConflictError, StoreUnavailable
 
@@ -30,10 +32,9 @@ def telling() -> Iterator[None]:
         fail(str(exc))
 
 
-def open_state(settings_file: Path) -> State:
-    """The state file that settings name; ends the command where they have mistakes."""
-    chosen = read_settings(settings_file)[0].store
-    return State(Path(chosen.state), Path(chosen.path))
+def open_state(settings: Settings) -> State:
+    """The state file that settings name."""
+    return State(Path(settings.store.state), Path(settings.store.path))
 
 
 @click.group("offence")
@@ -116,7 +117,7 @@ def _print_observed(seen: list[tuple[str, view.NumberSeen]]) -> None:
 @json_option
 def show(identifier: int, settings_file: Path, as_json: bool) -> None:
     """Show an offence with its evidence, and all that happened to it."""
-    with telling(), open_state(settings_file).reading() as connection:
+    with telling(), open_state(read_settings(settings_file)[0]).reading() as connection:
         found = view.details(connection, identifier)
     if found is None:
         fail(f"there is no offence {identifier}: shaken offence list", Exit.NO)
@@ -158,16 +159,23 @@ def _decides(name: str, decide: Callable[[State, int, str, str, float], None], a
 
     def command(identifier: int, by: str, why: str, settings_file: Path, as_json: bool) -> None:
         author = author_of(by, why)
-        state = open_state(settings_file)
+        settings = read_settings(settings_file)[0]
+        state = open_state(settings)
         with telling():
             decide(state, identifier, *author)
+            told = tell(settings)
             with state.reading() as connection:
                 found = view.details(connection, identifier)
         assert found is not None
         if as_json:
-            print_json({"ok": True, **found.case.as_json()})
+            print_json(
+                {"ok": True, **found.case.as_json(), **({} if told.fleet is None else {"fleet": told.as_json()})}
+            )
         else:
             _print_cases([found.case])
+            if told.fleet is not None and not told.told:
+                text = "it counts when all hosts of the fleet can be told"
+                console.print(f"{text}: {told.why_not}", style="yellow", markup=False)
 
     command.__doc__ = about
     person: dict[str, Any] = {"required": True} if by_name else {"default": user_name}

@@ -38,7 +38,7 @@ from shaken_plugin.stores import statefile
 from shaken_plugin.stores.migrations import Plan, Schema, inspect, migrate, plan
 from shaken_plugin.stores.policy import KINDS
 from shaken_plugin.stores.sqlite import SqlitePolicy, remember_state
-from shaken_plugin.stores.sqlite.upkeep import POLICY, compact, compaction, status
+from shaken_plugin.stores.sqlite.upkeep import POLICY, Compaction, compact, compaction, status
 from shaken_plugin.stores.statefile import STATE
 
 FILES: Final[list[tuple[Schema, Callable[[Settings], str | None]]]] = [
@@ -91,13 +91,19 @@ def status_(settings_file: Path, as_json: bool) -> None:
 
 
 def _told(schema: Schema, path: Path) -> dict[str, Any]:
-    told: dict[str, Any] = {"kind": schema.kind, "path": str(path), "schema": None, "error": None}
+    told: dict[str, Any] = {"kind": schema.kind, "path": str(path), "schema": None, "error": None, "note": None}
     try:
         state = inspect(path)
         told |= {"schema": state.schema, "size": state.size, "tables": state.tables}
-        if plan(path, schema) is not None:
-            told["error"] = f"schema {state.schema} is older than {schema.version}: run 'shaken store migrate'"
-        elif schema is POLICY and state.schema:
+        if (planned := plan(path, schema)) is not None:
+            text = f"schema {state.schema} is older than {schema.version}: run 'shaken store migrate'"
+            if schema.works_on(planned.state.schema):
+                told["note"] = f"{text} once every switch and agent of this host is of this release"
+            else:
+                told["error"] = text
+        elif state.schema > schema.version:
+            told["note"] = f"schema {state.schema} is of the next release; this one works on it"
+        if told["error"] is None and schema is POLICY and state.schema:
             found = status(path)
             told |= found._asdict() | {"changed": found.changed and found.changed._asdict()}
     except (StoreUnavailable, StoreError) as exc:
@@ -123,6 +129,8 @@ def _print_status(told: dict[str, Any]) -> None:
     console.print(f"{told['kind']}: {told['path']}", style="bold", markup=False)
     if told["error"]:
         errors.print(f"  {told['error']}", style="red", markup=False)
+    if told.get("note"):
+        errors.print(f"  {told['note']}", style="yellow", markup=False)
     rows: dict[str, Any] = {name: told[name] for name in _HEAD if told.get(name) is not None}
     if changed := told.get("changed"):
         rows["last change"] = f"{when(changed['at'])}, {changed['who']}: {changed['why']}"
@@ -137,7 +145,7 @@ def _print_status(told: dict[str, Any]) -> None:
 
 
 _HEAD: Final = ("schema", "size", "policy_version", "oldest_version", "applied_version")
-_NUMBERS: Final = ("numbers", "ranges", "history")
+_NUMBERS: Final = ("numbers", "ranges", "material", "history")
 
 
 _KINDS: Final[dict[str, type[Record]]] = {**KINDS, "letter": Right, "dno": DoNotOriginate}
@@ -218,7 +226,7 @@ def forget_state(intent: Intent) -> None:
         fail(f"{state} is in order: nothing was lost, and nothing is forgotten", Exit.NO)
     with telling():
         identifier, kept = statefile.make_anew(state)
-        remember_state(policy, identifier, intent.author)
+        remember_state(policy, identifier, intent.author, shared=settings.store.redis is not None)
     if intent.as_json:
         print_json({"ok": True, "state": str(state), "kept": None if kept is None else str(kept)})
         return
@@ -328,9 +336,11 @@ def _agree(lines: list[str], *, yes: bool, quiet: bool) -> None:
 def compact_(settings_file: Path, before: float, yes: bool, as_json: bool) -> None:
     """Forget what the policy was before a time; says first what goes.
 
-    What was in force at that time, and since, stays. The room is used again; the file does not shrink.
+    What was in force at that time, and since, stays. The room is used again; the file does not shrink. In a fleet it
+    is forgotten on every host.
     """
-    path = Path(_settings(settings_file).store.path)
+    settings = _settings(settings_file)
+    path = Path(settings.store.path)
     if before > time.time():
         raise click.UsageError("--before is a time that is over")
     try:
@@ -343,10 +353,17 @@ def compact_(settings_file: Path, before: float, yes: bool, as_json: bool) -> No
         ]
         _agree(lines if gone or found.changes else [], yes=yes, quiet=as_json)
         if gone or found.changes:
-            found = compact(path, before)
+            found = compact(path, before) if settings.store.redis is None else _compact_fleet(settings, before)
     except (StoreUnavailable, StoreError) as exc:
         fail(str(exc))
     if as_json:
         print_json({"ok": True, **found._asdict()})
     else:
         console.print("done" if gone or found.changes else "nothing to forget", markup=False)
+
+
+def _compact_fleet(settings: Settings, before: float) -> Compaction:
+    from shaken_plugin.runtime.fleet import fleet_policy  # noqa: PLC0415  # its client takes long to load
+
+    policy = fleet_policy(settings, lambda text: errors.print(text, style="yellow", markup=False))
+    return policy.compact(author_of(user_name(), "shaken store compact"), before)

@@ -22,7 +22,7 @@ from shaken_plugin.cli.records.values import meant
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.config.yamlfile import Document
 from shaken_plugin.errors import ConflictError, StoreError, StoreUnavailable
-from shaken_plugin.ports import Author, PolicyRecords, PolicyWriter, check_said
+from shaken_plugin.ports import Author, PolicyDraft, PolicyRecords, PolicyWriter, check_said
 from shaken_plugin.stores.policy import KIND_NAMES
 from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.stores.sqlite.schema import Patience, patience
@@ -40,9 +40,26 @@ class Opened:
     store: PolicyWriter
 
 
+class _FleetPolicy(SqlitePolicy):
+    """The policy of this host's fleet: read from the copy, so Redis is reached for changes alone."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(Path(settings.store.path))
+        self._settings = settings
+
+    @contextmanager
+    def change(self, author: Author, what: str) -> Iterator[PolicyDraft]:
+        """See `ports.PolicyWriter`."""
+        from shaken_plugin.runtime.fleet import fleet_policy  # noqa: PLC0415  # its client takes long to load
+
+        policy = fleet_policy(self._settings, lambda text: errors.print(text, style="yellow", markup=False))
+        with policy.change(author, what) as draft:
+            yield draft
+
+
 def open_store(settings: Settings) -> PolicyWriter:
-    """The policy store of this host, for changing."""
-    return SqlitePolicy(Path(settings.store.path))
+    """The policy that this host decides by, for changing: its own, or its fleet's."""
+    return SqlitePolicy(Path(settings.store.path)) if settings.store.redis is None else _FleetPolicy(settings)
 
 
 def opened(settings_file: Path) -> Opened:
