@@ -49,22 +49,26 @@ class Network:
     def new(cls, folder: Path, stack: ExitStack) -> Network:
         return cls(folder, Authority.new(time.time()), stack)
 
+    def name(self, what: str) -> str:
+        """A name that nothing else has here."""
+        return f"{what}-{next(self._names)}"
+
     def provider(self, name: str, **settings: Any) -> Provider:
         return Provider.make(self.folder / name, self.authority, time.time(), **settings)
 
     def called(self, scenario: str = "uas_answer", *, arguments: tuple[str, ...] = (), **keys: str) -> sipp.Answerer:
-        label = f"{scenario}-{next(self._names)}"
+        label = self.name(scenario)
         return self.stack.enter_context(
             sipp.Answerer(self.folder / label, scenario, label=label, keys=keys, arguments=arguments)
         )
 
     def kamailio(self, provider: Provider, **arguments: Any) -> KamailioServer:
-        name = f"kamailio-{next(self._names)}"
+        name = self.name("kamailio")
         arguments = {"inside_peer": "sip:127.0.0.1:9", "outside_peer": "sip:127.0.0.1:9", **arguments}
         return self.stack.enter_context(KamailioServer(name, provider.folder / name, provider.settings, **arguments))
 
     def call(self, scenario: str, port: int, **arguments: Any) -> sipp.Run:
-        arguments.setdefault("label", f"call-{next(self._names)}")
+        arguments.setdefault("label", self.name("call"))
         arguments["keys"] = {
             "from": "+12155551212",
             "to": "+12025550143",

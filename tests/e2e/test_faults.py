@@ -716,7 +716,7 @@ class TlsPhone:
     def __init__(self, ca: Path, port: int) -> None:
         context = ssl.create_default_context(cafile=str(ca))
         self._socket = context.wrap_socket(
-            socket.create_connection(("127.0.0.1", port), timeout=10), server_hostname="127.0.0.1"
+            socket.create_connection(("127.0.0.1", port), timeout=40), server_hostname="127.0.0.1"
         )
         self._host, self._port = self._socket.getsockname()
         self._buffer = b""

@@ -263,6 +263,7 @@ def run(machine: Machine, manifest: Manifest) -> int:
     return len(steps)
 
 
+@pytest.mark.timeout(300)
 def test_a_run_killed_at_any_point_can_be_undone_or_completed(root: Path) -> None:
     machine = Machine(root)
     put(root / "etc/shaken/old.key", "-----BEGIN PRIVATE KEY-----\n", 0o600)

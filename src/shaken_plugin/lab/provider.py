@@ -18,6 +18,9 @@ CERTIFICATE_HOST: Final = "certificates.lab.example.com"
 
 SPC: Final = "709J"
 
+_Dumper: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml's, where there is one: ten times as fast."""
+
 
 def sample_policy(now: float) -> dict[str, Any]:
     """The records of the demonstration: a contact centre, a small customer, a gateway.
@@ -151,4 +154,4 @@ class Provider:
 
 def dump(path: Path, data: Mapping[str, Any]) -> None:
     """Write YAML as a person would."""
-    path.write_text(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True), "utf-8")
+    path.write_text(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True), "utf-8")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from shaken_plugin.lab.servers import LOOPBACK, LabError, Server, find_program, free_port, share
 
-_SEPARATOR = re.compile(r"^-{20,} .*$", re.MULTILINE)
-_DIRECTION = re.compile(r"^\w+ message (sent|received) \[\d+\] bytes ?:?\s*$", re.MULTILINE)
+_SEPARATOR = re.compile(r"^-{20,} (.*)$", re.MULTILINE)
+_DIRECTION = re.compile(r"^\w+ message (sent|received) (?:\[\d+\] bytes ?:?|\(\d+ bytes\):)\s*$", re.MULTILINE)
 
 TIMEOUT: Final = 60
 """Seconds after which a run that should have ended is an error, beyond the calls' own time."""
@@ -25,10 +27,11 @@ PATIENCE: Final = "20000"
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One SIP message that SIPp sent or received."""
+    """One SIP message that SIPp sent or received; ``at`` in POSIX seconds."""
 
     sent: bool
     text: str
+    at: float
 
     @property
     def first_line(self) -> str:
@@ -45,16 +48,20 @@ class Traced:
         return values
 
 
-def read_trace(path: Path) -> list[Traced]:
-    """The messages of a ``-trace_msg`` file, in order."""
+def read_trace(path: Path, since: int = 0) -> list[Traced]:
+    """The messages of a ``-trace_msg`` file from an offset on, in order."""
     if not path.exists():
         return []
+    with path.open("rb") as file:
+        file.seek(since)
+        _, *found = _SEPARATOR.split(file.read().decode("utf-8", "surrogateescape"))
     messages = []
-    for block in _SEPARATOR.split(path.read_text("utf-8", "surrogateescape")):
+    for stamp, block in zip(found[::2], found[1::2], strict=True):
         match = _DIRECTION.search(block)
         if match is not None:
             text = block[match.end() :].strip("\r\n").replace("\r\n", "\n")
-            messages.append(Traced(match.group(1) == "sent", text))
+            at = datetime.fromisoformat(stamp.strip()).timestamp()
+            messages.append(Traced(match.group(1) == "sent", text, at))
     return messages
 
 
@@ -152,6 +159,55 @@ def call(
     if done.returncode not in {0, 1} or not (folder / f"{label}.csv").exists():
         raise LabError(f"SIPp ended with {done.returncode}: {errors or done.stdout[-2000:]}")
     return Run(read_counts(folder / f"{label}.csv"), read_trace(folder / f"{label}.msg"), errors)
+
+
+class Caller(Server):
+    """SIPp as the calling side, placing calls until it is told to end.
+
+    Args:
+        folder: for its files.
+        name: of a shipped scenario.
+        target: ``host:port``.
+        label: for the names of its files.
+        address: source address.
+        keys: values for the scenario's ``[keywords]``.
+        rate: calls a second.
+        file: a scenario of one's own instead.
+        arguments: more options for SIPp.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        target: str,
+        *,
+        label: str,
+        address: str = LOOPBACK,
+        keys: Mapping[str, str] | None = None,
+        rate: int = 10,
+        file: Path | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self.trace = folder / f"{label}.msg"
+        self._statistics, self._errors = folder / f"{label}.csv", folder / f"{label}.err"
+        self._control = free_port()
+        command = _command(file or scenario(name), folder, label, free_port(), address, keys or {}, trace=True)
+        command += ["-ci", LOOPBACK, "-cp", str(self._control), "-r", str(rate), "-l", "1000"]
+        super().__init__(label, [*command, "-recv_timeout", PATIENCE, *arguments, target], folder, {})
+
+    def is_ready(self) -> bool:
+        """See `Server.is_ready`."""
+        return self._statistics.exists()
+
+    def end(self) -> Run:
+        """Place no more calls, and wait for the end of those that are under way."""
+        assert self._process is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            control.sendto(b"q", (LOOPBACK, self._control))
+        self._process.wait(TIMEOUT)
+        errors = self._errors.read_text("utf-8", "replace") if self._errors.exists() else ""
+        return Run(read_counts(self._statistics), read_trace(self.trace), errors)
 
 
 class Answerer(Server):

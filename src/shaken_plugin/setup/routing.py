@@ -16,6 +16,8 @@ async_workers_group="name=shaken;workers=8;nonblock=0;usleep=0"
 loadmodule "app_python3.so"
 modparam("app_python3", "load", "/opt/shaken/kamailio/shaken.py")
 modparam("htable", "htable", "shaken=>size=8;initval=0;")   # counters; where htable.so is loaded
+loadmodule "dialog.so"                                       # for limits on concurrent calls, with event_route below
+modparam("dialog", "detect_spirals", 0)                      # each call has its own end
 
 request_route {
     # calls from customers and gateways, before t_relay():
@@ -34,6 +36,16 @@ branch_route[BRANCH] {
 onreply_route[REPLY] {
     python_exec("shaken_reply");
 }
+event_route[dialog:start] {
+    python_exec("shaken_event", "dialog:start");
+}
+event_route[dialog:end] {
+    python_exec("shaken_event", "dialog:end");
+}
+event_route[dialog:failed] {
+    python_exec("shaken_event", "dialog:failed");
+}
+# inside a dialog, after loose_route():  if (is_method("REFER")) python_exec("shaken_refer");
 """
 
 KEMI: Final = """\
@@ -62,6 +74,12 @@ class Routing(Kamailio):
 
     def reply(self, msg):
         return self.shaken_reply(msg)
+
+# For limits on concurrent calls, in kamailio.cfg:
+#     loadmodule "dialog.so"
+#     modparam("dialog", "detect_spirals", 0)
+#     modparam("dialog", "event_callback", "shaken_event")
+# and inside a dialog, after loose_route(), for REFER: self.shaken_refer(msg)
 """
 
 FREESWITCH: Final = """\

@@ -292,6 +292,8 @@ class Call:
             f"CSeq: {cseq} {method}",
             f"Contact: <sip:caller@{self.party.target}>",
         ]
+        if self.final.status < 300:  # by the way that the call went (RFC 3261 §12.2.1.1)
+            lines += [f"Route: {route}" for route in reversed(self.final.all("Record-Route"))]
         encoded = [line.encode("utf-8", "surrogateescape") for line in lines]
         return _finish([*encoded, *([extra.removesuffix(b"\r\n")] if extra else [])], body)
 
