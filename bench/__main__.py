@@ -1,0 +1,84 @@
+"""``python -m bench``: measure, print one table, write JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench import plots, table
+from bench.machine import describe
+from bench.results import BenchError, Report, to_json
+from bench.sections import Options
+from bench.sections.registry import SECTIONS
+
+WIDTH: Final = 124
+"""Characters of a line where the output is no terminal."""
+
+
+@click.command()
+@click.argument("names", metavar="[SECTION]...", nargs=-1, type=click.Choice(list(SECTIONS)))
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds, stores up to a million numbers.")
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), help="Where files go."
+)
+def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
+    """Measure the sections named, by default all of them; status 1 where one could not be measured."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    made = datetime.now(UTC)
+    machine = describe()
+    reports = []
+    with _progress(console) as progress, tempfile.TemporaryDirectory(prefix="shaken-bench-") as scratch:
+        for name in names or SECTIONS:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            reports.append(_run(name, Options(quick, folder, _begins(progress))))
+    console.print(table.summary(reports, machine))
+    folder = results / f"{made:%Y-%m-%dT%H%M%SZ}"
+    folder.mkdir(parents=True)
+    content = to_json(reports, machine, made=made.isoformat(timespec="seconds"), quick=quick)
+    (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    if plots.available():
+        for report in reports:
+            plots.draw(report, folder)
+    else:
+        console.print("No plots: matplotlib is not installed (pip install matplotlib).")
+    console.print(f"Written to {folder}")
+    if not all(report.series for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def _run(name: str, options: Options) -> Report:
+    """A section's report; of one that cannot be measured it says why."""
+    section = SECTIONS[name]
+    try:
+        return section.run(options)
+    except BenchError as exc:
+        return Report(name, section.title, notes=[f"not measured: {exc}"])
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    return Progress(*columns, console=console, transient=True)
+
+
+def _begins(progress: Progress) -> Callable[[str, int], Callable[[], object]]:
+    def begin(name: str, steps: int) -> Callable[[], object]:
+        task = progress.add_task(name, total=steps)
+        return lambda: progress.advance(task)
+
+    return begin
+
+
+if __name__ == "__main__":  # workers import this module, too
+    main()

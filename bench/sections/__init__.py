@@ -1,0 +1,31 @@
+"""What is measured: each section can be run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.results import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to measure.
+
+    ``folder`` is a scratch folder of the section. ``begin`` begins a progress bar of so many steps, and returns
+    what advances it by one.
+    """
+
+    quick: bool
+    folder: Path
+    begin: Callable[[str, int], Callable[[], object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the benchmark."""
+
+    name: str
+    title: str
+    run: Callable[[Options], Report]

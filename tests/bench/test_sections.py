@@ -1,0 +1,183 @@
+"""The parts of the benchmark do what they say they measure, in small."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from bench import machine, peers, stage
+from bench.__main__ import main
+from bench.results import BenchError, Report, Series
+from bench.sections import Options, Section, core, kamailio, scale
+from bench.sections.registry import SECTIONS
+from click.testing import CliRunner
+from phonenumbers import is_valid_number, parse
+
+from shaken_plugin.core.jws import unb64url, verify_es256
+from shaken_plugin.lab.pki import Authority
+
+NUMBERING = scale.Numbering.make()
+
+
+def test_the_numbers_of_a_store_are_valid_different_and_drawn_from_all_of_the_plan() -> None:
+    content = scale.Content(NUMBERING, 3_000, 30)
+    numbers = [number for index in range(scale.RIGHTS) for number in content.of_right(index)]
+    assert len(set(numbers)) == 3_000
+    assert all(is_valid_number(parse(f"+{number}")) for number in random.Random(1).sample(numbers, 100))
+    assert len({number[1:4] for number in numbers}) > len(NUMBERING.areas) * 0.8
+    spans = list(content.spans())
+    assert len(spans) == 30
+    for before, after in pairwise(spans):
+        assert int(before.first) < int(before.last) < int(after.first)
+    assert all(span.first[:4] == span.last[:4] for span in spans)
+    assert max(numbers) < min(span.first for span in spans)
+
+
+def test_calls_with_numbers_of_a_store_are_all_signed_at_level_a(tmp_path: Path) -> None:
+    store = scale.build(tmp_path / "few", Authority.new(time.time()), scale.Content(NUMBERING, 2_000, 20))
+    callers = store.callers(random.Random(2), 41)
+    assert len(set(callers)) == 41
+    for make in (scale.deciding, scale.signing):
+        task = make(store.settings, callers)
+        task.prepare(40)
+        task.run(40)
+        task.check()
+        with pytest.raises(BenchError, match="not so many"):
+            task.prepare(1)
+    assert store.octets > 50_000
+
+
+def test_a_store_begins_a_fleet_and_another_host_has_all_of_it(tmp_path: Path) -> None:
+    store = scale.build(tmp_path / "few", Authority.new(time.time()), scale.Content(NUMBERING, 2_000, 20))
+    found = {one.name: one for one in scale.in_a_fleet(store, 2_000, tmp_path / "fleet")}
+    assert found.keys() == {scale.REDIS, scale.UPLOAD, scale.JOIN}
+    assert all(one.median > 0 and one.at == 2_000 for one in found.values())
+
+
+def test_a_call_that_would_not_be_signed_ends_the_measurement(tmp_path: Path) -> None:
+    made = stage.provider(tmp_path, Authority.new(time.time()))
+    with pytest.raises(BenchError, match="not signed at level A"):
+        stage.SwitchSide(made.settings).sign(stage.message("12155559999"))
+
+
+@pytest.mark.parametrize("make", [core.raw_signing, core.raw_verifying, core.pyjwt_signing, core.pyjwt_verifying])
+def test_bases_do_what_they_are_measured_for(make: core.Make, tmp_path: Path) -> None:
+    made = stage.provider(tmp_path, Authority.new(time.time()))
+    make(made.credential.key, made.settings).run(2)
+
+
+def test_ours_do_what_they_are_measured_for(tmp_path: Path) -> None:
+    authority = Authority.new(time.time())
+    origin = stage.provider(tmp_path / "origin", authority)
+    target = stage.provider(tmp_path / "target", authority, policy={}, spc="123T")
+    signers = core.cold_signers(authority, target, 2)
+    cold = core.ColdVerifying(b"", target.settings, signers)
+    cold.prepare(5)
+    cold.run(5)
+    assert [len(calls) for _, calls in cold.work] == [2, 2, 1]
+    warm = core.CompleteVerifying(b"", target.settings, origin.settings)
+    warm.prepare(1)
+    with pytest.raises(BenchError, match="not verified"):
+        warm.run(1)
+    target.publish(origin.x5u, origin.credential.chain)
+    warm = core.CompleteVerifying(b"", target.settings, origin.settings)
+    warm.prepare(3)
+    warm.run(3)
+    core.bare_signing(b"", origin.settings).run(2)
+
+
+def test_the_ratios_of_the_core_are_those_that_targets_are_set_for() -> None:
+    report = Report("core", "")
+    report.series = [Series(name, "µs", (10.0,)) for name in core.names()]
+    core.compare(report)
+    wanted = {(one.of, one.to): one.target.limit for one in report.ratios if one.target is not None}
+    assert wanted == {
+        (core.BARE, "OpenSSL sign"): 0.75,
+        (core.BARE, "libsecsipid sign"): 1.7,
+        (core.SIGNING, "OpenSSL sign"): 0.55,
+        (core.SIGNING, "libsecsipid sign"): 1.3,
+        (core.WARM, "OpenSSL verify"): 0.7,
+        (core.WARM, "libsecsipid verify"): 1.0,
+    }
+
+
+def test_what_openssl_says_is_read() -> None:
+    assert peers.parse_rates("+F4:3:256:45072.972973:15255.681818\n") == (45072.972973, 15255.681818)
+    with pytest.raises(BenchError, match="something else"):
+        peers.parse_rates("speed: Unknown algorithm ecdsap256")
+
+
+def test_libsecsipid_is_asked_as_its_module_asks_it(tmp_path: Path) -> None:
+    try:
+        peers.Secsipid()
+    except BenchError as exc:
+        pytest.skip(str(exc))
+    made = stage.provider(tmp_path, Authority.new(time.time()))
+    core.secsipid_signing(made.credential.key, made.settings).run(2)
+    core.secsipid_verifying(made.credential.key, made.settings).run(2)
+
+
+def test_the_machine_is_described_without_names_and_paths() -> None:
+    facts = machine.describe()
+    assert {"processor", "cores", "kernel", "Python", "OpenSSL of cryptography"} <= facts.keys()
+    text = "\n".join(facts.values())
+    assert os.uname().nodename not in text
+    assert not re.search(r"(?<!GNU)/[a-z]+/", text)
+
+
+def test_a_section_that_cannot_be_measured_says_why_and_the_command_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Options) -> Report:
+        raise BenchError("no numbers left")
+
+    monkeypatch.setitem(SECTIONS, "core", Section("core", "A title", broken))
+    done = CliRunner().invoke(main, ["core", "--quick", "--results", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "core: not measured: no numbers left" in done.output
+    (written,) = tmp_path.glob("*/results.json")
+    assert '"quick": true' in written.read_text("utf-8")
+
+
+def test_the_plain_relay_is_the_shipped_configuration_without_our_lines() -> None:
+    shipped = Path("kamailio/kamailio-native.cfg").read_text("utf-8")
+    lines = kamailio.with_modules(shipped, secsipid=True).splitlines()
+    left = kamailio.without_ours("\n".join(lines) + "\n", sign="    sign_otherwise();", verify="    check_otherwise();")
+    assert 'loadmodule "secsipid.so"' in left
+    gone = [
+        line.partition("#")[0].strip() for line in lines if line.partition("#")[0] and line not in left.splitlines()
+    ]
+    ours = r'python_exec\(|t_on_branch\("BRANCH"\)|t_on_reply\("REPLY"\)|^(branch_route|onreply_route)\[\w+\] \{$'
+    assert [line for line in gone if line and not re.search(ours, line)] == []
+    assert (left.count("sign_otherwise();"), left.count("check_otherwise();")) == (1, 1)
+    assert left.count("{") == left.count("}")
+    with pytest.raises(BenchError, match="has changed"):
+        kamailio.without_ours(shipped.replace('python_exec("shaken_sign");', ""))
+
+
+def test_a_tampered_token_differs_from_a_good_one_in_its_signature_alone(tmp_path: Path) -> None:
+    pair = stage.pair_of(stage.provider(tmp_path, Authority.new(time.time())).settings)
+    good, bad = (kamailio.token(pair, tampered=tampered).split(".") for tampered in (False, True))
+    assert good[0] == bad[0]
+    assert all(len(parts) == 3 and len(parts[2]) == 86 for parts in (good, bad))
+    key = pair.certificate.public_key
+    assert [verify_es256(key, f"{one[0]}.{one[1]}".encode(), unb64url(one[2])) for one in (good, bad)] == [True, False]
+
+
+def test_the_ratios_in_kamailio_are_those_that_targets_are_set_for() -> None:
+    report = Report("kamailio", "")
+    report.series = [Series(name, "ms", (1.0,)) for name in kamailio.NAMES]
+    kamailio.compare(report)
+    assert {(one.of, one.to): one.target.limit for one in report.ratios if one.target is not None} == {
+        (kamailio.IDLE, kamailio.PLAIN): 1.10,
+        (kamailio.IDLE_KEMI, kamailio.PLAIN_KEMI): 1.10,
+        (kamailio.SIGN, kamailio.SIGN_OTHER): 1.00,
+        (kamailio.SIGN_KEMI, kamailio.SIGN_OTHER): 1.10,
+        (kamailio.VERIFY, kamailio.VERIFY_OTHER): 0.95,
+        (kamailio.VERIFY_KEMI, kamailio.VERIFY_OTHER): 1.05,
+    }
