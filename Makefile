@@ -8,23 +8,34 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-large check wheel packages install fuzz test-debian12 test-debian13 clean
+# Without the cache of bytecode every process of the tests compiles again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Where there is room, files of the tests lie in memory: half of what they wait for is the disk.
+ROOM := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4000000 { print "/dev/shm" }')
+
+.PHONY: help demo test test-large bench bench-quick check lint bytecode wheel packages install fuzz test-debian12 \
+	test-debian13 clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 	@echo "make check           lint and types alone"
 	@echo "make test-debian13   the same tests in a fresh Debian 13 tree (needs root); likewise test-debian12"
 	@echo "make test-large      the policy store with 10 million numbers: minutes, and 1 GB of disk"
+	@echo "make bench           what calls cost, beside others that do the same: see docs/benchmarks.md"
+	@echo "make bench-quick     the ratios of it, in three minutes; SECTIONS=\"core scale\" runs some parts alone"
 	@echo "make fuzz            each parser of what comes from the wire for ten minutes"
 	@echo "make clean           remove what these commands made in this folder"
 
 demo: install
 	@$(BIN)/shaken lab demo
 
-test: install check
-# What measures time or load runs alone; all else, much of it waiting, on every core.
-	@$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile
-	@$(BIN)/python -m pytest --cov --cov-report= --cov-append -m alone
+test: install
+# Side by side, since each has one core.
+	@$(MAKE) --no-print-directory --jobs=2 lint bytecode
+# What measures time or load runs alone; all else, much of it waiting, on every core and one process more.
+	@$(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --cov --cov-report= --cov-append -m alone $$(grep -rl --include='test_*.py' mark.alone tests)
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --include='*/shaken_plugin/core/*' --fail-under=100
 	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of everything that is not run inside a switch, per cent: /'
@@ -33,10 +44,23 @@ test: install check
 test-large: install
 	@$(BIN)/python -m pytest -m large tests/large
 
+# Its results go to results/; SECTIONS="core scale" runs these alone.
+bench bench-quick: install
+	@tools/packages bench
+	@$(BIN)/python tools/requirements.py bench | xargs -d '\n' $(BIN)/python -m pip install --quiet
+	@$(BIN)/python -m bench $(SECTIONS) $(if $(filter bench-quick,$@),--quick)
+
 check: install
+	@$(MAKE) --no-print-directory lint
+
+lint:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy src tests
+	@$(BIN)/mypy src tests bench
+
+# Of the tests, for all processes that run them. What is wrong with one is said when it runs.
+bytecode:
+	@$(BIN)/python -m pytest --collect-only -qqq >/dev/null 2>&1 || true
 
 # Debian packages. Without root it says what is missing and how to get it; what can run, runs.
 packages:
@@ -66,4 +90,4 @@ test-debian12 test-debian13: test-debian%:
 	@tools/test-debian $*
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch .fuzz
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .scratch .fuzz results

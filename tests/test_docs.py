@@ -71,6 +71,15 @@ def test_the_examples_in_the_readme_are_valid() -> None:
     assert validate(Settings, waiting) is not None, waiting.problems
 
 
+def test_the_settings_in_the_document_of_fleets_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "fleet.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        settings = yamlfile.parse(block, "fleet.md")
+        settings.data["signing"] = settings.data["verification"] = {"mode": "off"}
+        assert validate(Settings, settings) is not None, settings.problems
+
+
 def test_the_explanation_in_the_readme_is_what_the_command_prints(tmp_path: Path) -> None:
     block = re.search(r"```\n\$ shaken (explain .*?)\n(.*?)```", README, re.DOTALL)
     assert block is not None

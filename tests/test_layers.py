@@ -52,19 +52,19 @@ THIRD_PARTY = {
     "config": {"cryptography", "pydantic", "pydantic_core", "phonenumbers", "yaml"},
     "records": {"sqlalchemy"},
     "runtime": {"pydantic"},
-    "stores": {"pydantic"},
+    "stores": {"pydantic", "redis"},
     "exchange": {"yaml"},
     "lint": {"cryptography"},
     "cli": {"click", "cryptography", "httpx", "pydantic", "rich", "trustme"},
     "switchcheck": {"defusedxml", "elftools"},
-    "lab": {"cryptography", "httpcore", "rich", "trustme", "yaml"},
+    "lab": {"cryptography", "httpcore", "redis", "rich", "trustme", "yaml"},
     "probe": {"dpkt", "jinja2"},
 }
 """Libraries that a layer may use; one that is not named uses none."""
 
 CORE_STDLIB = {
     "__future__", "base64", "binascii", "bisect", "calendar", "collections", "dataclasses", "datetime", "enum",
-    "hashlib", "ipaddress", "json", "re", "typing",
+    "hashlib", "heapq", "ipaddress", "json", "math", "re", "typing",
 }  # fmt: skip
 """All that the core needs of the standard library: nothing that reads, waits, draws or writes."""
 
@@ -236,7 +236,10 @@ def _loaded_by(*names: str, inline_too: bool = False) -> set[str]:
 
 
 CLIENT = "shaken_plugin.certs.agent_client"
-"""Asks the agent of the same host; the one place of a switch process with a socket."""
+"""Asks the agent of the same host; with a connection for each question."""
+
+LINE = "shaken_plugin.stores.agent_line"
+"""Likewise, by a connection that stays."""
 
 ASKS_FOR_TCP = "shaken_plugin.adapters.freeswitch.size"
 """Connects to a peer that an INVITE is about to be sent to, and says nothing."""
@@ -259,7 +262,7 @@ def test_a_switch_process_loads_the_services() -> None:
 def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
     assert MODULES[name].layer not in {"exchange", "fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
     libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
-    allowed = {"socket"} if name in {CLIENT, ASKS_FOR_TCP} else set()
+    allowed = {"socket"} if name in {CLIENT, LINE, ASKS_FOR_TCP} else set()
     assert not libraries & ({"click", "rich"} | NETWORK) - allowed
     assert "urllib.request" not in MODULES[name].imports
 
@@ -270,11 +273,14 @@ def test_what_asks_a_peer_for_tcp_only_connects() -> None:
     assert used == {"create_connection"}
 
 
-def test_the_client_of_the_agent_opens_unix_sockets_alone() -> None:
-    nodes = [node for node in ast.walk(MODULES[CLIENT].tree) if isinstance(node, ast.Attribute)]
+@pytest.mark.parametrize("name", [CLIENT, LINE])
+def test_the_clients_of_the_agent_open_unix_sockets_alone(name: str) -> None:
+    nodes = [node for node in ast.walk(MODULES[name].tree) if isinstance(node, ast.Attribute)]
     used = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "socket"}
     assert "AF_UNIX" in used
-    assert used <= {"AF_UNIX", "SOCK_STREAM", "SOCK_CLOEXEC", "MSG_DONTWAIT", "MSG_NOSIGNAL", "socket"}
+    assert used <= {"AF_UNIX", "SOCK_STREAM", "SOCK_CLOEXEC", "MSG_DONTWAIT", "MSG_NOSIGNAL", "socket"} | (
+        {"SOL_SOCKET", "SO_RCVTIMEO"} if name == LINE else set()
+    )
 
 
 @pytest.mark.parametrize("name", IN_KAMAILIO)

@@ -46,6 +46,7 @@ class _AnyRoot:
     """A `PathValidator` for where no roots are known: the signer alone is looked at."""
 
     count = 0
+    trouble: tuple[str, ...] = ()
 
     def validate(self, chain: Sequence[x509.Certificate], now: float) -> TrustedPath:  # noqa: ARG002  # any chain will do
         """See `TrustAnchors.validate`."""
