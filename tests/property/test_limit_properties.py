@@ -200,8 +200,9 @@ def test_nobody_gets_more_than_a_second_call_by_replacing_again_and_again() -> N
     assert tally.slots() == 2  # both are still there, and count
     assert tally.admit(ask("x", rate, replaces=("1",)), later).outcome is Outcome.CONCURRENT
     tally.end("0")
-    assert tally.admit(ask("x", rate, level="B", replaces=("1",)), later).outcome is Outcome.CONCURRENT
-    assert tally.admit(ask("x", rate, replaces=("1",)), later).outcome is Outcome.REPLACES
+    of_level = ("B", None, 1)
+    assert tally.admit(ask("x", rate, of_level, level="B", replaces=("1",)), later).outcome is Outcome.CONCURRENT
+    assert tally.admit(ask("x", rate, level="B", replaces=("1",)), later).outcome is Outcome.REPLACES
     tally.hold("1", "A", later)
     assert tally.slots() == 1
 

@@ -319,9 +319,11 @@ class Tally:
         if until > now:
             calls.append(referred)
         call = next((call for call in calls if call in self._level and call not in self._uncounted), None)
-        if call is None or self._level[call] != request.level or self._bound.get(call, 0) > now:
+        if call is None or self._bound.get(call, 0) > now:
             return None
-        return call
+        # One of another level has room only where no bound is of levels.
+        fits = self._level[call] == request.level or all(bound.scope == "" for bound in request.bounds)
+        return call if fits else None
 
     def _spare(self, call: str, until: int) -> None:
         self._count(self._level[call], -1)

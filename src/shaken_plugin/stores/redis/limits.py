@@ -138,8 +138,12 @@ if takes and not over then
     end
     for _, other in ipairs(replaces) do
         if redis.call('ZSCORE', slots, other) then
-            local same = redis.call('HGET', levels, other) == level
-            if same and number(redis.call('ZSCORE', bound, other)) <= now then before = other end
+            local fits = redis.call('HGET', levels, other) == level
+            if not fits then
+                fits = true
+                for _, found in ipairs(bounds) do fits = fits and found[1] == '' end
+            end
+            if fits and number(redis.call('ZSCORE', bound, other)) <= now then before = other end
             break
         end
     end
@@ -157,7 +161,7 @@ for _, found in ipairs(bounds) do
     end
 end
 if before then
-    uncount(before, level)
+    uncount(before, redis.call('HGET', levels, before))
     redis.call('ZADD', spared, text(now + spare), before)
     hold(call, level)
     redis.call('ZADD', bound, text(now + spare), call)
