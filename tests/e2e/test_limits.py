@@ -356,6 +356,24 @@ def test_a_dialler_that_sends_far_more_than_it_may(network: Network, kemi: bool)
     until(lambda: edge.held() == 0)
 
 
+@pytest.mark.xfail(
+    strict=False,
+    reason="after the end of a dialog Kamailio 5.6.3 does not always find a transaction that is there; not mended yet",
+)
+def test_a_retransmission_is_refused_too_after_another_call_has_ended(network: Network, kemi: bool) -> None:
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)))
+    call = edge.call()
+    invite = edge.caller.request()
+    edge.caller.send(invite, edge.server.inside_port)
+    edge.caller.wait(lambda message: message.raw.startswith(b"SIP/2.0 480"))
+    call.bye()
+    edge.caller.send(invite, edge.server.inside_port)
+    edge.caller.wait(lambda message: message.raw.startswith(b"SIP/2.0 480"), count=2)
+    found = list(events(edge.server.log_text(), Message(invite).one("Call-ID")))
+    assert [one.get("refusal") for one in found] == ["over_limit"]
+    assert len(edge.called.invites()) == 1
+
+
 def test_a_retransmission_of_a_refused_call_is_refused_too(network: Network, kemi: bool) -> None:
     """Also if there is room meanwhile: whoever called has heard the refusal."""
     edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)))
