@@ -147,6 +147,22 @@ def test_nothing_is_removed_while_the_clock_is_off(tmp_path: Path) -> None:
     assert call_ids(hand.ledger()) == ["b"]
 
 
+def test_a_removal_that_failed_is_tried_again_and_one_that_succeeded_not_for_an_hour(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, keep_days=1)
+    write(tmp_path, "a", at=hand.now - DAY + 60)
+    write(tmp_path, "b", at=hand.now + DAY)
+    hand.do("collect")
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert hand.do("prune_when_due") == {"records_not_pruned"}
+        other.execute("ROLLBACK")
+    assert hand.do("prune_when_due") == set()
+    for passed, left in ((3_599, ["a", "b"]), (2, ["b"])):
+        hand.now += passed
+        hand.do("prune_when_due")
+        assert call_ids(hand.ledger()) == left
+
+
 def test_what_was_moved_is_counted_although_the_ledger_then_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from shaken_plugin.agent.documents import Documents, Limits
 from shaken_plugin.agent.fleetstate import FleetState
 from shaken_plugin.agent.hoststatus import ThisHost
 from shaken_plugin.agent.index import Index
-from shaken_plugin.agent.ledger import PRUNE_EVERY, LedgerKeeper
+from shaken_plugin.agent.ledger import RETRY_PRUNE, LedgerKeeper
 from shaken_plugin.agent.material import EVERY as MATERIAL_EVERY
 from shaken_plugin.agent.material import MaterialCheck
 from shaken_plugin.agent.metrics import CountingObserver, Metrics
@@ -163,7 +163,7 @@ class Agent:
                     ("fleet state", OFFENCES_EVERY, self._fleet_state.look),
                     ("ledger", COLLECT_EVERY, self._ledger.collect),
                     ("spool", MEASURE_EVERY, self._ledger.measure),
-                    ("prune", PRUNE_EVERY, self._ledger.prune),
+                    ("prune", RETRY_PRUNE, self._ledger.prune_when_due),
                     ("limits", 1.0, self.counting.look),
                     ("left", 1.0, self._requests.collect),
                     *([("counts", PROBE_EVERY, self._shared.look)] if self._shared is not None else []),

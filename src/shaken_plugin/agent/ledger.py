@@ -20,6 +20,8 @@ DAMAGED_LASTS: Final = 3_600.0
 """Seconds for which the alarm about lines that are no records stays on."""
 PRUNE_EVERY: Final = 3_600.0
 """Seconds between two removals of old records."""
+RETRY_PRUNE: Final = 5.0
+"""Seconds after which a removal that failed is tried again: a ledger locked for a second is no alarm for an hour."""
 LATE: Final = 60.0
 """Seconds for which a record may wait before there is an alarm."""
 LOW: Final = 0.05
@@ -54,6 +56,7 @@ class LedgerKeeper:
         self._settings: Settings | None = None
         self._ledger: Ledger | None = None
         self._collected = 0
+        self._prune_at = 0.0
         self._collector: Collector | None = None
 
     def configure(self, settings: Settings) -> None:
@@ -144,6 +147,11 @@ class LedgerKeeper:
         else:
             self._alarms.clear("spool_growing", "disk")
 
+    async def prune_when_due(self) -> None:
+        """Prune once an hour, and soon again where it did not succeed."""
+        if self._clock() >= self._prune_at:
+            await self.prune()
+
     async def prune(self) -> None:
         """Remove what is older than the settings want to keep, a little at a time."""
         collector, ledger = self._ready(), self._ledger
@@ -165,6 +173,7 @@ class LedgerKeeper:
         except (StoreUnavailable, StoreError) as exc:
             self._alarms.on("records_not_pruned", f"{exc}; old records are removed later", lasts=PRUNE_EVERY)
         else:
+            self._prune_at = self._clock() + PRUNE_EVERY
             self._alarms.clear("records_not_pruned")
 
     def close(self) -> None:
