@@ -208,8 +208,8 @@ class PolicyDraft(PolicyRecords, Protocol):
 class MaterialSource(Protocol):
     """The keys and trust anchors in force, for whoever signs and verifies."""
 
-    def version(self) -> int:
-        """The policy version in force: while it stays, so do they.
+    def version(self) -> Hashable:
+        """Which policy version is in force: while it stays equal, so do they.
 
         Raises:
             StoreUnavailable: it cannot be read now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 import uuid
@@ -111,7 +112,8 @@ def test_a_host_that_joins_gets_what_the_first_began_with_and_what_came_since(
     Replica(fourth, log).catch_up()
     for path in (tmp_path / "here.db", there, third, fourth):
         assert MaterialFile(path).material() == (ROOTS, more)
-        assert MaterialFile(path).version() == log.head().version
+        head = log.head()
+        assert MaterialFile(path).version() == (head.version, json.dumps(head.txid))
 
 
 def test_a_fleet_that_lost_redis_gets_its_keys_back_from_a_host(
@@ -189,6 +191,20 @@ def test_a_copy_that_the_next_release_brought_up_is_followed_and_never_built_ane
         replica.catch_up()
     with raw(path) as other:
         assert other.execute("SELECT count(*) FROM promise").fetchone() == (0,)
+
+
+def test_keys_of_another_version_of_the_same_number_are_looked_at_anew(
+    tmp_path: Path, log: FleetLog, here: RedisPolicy
+) -> None:
+    # A failover of Redis may have lost the version, and another one bears its number since.
+    replica = Replica(tmp_path / "copy.db", log)
+    replica.catch_up()
+    keys = MaterialFile(tmp_path / "copy.db")
+    before = keys.version()
+    assert keys.version() == before
+    with raw(tmp_path / "copy.db") as other:
+        other.execute("UPDATE meta SET value = '\"another\"' WHERE key = 'fleet_txid'")
+    assert keys.version() != before
 
 
 # --- What cannot be -------------------------------------------------------------------------------

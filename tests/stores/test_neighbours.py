@@ -99,7 +99,7 @@ def test_workers_and_commands_of_this_release_work_on_the_file_of_the_one_before
 
 def test_it_has_no_room_for_keys_and_says_what_to_do(older: Path) -> None:
     assert MaterialFile(older).material() == ()
-    assert MaterialFile(older).version() == 3
+    assert MaterialFile(older).version() == (3, None)
     policy = SqlitePolicy(older)
     with policy.records() as records:
         assert records.material() == ()

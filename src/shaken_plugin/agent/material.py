@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +44,7 @@ class MaterialCheck:
         self._settings = settings
         self._alarms = alarms
         self._clock = clock
-        self._version: int | None = None
+        self._version: Hashable = None
         self._checked = -math.inf
         self._failures = 0
         self._on: _Trouble = {}

@@ -178,7 +178,7 @@ class JoinedAnchors:
         self._source = source
         self._stored: tuple[StoredAnchors, ...] | None = None
         self._inner: PathValidator | None = None
-        self._seen: int | None = None
+        self._seen: Hashable = None
         self._looked_at = float("-inf")
         self._trouble: tuple[str, ...] = ()
         self._take(material)

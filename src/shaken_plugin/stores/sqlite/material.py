@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from shaken_plugin.core.material import Material
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
 from shaken_plugin.stores.sqlite.records import material_of
-from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, policy_version
+from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, version_and_which
 
 _Found = TypeVar("_Found")
 
@@ -27,9 +27,9 @@ class MaterialFile:
         self._path = path
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
 
-    def version(self) -> int:
+    def version(self) -> Hashable:
         """See `ports.MaterialSource`."""
-        return self._asked(policy_version)
+        return self._asked(version_and_which)
 
     def material(self) -> tuple[Material, ...]:
         """See `ports.MaterialSource`."""
