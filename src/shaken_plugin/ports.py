@@ -347,8 +347,13 @@ class CallLimiter(Protocol):
     def sent(self, call: str) -> None:
         """A call that was admitted before it left has left now. Never raises, never waits."""
 
-    def answered(self, call: str) -> None:
-        """A call that was admitted goes on until its end is told. Never raises, never waits."""
+    def answered(self, call: str, owner: str = "") -> None:
+        """A call that was admitted goes on until its end is told. Never raises, never waits.
+
+        Args:
+            call: its key.
+            owner: of whom its end will be known, if not of this process (`stores.presence.leg_owner`).
+        """
 
     def ended(self, call: str) -> None:
         """A call has ended, or has failed; its slot is free. Likewise."""

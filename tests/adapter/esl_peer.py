@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 UUID = "3e0f6e0a-1b1c-4b3e-9f6e-0a1b1c4b3e9f"
+CORE = "0d5e6e0a-1b1c-4b3e-9f6e-0a1b1c4b3e9f"
 PARTNER = "7c5f2d1e-1b1c-4b3e-9f6e-0a1b1c4b3e9f"
 
 PROFILE = {
@@ -129,7 +130,7 @@ class Leg:
 
     def _connected(self) -> bytes:
         fields = {f"variable_{name}": self._text(value) for name, value in self.variables.items()}
-        fields = {"Unique-ID": self.uuid, "Control": self.control, "Reply-Text": "+OK\n", **fields}
+        fields = {"Unique-ID": self.uuid, "Core-UUID": CORE, "Control": self.control, "Reply-Text": "+OK\n", **fields}
         encoded = "".join(
             f"{name}: {quote(value.encode('utf-8', 'surrogateescape'))}\n" for name, value in fields.items()
         )

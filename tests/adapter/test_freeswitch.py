@@ -779,6 +779,7 @@ class Counts:
         self.running: list[str] = []
         self.asked: list[Request] = []
         self.told: list[tuple[str, str]] = []
+        self.owners: list[str] = []
 
     def admit(self, request: Request) -> Verdict:
         self.asked.append(request)
@@ -795,8 +796,9 @@ class Counts:
     def sent(self, call: str) -> None:
         self.told.append(("sent", call))
 
-    def answered(self, call: str) -> None:
+    def answered(self, call: str, owner: str = "") -> None:
         self.told.append(("answered", call))
+        self.owners.append(owner)
 
     def ended(self, call: str) -> None:
         self.told.append(("ended", call))

@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,22 @@ from hypothesis import strategies as st
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.freeswitch import functions
-from shaken_plugin.adapters.freeswitch.esl import conversation, server
+from shaken_plugin.adapters.freeswitch.esl import conversation, ends, server
 from shaken_plugin.adapters.freeswitch.esl.server import EventSocket
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, leg_variables, set_variable
 from shaken_plugin.adapters.freeswitch.functions import HOOK
+from shaken_plugin.authentication import Limiter
+from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider, dump
+from shaken_plugin.ports import Author
+from shaken_plugin.stores.presence import leg_owner
+from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.waiting import WaitingRoom
 from shaken_plugin.telemetry import MemoryObserver
-from tests.adapter.esl_peer import PARTNER, UUID, Leg, body, separated
+from tests.adapter.esl_peer import CORE, PARTNER, UUID, Leg, body, separated
+from tests.adapter.test_freeswitch import Counts
 from tests.conftest import NOW
 
 CALLED = "+12025550143"
@@ -476,3 +484,146 @@ def test_an_address_that_is_taken_is_an_error(bench: Bench) -> None:
         with pytest.raises(OSError, match="in use"):
             bench.do(other.look())
         bench.do(other.close())
+
+
+# --- Calls with a slot --------------------------------------------------------------------------
+
+
+class Switchboard:
+    """A FreeSWITCH whose customer may have one call at a time; its watch connects when it is asked to make one."""
+
+    def __init__(self, bench: Bench, *, makes: bool = True) -> None:
+        self.bench, self.counts = bench, Counts()
+        with SqlitePolicy(bench.provider.folder / "policy.db").change(Author("test", "limits", NOW), "limits") as draft:
+            acme = draft.get(Customer, "acme")
+            assert acme is not None
+            draft.put(replace(acme, limits=Limits(Rate(None, 1))))
+        switch = bench.load()
+        assert switch.services.authentication is not None
+        switch.services.authentication.limiter = Limiter(self.counts, switch.services.plan)
+        switch.services = replace(switch.services, limiter=self.counts)
+        bench.served._switch = switch
+        switch.tells_ends, switch.to_tell_ends = True, "load mod_loopback"
+        self.makes, self.legs, self.said = makes, {UUID}, list[str]()
+        self.watch: Leg | None = None
+        self._threads: list[threading.Thread] = []
+
+    def answer(self, command: str) -> bytes | None:
+        """What this FreeSWITCH has to say beside an ordinary leg's answers."""
+        first = command.splitlines()[0]
+        self.said.append(first)
+        if first.startswith("api originate"):
+            if self.makes:
+                self.begin("watch")
+            return body(b"+OK\n" if self.makes else b"-ERR CHAN_NOT_IMPLEMENTED\n")
+        if first.startswith("api uuid_exists"):
+            return body(b"true" if first.rpartition(" ")[2] in self.legs else b"false")
+        if first.startswith(("event", "filter", "api uuid_transfer")):
+            return b"Content-Type: command/reply\nReply-Text: +OK\n\n"
+        return None
+
+    def begin(self, path: str) -> Leg:
+        self.watch = Leg(self.bench.served.port, path, uuid="watch", before=self.answer)
+        self._threads.append(threading.Thread(target=self.watch.run))
+        self._threads[-1].start()
+        return self.watch
+
+    def ends(self, uuid: str) -> None:
+        """A leg that bears the mark has ended."""
+        assert self.watch is not None
+        event = f"Event-Name: CHANNEL_DESTROY\nUnique-ID: {uuid}\n\n".encode()
+        self.watch.socket.sendall(b"Content-Length: %d\nContent-Type: text/event-plain\n\n%b" % (len(event), event))
+
+    def close(self) -> None:
+        with suppress(OSError, AttributeError):  # it may have been hung up, or never have begun
+            self.watch.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        for thread in self._threads:
+            thread.join(20)
+
+    def call(self, **options: Any) -> Leg:
+        return self.bench.leg("sign", CUSTOMER | PROFILES, before=self.answer, **options).run()
+
+
+PROFILES = {"caller_id_number": "+12155551212", "destination_number": CALLED}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "_IDLE", 0.05)
+
+
+def test_a_call_keeps_its_slot_until_its_leg_has_ended(bench: Bench, quick: None) -> None:
+    board = Switchboard(bench)
+    with closing(board):
+        leg = board.call()
+        (call,) = board.counts.running
+        assert leg.variables["shaken_held"] == call
+        owner = leg_owner(CORE, UUID)
+        assert (board.counts.told, board.counts.owners) == ([("answered", call)], [owner])
+        assert bench.served.follows(owner)
+        assert board.call(uuid="another").executed == [("respond", "480 Call Limit Reached")]
+        board.ends(UUID)
+        until(lambda: board.counts.told[1:] == [("ended", call)])
+        assert board.watch is not None
+        until(lambda: board.watch.hung_up)  # by us: FreeSWITCH would go on to its next attempt
+        assert not bench.served.follows(owner)
+
+
+def test_where_no_watch_is_made_it_is_said_and_the_call_goes_on_without_a_slot(bench: Bench) -> None:
+    board = Switchboard(bench, makes=False)
+    leg = board.call()
+    assert HOOK in "".join(leg.variables)
+    until(lambda: [name for name, _ in board.counts.told] == ["ended"])
+    assert any("NOT enforced: load mod_loopback" in text for _, text in bench.observer.lines)
+    assert not leg.executed
+
+
+def test_a_leg_that_ends_before_it_is_followed_gives_its_slot_back(bench: Bench) -> None:
+    board = Switchboard(bench)
+
+    def ended(command: str) -> bytes | None:
+        return body(b"-ERR No such channel!\n") if command.startswith("api uuid_setvar") else board.answer(command)
+
+    bench.leg("sign", LEAVING, CUSTOMER, before=ended).run()
+    until(lambda: [name for name, _ in board.counts.told] == ["ended"])
+    assert not board.counts.running
+    assert bench.observer.counts["esl_gone"] == 1
+
+
+def test_a_slot_that_was_given_when_nobody_waited_any_more_is_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, real, begun, go = Switchboard(bench), functions.sign, threading.Event(), threading.Event()
+
+    def slow(switch: Switch, leg: Any, **options: Any) -> Any:
+        commands = real(switch, leg, **options)
+        begun.set()
+        assert go.wait(20)
+        return commands
+
+    monkeypatch.setattr(functions, "sign", slow)
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    leg = board.call()
+    assert begun.is_set()
+    assert "shaken_held" not in leg.variables
+    go.set()
+    until(lambda: [name for name, _ in board.counts.told] == ["ended"])
+
+
+def test_a_watch_that_lost_its_agent_begins_anew_where_it_is_needed(bench: Bench, quick: None) -> None:
+    board = Switchboard(bench)
+    with closing(board):
+        leg = board.begin("again")
+        until(lambda: leg.hung_up)
+        assert not [text for text in board.said if "uuid_transfer" in text]
+        bench.loop.call_soon_threadsafe(bench.served.resume, leg_owner(CORE, UUID), "slot of one that runs")
+        bench.loop.call_soon_threadsafe(bench.served.resume, leg_owner(CORE, PARTNER), "slot of one that ended")
+        leg = board.begin("again")
+        until(lambda: [text for text in board.said if text.startswith("api uuid_transfer watch 'socket:127.0.0.1:")])
+        assert leg.hung_up is None
+        board.begin("watch")
+        until(lambda: board.counts.told == [("ended", "slot of one that ended")])
+        assert bench.served.follows(leg_owner(CORE, UUID))
+        bench.do(bench.served.close())
+        assert bench.connected() == 0
+        assert board.counts.told == [("ended", "slot of one that ended")]  # calls go on without this agent

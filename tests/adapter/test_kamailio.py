@@ -1368,7 +1368,7 @@ class Counts:
     def sent(self, call: str) -> None:
         self.told.append(("sent", call))
 
-    def answered(self, call: str) -> None:
+    def answered(self, call: str, owner: str = "") -> None:
         self.told.append(("answered", call))
 
     def ended(self, call: str) -> None:

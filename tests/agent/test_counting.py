@@ -26,7 +26,7 @@ from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.stores.agent_line import message
-from shaken_plugin.stores.presence import FOLDER, Presence
+from shaken_plugin.stores.presence import FOLDER, Presence, leg_owner
 from shaken_plugin.stores.redis.limits import RedisCounts
 from shaken_plugin.stores.redis.log import FleetLog
 from shaken_plugin.telemetry import MemoryObserver
@@ -42,6 +42,7 @@ class Bench:
 
     def __init__(self, folder: Path, shared: FleetCounts | None = None) -> None:
         self.folder, self.shared, self.now = folder, shared, NOW
+        self.follower: Follower | None = None
         self.metrics, self.observer = Metrics(), MemoryObserver()
         self.alarms = Alarms(self.observer, self.metrics.alarms, lambda: self.now)
         self.counting = self.started()
@@ -49,7 +50,7 @@ class Bench:
     def started(self) -> Counting:
         """A new agent, on what the one before left."""
         file = self.folder / "agent.slots.sqlite"
-        made = Counting(file, self.folder, self.alarms, Metrics(), lambda: self.now, self.shared)
+        made = Counting(file, self.folder, self.alarms, Metrics(), lambda: self.now, self.shared, self.follower)
         made.open()
         return made
 
@@ -108,6 +109,70 @@ def test_an_agent_that_is_restarted_forgets_no_call(bench: Bench) -> None:
     assert bench.admit("b") is Outcome.ADMITTED
     bench.restart()
     assert bench.slots == 1
+
+
+class Follower:
+    """Is told of the ends of some calls."""
+
+    def __init__(self, *owners: str) -> None:
+        self.owners = set(owners)
+        self.resumed: list[tuple[str, str]] = []
+
+    def resume(self, owner: str, call: str) -> None:
+        self.resumed.append((owner, call))
+
+    def follows(self, owner: str) -> bool:
+        return owner in self.owners
+
+
+LEG_A, LEG_B = leg_owner("core", "a"), leg_owner("core", "b")
+
+
+def followed(bench: Bench) -> Follower:
+    """Calls of two legs that this agent was told the ends of; it is another one now."""
+    two = of(("", None, 2))
+    for call, owner in (("call a", LEG_A), ("call b", LEG_B)):
+        assert bench.admit(call, owner="1-1", bounds=two) is Outcome.ADMITTED
+        run(bench.counting.answered(call, owner))
+    bench.follower = follower = Follower(LEG_A, LEG_B)
+    bench.restart()
+    return follower
+
+
+def test_calls_whose_ends_the_agent_is_told_itself_keep_their_slots_when_it_is_restarted(bench: Bench) -> None:
+    follower = followed(bench)
+    assert sorted(follower.resumed) == [(LEG_A, "call a"), (LEG_B, "call b")]
+    bench.pass_time(1)
+    bench.pass_time(6 * 3600)
+    assert bench.slots == 2
+    assert bench.admit("new", bounds=of(("", None, 2))) is Outcome.CONCURRENT
+    follower.owners.remove(LEG_A)
+    bench.pass_time(1)
+    assert bench.slots == 1
+    bench.end("call b")
+    assert bench.slots == 0
+
+
+def test_where_no_agent_is_told_any_more_such_calls_have_no_slots(bench: Bench) -> None:
+    followed(bench)
+    bench.follower = None
+    bench.restart()
+    bench.pass_time(1)
+    assert bench.slots == 0
+
+
+def test_such_a_call_goes_on_also_if_the_answer_for_another_route_is_not_heard(bench: Bench) -> None:
+    followed(bench)
+    run(bench.counting.admit(Request("acme", "call a", ONE, "A"), "1-1", 7))
+    run(bench.counting.undo("call a", "1-1", 7))
+    bench.pass_time(1)
+    assert bench.slots == 2
+
+
+@pytest.mark.parametrize("owner", [7, "1-1", "leg:", "leg:a:b c"])
+def test_who_is_no_leg_owns_no_call(bench: Bench, owner: object) -> None:
+    told = {"op": "answered", "call": "a", "owner": owner}
+    assert answered(bench, told) == {"error": "a request for answered that is none"}
 
 
 def test_an_end_that_overtakes_its_beginning_frees_the_slot(bench: Bench) -> None:
@@ -510,9 +575,11 @@ def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps
     assert fleet.counts[0].slots("acme") == 1
 
 
-def test_an_agent_that_is_restarted_goes_on_renewing(fleet: Fleet) -> None:
+@pytest.mark.parametrize("owner", ["", leg_owner("core", "a")], ids=["told by the switch", "told to the agent"])
+def test_an_agent_that_is_restarted_goes_on_renewing(fleet: Fleet, owner: str) -> None:
+    fleet.hosts[0].follower = Follower(owner)
     fleet.hosts[0].admit("a")
-    run(fleet.hosts[0].counting.answered("a"))
+    run(fleet.hosts[0].counting.answered("a", owner))
     fleet.hosts[0].restart()
     for _ in range(10):
         fleet.pass_time(30)

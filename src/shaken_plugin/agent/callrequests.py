@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from shaken_plugin.agent.counting import Counting
 from shaken_plugin.core.limits import Bound, Request
 from shaken_plugin.errors import StoreUnavailable
-from shaken_plugin.stores.presence import NAME, Left
+from shaken_plugin.stores.presence import LEG, NAME, Left
 
 MAX_TEXT: Final = 256
 MAX_BOUNDS: Final = 4
@@ -92,7 +92,10 @@ class CallRequests:
         await self._counting.sent(_text(request["call"]))
 
     async def _answered(self, request: dict[str, Any]) -> None:
-        await self._counting.answered(_text(request["call"]))
+        owner = request.get("owner", "")
+        if owner and not LEG.fullmatch(owner):
+            raise ValueError("owner")
+        await self._counting.answered(_text(request["call"]), owner)
 
     async def _ended(self, request: dict[str, Any]) -> None:
         await self._counting.ended(_text(request["call"]))

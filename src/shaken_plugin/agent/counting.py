@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.heldcalls import LONGEST, Held, HeldCalls, Stage
@@ -21,7 +21,7 @@ from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import Shared
 from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
 from shaken_plugin.errors import StoreUnavailable
-from shaken_plugin.stores.presence import is_alive, sweep
+from shaken_plugin.stores.presence import LEG, is_alive, sweep
 
 OVERTAKEN: Final = 10.0
 """Seconds for which the end of a call that is not known is remembered: who had waited for an answer too long tells it
@@ -39,6 +39,16 @@ def uptime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class Follower(Protocol):
+    """Is told by switches of the ends of calls, where no process of theirs tells them to the agent."""
+
+    def resume(self, owner: str, call: str) -> None:
+        """An agent before this one was to be told the end of this call; ``owner`` as in `stores.presence.LEG`."""
+
+    def follows(self, owner: str) -> bool:
+        """Whether the call runs, as far as is known, and its end will be told."""
+
+
 class Counting:
     """See the module.
 
@@ -48,6 +58,7 @@ class Counting:
         alarms, metrics: of the agent.
         clock: `uptime`.
         shared: in a fleet.
+        follower: where calls are served here.
     """
 
     def __init__(
@@ -58,8 +69,10 @@ class Counting:
         metrics: Metrics,
         clock: Callable[[], float],
         shared: Shared | None = None,
+        follower: Follower | None = None,
     ) -> None:
         self._calls = HeldCalls(file, alarms)
+        self._follower = follower
         self._beside = beside
         self._alarms = alarms
         self._metrics = metrics
@@ -95,7 +108,8 @@ class Counting:
                 stage = Stage.SENT if request.sent else Stage.UNSENT
                 self._calls.keep(Held(request.customer, request.call, request.level, owner, now, ask, stage))
             elif held.ask != ask:
-                self._calls.keep(replace(held, owner=owner, ask=ask))
+                followed = LEG.fullmatch(held.owner)  # it goes on, also if nobody hears this answer
+                self._calls.keep(replace(held, owner=held.owner if followed else owner, ask=ask))
             for told in (request.call, (request.call, owner, ask)):
                 if held is None and self._ends.pop(told, None) is not None:
                     await self._end(self._calls.of(request.call))
@@ -122,15 +136,16 @@ class Counting:
         """A call has left the switch."""
         await self._goes_on(call, Stage.SENT)
 
-    async def answered(self, call: str) -> None:
-        """A call goes on until its end is told."""
-        await self._goes_on(call, Stage.ANSWERED)
+    async def answered(self, call: str, owner: str = "") -> None:
+        """A call goes on until its end is told; of another owner than asked, if one is named."""
+        await self._goes_on(call, Stage.ANSWERED, owner)
 
-    async def _goes_on(self, call: str, stage: Stage) -> None:
+    async def _goes_on(self, call: str, stage: Stage, owner: str = "") -> None:
         for held in self._calls.of(call):
-            if held.stage >= stage:
+            owned = owner or held.owner
+            if held.stage >= stage and held.owner == owned:
                 continue
-            self._calls.keep(replace(held, stage=stage, lapsed=False))
+            self._calls.keep(replace(held, stage=stage, owner=owned, lapsed=False))
             if held.lapsed:
                 self._tally(held.customer).hold(call, held.level, _micro(self._clock()))
                 if self._shared is not None:
@@ -207,6 +222,8 @@ class Counting:
         for held in self._calls.open():
             if not held.lapsed:
                 self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))
+            if self._follower is not None and LEG.fullmatch(held.owner):
+                self._follower.resume(held.owner, held.call)
 
     def close(self) -> None:
         """Leave it to the next agent."""
@@ -259,6 +276,8 @@ class Counting:
         return tally
 
     def _is_alive(self, owner: str) -> bool:
+        if LEG.fullmatch(owner):
+            return self._follower is not None and self._follower.follows(owner)
         return not owner or is_alive(self._beside, owner)
 
     # --- What is shown ----------------------------------------------------------------------------

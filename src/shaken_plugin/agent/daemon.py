@@ -117,7 +117,7 @@ class Agent:
         if fleet is not None and fleet.counts is not None:
             self._shared = FleetCounts(fleet.counts, self.host.breaker, lambda: self.host.report.live)
         file, beside = Path(settings.agent.socket).with_suffix(".slots.sqlite"), Path(settings.store.path).parent
-        self.counting = Counting(file, beside, self.alarms, self.metrics, uptime, self._shared)
+        self.counting = Counting(file, beside, self.alarms, self.metrics, uptime, self._shared, self._calls)
         self.host.report.parts["limits"] = self.counting.status
         self._requests = CallRequests(self.counting, beside, self._shared)
         self._server = Server(self._documents, self.metrics, self._requests)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cryptography import x509
 
+from shaken_plugin.agent.counting import Follower
 from shaken_plugin.agent.downloads import Downloader
 from shaken_plugin.agent.lists import RevocationParser, TrustListParser
 from shaken_plugin.agent.shared import Counts
@@ -16,7 +17,7 @@ from shaken_plugin.ports import Observer
 from shaken_plugin.stores.redis.hosts import Hosts, HostStatus
 
 
-class Calls(Protocol):
+class Calls(Follower, Protocol):
     """Signs and verifies calls of a switch that asks the agent for it."""
 
     async def look(self, *, anew: bool = False) -> None:

@@ -72,9 +72,9 @@ class AgentLimiter:
         except StoreUnavailable:
             self._presence.leave(message(said))
 
-    def answered(self, call: str) -> None:
+    def answered(self, call: str, owner: str = "") -> None:
         """See `ports.CallLimiter.answered`."""
-        self._tell({"op": "answered", "call": call})
+        self._tell({"op": "answered", "call": call, **({"owner": owner} if owner else {})})
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""

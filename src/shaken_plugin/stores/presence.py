@@ -25,6 +25,9 @@ FOLDER_MODE: Final = 0o2770
 NAME: Final = re.compile(r"[0-9]{1,10}-[0-9]{1,20}")
 """Process id and time in nanoseconds: no name ever comes back."""
 
+LEG: Final = re.compile(r"leg:([A-Za-z0-9_.@+-]{1,64}):([A-Za-z0-9_.:@+-]{1,255})")
+"""In the place of such a name, where the agent itself is told of a call's end: a FreeSWITCH process, and the leg."""
+
 MAX_LEFT: Final = 4_194_304
 """Octets that a process leaves in its file, some 80 a call; what comes after that is lost."""
 MAX_TAKEN: Final = 1_048_576
@@ -32,6 +35,11 @@ MAX_TAKEN: Final = 1_048_576
 
 _TRIES: Final = 8
 """Files made, in a row, that the agent looked at before they were locked."""
+
+
+def leg_owner(core: str, uuid: str) -> str:
+    """See `LEG`."""
+    return f"leg:{core}:{uuid}"
 
 
 class Presence:

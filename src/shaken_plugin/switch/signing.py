@@ -197,10 +197,10 @@ class SigningGuard(Guard):
         if self.services.limiter is not None:
             self.services.limiter.sent(slot)
 
-    def answered(self, slot: str) -> None:
-        """The call with this ``slot`` was answered: it goes on until its end is told."""
+    def answered(self, slot: str, owner: str = "") -> None:
+        """The call with this ``slot`` was answered: it goes on until its end is told, see `ports.CallLimiter`."""
         if self.services.limiter is not None:
-            self.services.limiter.answered(slot)
+            self.services.limiter.answered(slot, owner)
 
     def ended(self, slot: str) -> None:
         """The call with this ``slot`` has ended, or failed: it is free for another."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -155,8 +157,43 @@ def test_a_switch_that_is_killed_frees_its_slots(
     other = start(provider, outside_peer=carrier.target, hook=way.hook, dialplan={"inside": bridge})
     assert caller.call(other.inside_port, choose("gateway")).final.status == 200
     assert held(agent) == 1
-    import os
-    import signal
-
     os.kill(other.pid, signal.SIGKILL)
     until(lambda: held(agent) == 0)
+
+
+def begin(agent: AgentServer) -> None:
+    """Start it once more."""
+    before = agent.log_text().count("/health")
+    agent.__enter__()
+    until(lambda: agent.log_text().count("/health") > before)
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_calls_keep_their_slots_while_the_agent_is_restarted(
+    switch: FreeSwitchServer, agent: AgentServer, caller: Party, carrier: Party, killed: bool
+) -> None:
+    call = caller.call(switch.inside_port, choose("gateway"))
+    assert call.final.status == 200
+    until(lambda: held(agent) == 1)
+    for _ in range(2):
+        agent.kill() if killed else agent.stop()
+        begin(agent)
+        time.sleep(8)  # longer than a watch that broke is waited for
+        assert held(agent) == 1
+        with Party("127.0.0.2") as another:
+            assert another.call(switch.inside_port, choose("gateway")).final.status == 480
+    call.bye()
+    until(lambda: held(agent) == 0)
+
+
+def test_the_end_of_a_call_is_learned_that_came_while_the_agent_was_away(
+    switch: FreeSwitchServer, agent: AgentServer, caller: Party, carrier: Party
+) -> None:
+    call = caller.call(switch.inside_port, choose("gateway"))
+    assert call.final.status == 200
+    until(lambda: held(agent) == 1)
+    agent.kill()
+    call.bye()
+    begin(agent)
+    until(lambda: held(agent) == 0)
+    assert caller.ask(switch.inside_port, choose("gateway")).status == 200

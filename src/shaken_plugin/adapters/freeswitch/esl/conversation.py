@@ -103,7 +103,7 @@ class Conversation:
         self._reader = BoundedReader(reader)
         self._session: Any = Session(self._reader, writer)
         self._follow = follow
-        self._uuid = ""
+        self.uuid = ""
         self.core = ""
         self._exports: list[str] = []
         self.leg = MappedLeg({}, {})
@@ -121,10 +121,10 @@ class Conversation:
         leg = await self._within(self._session.send("connect"))
         if leg.get("Control") != "full":
             raise ConversationError('the application socket needs the word "full" after the address')
-        self._uuid = checked_uuid(leg.get("Unique-ID"))
-        self.core = str(leg.get("Core-UUID") or "")
+        self.uuid = checked_uuid(leg.get("Unique-ID"))
+        self.core = checked_uuid(leg.get("Core-UUID"))
         switch = global_variables(await self._api("global_getvar"))
-        own = {**switch, **leg_variables(await self._api(f"uuid_dump {self._uuid} json"))}
+        own = {**switch, **leg_variables(await self._api(f"uuid_dump {self.uuid} json"))}
         if own.get(RESUME, "false") != "false":
             await self._set(RESUME, "false")
         self._exports = [name for name in own.get("export_vars", "").split(",") if name]
@@ -137,6 +137,11 @@ class Conversation:
         dump = await self._api(f"uuid_dump {checked_uuid(uuid)} json")
         # It may have ended meanwhile.
         return {} if dump.startswith("-") else {**switch, **leg_variables(dump)}
+
+    @property
+    def first_uuid(self) -> str:
+        """Of the leg that this one was made for, which outlives it; its own where it was made for none."""
+        return checked_uuid(self.leg.get("originating_leg_uuid") or self.uuid)
 
     async def carry_out(self, commands: Iterable[Command]) -> None:
         """Do what is to be done to the leg.
@@ -161,8 +166,7 @@ class Conversation:
             elif isinstance(command, HangUp):
                 await self._finally("hangup", "", command.cause)
             elif isinstance(command, Follow) and self._follow is not None:
-                uuid = checked_uuid(self.leg.get("originating_leg_uuid") or self._uuid)
-                await self._follow(uuid, command.slot, self)
+                await self._follow(self.first_uuid, command.slot, self)
 
     async def mark(self, uuid: str, name: str, value: str) -> bool:
         """Set a variable of any leg; whether it is there."""
@@ -184,13 +188,22 @@ class Conversation:
         for command in ("event plain CHANNEL_DESTROY", f"filter variable_{variable} /.+/"):
             await self._within(self._session.send(command))
 
+    async def is_there(self, uuid: str) -> bool:
+        """See `ends.Watch`."""
+        self._reader.renew()
+        return (await self._api(f"uuid_exists {checked_uuid(uuid)}")).strip() == "true"
+
     async def closed(self, seconds: float) -> bool:
         """See `ends.Watch`."""
         done, _ = await asyncio.wait({self._session.producer}, timeout=seconds)
         return bool(done)
 
+    async def hang_up(self) -> None:
+        """End the leg."""
+        await self._finally("hangup", "", "NORMAL_CLEARING")
+
     async def _set(self, name: str, value: str) -> None:
-        body = await self._command(set_variable(self._uuid, name, value))
+        body = await self._command(set_variable(self.uuid, name, value))
         if not body.startswith("+OK"):
             raise PeerGone("the leg has ended")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Final
 
 from shaken_plugin.adapters.freeswitch import functions
 from shaken_plugin.adapters.freeswitch.esl.conversation import MAX_LINE, Conversation, PeerGone
-from shaken_plugin.adapters.freeswitch.esl.ends import COMMAND, HELD, Ends
+from shaken_plugin.adapters.freeswitch.esl.ends import AGAIN, HELD, WATCH, Ends, beginning_again, making
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
-from shaken_plugin.adapters.freeswitch.leg import Command, Leg
+from shaken_plugin.adapters.freeswitch.leg import Command, Follow, Leg
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Observer
+from shaken_plugin.stores.presence import leg_owner
 from shaken_plugin.stores.sqlite import read_header
 from shaken_plugin.switch import Switch
 
@@ -29,9 +30,6 @@ SPARE: Final = 8
 
 PATIENCE: Final = 2.0
 """Seconds a leg gives the work, beyond the time it may wait for a certificate."""
-
-WATCH: Final = "watch"
-"""The path of a connection that tells of ends, see `ends`."""
 
 Work = Callable[[Switch, Leg], list[Command]]
 
@@ -55,7 +53,9 @@ class EventSocket:
         self._server: asyncio.Server | None = None
         self._workers: ThreadPoolExecutor | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()
         self._ends = Ends(self._ended)
+        self.resume, self.follows = self._ends.resume, self._ends.follows
 
     async def look(self, *, anew: bool = False) -> None:
         """Begin to listen, or take the settings that are in force, if they changed or are asked for ``anew``.
@@ -92,8 +92,8 @@ class EventSocket:
         """Serve those who are connected to their end, for a short time, and nobody any more."""
         if self._server is not None:
             self._server.close()
-        if self._open:
-            await asyncio.wait(self._open, timeout=PATIENCE)
+        if legs := self._open - self._watches:
+            await asyncio.wait(legs, timeout=PATIENCE)
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -113,8 +113,9 @@ class EventSocket:
         try:
             async with asyncio.timeout(PATIENCE + switch.services.settings.verification.wait):
                 await self._serve(switch, conversation, writer)
-            if conversation.leg.get("socket_path") == WATCH:
-                await self._ends.serve(conversation)
+            if _is_watch(conversation):
+                self._watches.add(task)
+                await self._watch(conversation, _own(writer))
         except PeerGone:
             self._observer.count("esl_gone")  # most often a caller who gave up
         except ConversationError as exc:
@@ -139,37 +140,64 @@ class EventSocket:
                 await writer.wait_closed()
         finally:
             self._open.discard(task)
+            self._watches.discard(task)
 
     async def _serve(self, switch: Switch, conversation: Conversation, writer: StreamWriter) -> None:
         await conversation.begin()
-        path = conversation.leg.get("socket_path") or ""
-        if path == WATCH:
+        if _is_watch(conversation):
             return
+        path = conversation.leg.get("socket_path") or ""
         work = _functions(writer).get(path)
         if work is None:
             raise ConversationError(f"there is no /{path}; there are /verify, /sign and /pass_through")
         asked = partial(_guarded, path, work, switch, conversation.leg)
-        commands = await asyncio.get_running_loop().run_in_executor(self._threads(switch), asked)
-        await conversation.carry_out(commands)
+        working = self._threads(switch).submit(asked)
+        try:
+            commands = await asyncio.wrap_future(working)
+            await conversation.carry_out(commands)
+        except BaseException:
+            loop = asyncio.get_running_loop()
+            working.add_done_callback(lambda done: loop.call_soon_threadsafe(self._give_back, conversation, done))
+            raise
+
+    def _give_back(self, conversation: Conversation, done: Future[list[Command]]) -> None:
+        """The leg has ended, or nobody waited any longer: a call that was given a slot was not followed."""
+        for command in () if done.cancelled() else done.result():
+            if isinstance(command, Follow) and not self._ends.follows(
+                leg_owner(conversation.core, conversation.first_uuid)
+            ):
+                self._ended(command.slot)
+
+    async def _watch(self, conversation: Conversation, address: str) -> None:
+        """Be told of ends, until that is needed no more; what goes on without us is not the channel."""
+        if conversation.leg.get("socket_path") == AGAIN and self._ends.is_wanted(conversation.core):
+            await conversation.ask(beginning_again(conversation.uuid, address))
+            return
+        await self._ends.serve(conversation)
+        await conversation.hang_up()
 
     async def _follow(
         self, switch: Switch, writer: StreamWriter, uuid: str, slot: str, conversation: Conversation
     ) -> None:
         """Have a call keep its slot until its leg has ended; none that nobody would tell of keeps one."""
-        self._ends.hold(conversation.core, uuid, slot)
-        begin = partial(conversation.ask, COMMAND.format(_own(writer)))
+        core = conversation.core
+        if self._ends.follows(leg_owner(core, uuid)) and not self._ends.is_wanted(core):
+            return  # since another route was tried for it
+        self._ends.hold(core, uuid, slot)
+        begin = partial(conversation.ask, making(_own(writer)))
         try:
-            watched = await self._ends.watched(conversation.core, begin)
+            watched = await self._ends.watched(core, begin)
             there = watched and await conversation.mark(uuid, HELD, slot)
         except BaseException:
-            self._ends.told(uuid)  # without its mark nobody would tell of it
+            self._ends.told(core, uuid)  # without its mark nobody would tell of it
             raise
         if not watched:
             switch.warn_slotless()
         if there:
-            await asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.answered, slot)
+            owner = leg_owner(core, uuid)
+            await asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.answered, slot, owner)
         else:
-            self._ends.told(uuid)  # it has ended already, or nobody will tell
+            self._ends.told(core, uuid)  # it has ended already, or nobody will tell
 
     def _ended(self, slot: str) -> None:
         """A thread tells it: the counting answers over this very agent's socket."""
@@ -199,6 +227,10 @@ def _functions(writer: StreamWriter) -> Mapping[str, Work]:
         "sign": partial(functions.sign, application=application, follows=True),
         "pass_through": functions.pass_through,
     }
+
+
+def _is_watch(conversation: Conversation) -> bool:
+    return conversation.leg.get("socket_path") in {WATCH, AGAIN}
 
 
 def _own(writer: StreamWriter) -> str:
