@@ -153,6 +153,7 @@ class FreeSwitchServer(Server):
         python: load mod_python3.
         python_path: a folder with modules that come first.
         agent: serves its calls, where that is not done in its own process.
+        without: modules that are not loaded.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class FreeSwitchServer(Server):
         python: bool = True,
         python_path: Path | None = None,
         agent: AgentServer | None = None,
+        without: Sequence[str] = (),
     ) -> None:
         self.prefix = find_freeswitch()
         modules = module_folder(self.prefix)
@@ -212,7 +214,7 @@ class FreeSwitchServer(Server):
         profiles += _profile("outside", self.outside_port, carriers, profile or {})
         control = {"listen-ip": LOOPBACK, "listen-port": str(self.event_port), "password": self._password}
         warm_up = {"startup-script": "shaken"} if settings and python else {}
-        modules_to_load = (*_MODULES, "mod_python3") if python else _MODULES
+        modules_to_load = [name for name in (*_MODULES, *(["mod_python3"] if python else [])) if name not in without]
         configurations = {
             "switch.conf": f"<settings>{_params(_SWITCH)}</settings>",
             "modules.conf": f"<modules>{_loads(modules_to_load)}</modules>",

@@ -197,3 +197,30 @@ def test_the_end_of_a_call_is_learned_that_came_while_the_agent_was_away(
     begin(agent)
     until(lambda: held(agent) == 0)
     assert caller.ask(switch.inside_port, choose("gateway")).status == 200
+
+
+def test_without_the_module_for_its_watch_it_is_said_and_calls_go_on(
+    start: Start, provider: Provider, carrier: Party, way: Way, agent: AgentServer, caller: Party
+) -> None:
+    if way.python:
+        pytest.skip("needs no watch: a hook of the leg tells the end")
+    bridge = when("gateway", action("bridge", "sofia/gateway/carrier/$1"))
+    dialplan = when("dialplan", way.sign + action("bridge", f"sofia/outside/$1@{carrier.target}"))
+    switch = start(
+        provider,
+        outside_peer=carrier.target,
+        hook=way.hook,
+        dialplan={"inside": bridge + dialplan},
+        without=["mod_loopback"],
+    )
+    before = len(carrier.invites())
+    with Party("127.0.0.2") as another:
+        calls = [
+            party.call(switch.inside_port, choose(name)) for party, name in ((caller, "gateway"), (another, "dialplan"))
+        ]
+        assert [call.final.status for call in calls] == [200, 200]
+        until(lambda: held(agent) == 0)
+        assert all(invite.identity() for invite in carrier.invites()[before:])
+        text = "limits on concurrent calls are NOT enforced: FreeSWITCH makes no channel that tells them"
+        assert text in agent.log_text()
+        switch.api("hupall")
