@@ -18,9 +18,9 @@ import pytest
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
-from shaken_plugin.adapters.freeswitch import mod_python, size
+from shaken_plugin.adapters.freeswitch import functions, mod_python, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
-from shaken_plugin.adapters.freeswitch.leg import MappedLeg
+from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
 from shaken_plugin.authentication import Limiter
@@ -878,6 +878,33 @@ def test_a_leg_that_nobody_came_for_tells_its_own_end(limited: tuple[Pbx, Counts
     left = pbx.leave(None, shaken_source=CUSTOMER, execute_on_originate_shaken="python shaken::sign")
     (slot,) = counts.running
     assert hooks(left)[0] == f"python shaken ended {slot}"
+
+
+def test_a_slot_that_was_given_when_nobody_waited_any_more_is_given_back(
+    limited: tuple[Pbx, Counts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbx, counts = limited
+    monkeypatch.setattr(mod_python, "PATIENCE", 0.05 - pbx.process.switch.services.settings.verification.wait)
+    over, done = threading.Event(), threading.Event()
+
+    def late(switch: Switch, leg: Leg) -> list[Command]:
+        commands = functions.sign(switch, leg)
+        assert over.wait(10)
+        return commands
+
+    came = pbx.arrive(invite())
+    pbx.process.run("sign", came, late)
+    assert hooks(came) == (None, None)
+    (slot,) = counts.running
+
+    def ended(call: str) -> None:
+        Counts.ended(counts, call)
+        done.set()
+
+    monkeypatch.setattr(counts, "ended", ended)
+    over.set()
+    assert done.wait(10)
+    assert (counts.running, counts.told[-1]) == ([], ("ended", slot))
 
 
 def test_hooks_of_others_stay(limited: tuple[Pbx, Counts]) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,10 +144,18 @@ class ModPython:
             future = self._workers.submit(work, self.switch, leg)
             try:
                 return future.result(PATIENCE + self.switch.services.settings.verification.wait)
-            finally:
-                future.cancel()
+            except TimeoutError:
+                if not future.cancel():
+                    future.add_done_callback(self._give_back)
+                raise
         finally:
             self._places.release()
+
+    def _give_back(self, done: Future[list[Command]]) -> None:
+        """Nobody waited any longer: a call that was given a slot has no hook that would tell its end."""
+        for command in () if done.exception() else done.result():
+            if isinstance(command, Set | SetPartner) and command.value.startswith(functions.ENDED):
+                self.ended(command.value.removeprefix(functions.ENDED).strip())
 
     def _do(self, session: Any, leg: SessionLeg, commands: Sequence[Command]) -> None:
         for command in commands:
