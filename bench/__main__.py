@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.machine import describe
 from bench.results import BenchError, Report, to_json
 from bench.sections import Options
 from bench.sections.registry import SECTIONS
+from bench.stores import Stores
 
 WIDTH: Final = 124
 """Characters of a line where the output is no terminal."""
@@ -31,16 +33,21 @@ WIDTH: Final = 124
     "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), help="Where files go."
 )
 def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
-    """Measure the sections named, by default all of them; status 1 where one could not be measured."""
+    """Measure the sections named, by default all of them.
+
+    Status 1: one could not be measured. A target that is missed is no failure.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     made = datetime.now(UTC)
     machine = describe()
     reports = []
     with _progress(console) as progress, tempfile.TemporaryDirectory(prefix="shaken-bench-") as scratch:
+        begin = _begins(progress)
+        stores = Stores(Path(scratch) / "stores", begin)
         for name in names or SECTIONS:
             folder = Path(scratch) / name
             folder.mkdir()
-            reports.append(_run(name, Options(quick, folder, _begins(progress))))
+            reports.append(_run(name, Options(quick, folder, begin, stores)))
     console.print(table.summary(reports, machine))
     folder = results / f"{made:%Y-%m-%dT%H%M%SZ}"
     folder.mkdir(parents=True)
@@ -52,17 +59,19 @@ def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
     else:
         console.print("No plots: matplotlib is not installed (pip install matplotlib).")
     console.print(f"Written to {folder}")
-    if not all(report.series for report in reports):
+    if any(report.failed for report in reports):
         raise click.exceptions.Exit(1)
 
 
 def _run(name: str, options: Options) -> Report:
-    """A section's report; of one that cannot be measured it says why."""
-    section = SECTIONS[name]
+    """A section's report, with how long it took; of one that cannot be measured it says why."""
+    section, began = SECTIONS[name], time.monotonic()
     try:
-        return section.run(options)
+        report = section.run(options)
     except BenchError as exc:
-        return Report(name, section.title, notes=[f"not measured: {exc}"])
+        report = Report(name, section.title, notes=[f"not measured: {exc}"], failed=True)
+    report.seconds = round(time.monotonic() - began)
+    return report
 
 
 def _progress(console: Console) -> Progress:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results import Report
+from bench.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +15,13 @@ class Options:
     """How to measure.
 
     ``folder`` is a scratch folder of the section. ``begin`` begins a progress bar of so many steps, and returns
-    what advances it by one.
+    what advances it by one. ``stores`` are for all sections.
     """
 
     quick: bool
     folder: Path
     begin: Callable[[str, int], Callable[[], object]]
+    stores: Stores
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.sections import Section, core, kamailio, scale
+from bench.sections import Section, core, freeswitch, kamailio, latency, memory, scale
 
-_ALL: Final = (core.SECTION, scale.SECTION, kamailio.SECTION)
+_ALL: Final = (
+    core.SECTION, kamailio.SECTION, latency.SECTION, freeswitch.SECTION, scale.SECTION, memory.SECTION,
+)  # fmt: skip
 
 SECTIONS: Final[dict[str, Section]] = {section.name: section for section in _ALL}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from bench.ratios import interval, ratio
+from bench.ratios import differences, interval, percentiles, ratio, slope
 
 
 def test_the_median_lies_within_its_interval_and_that_within_the_values() -> None:
@@ -44,3 +44,39 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 def test_what_cannot_be_compared_is_refused(of: list[float], to: list[float]) -> None:
     with pytest.raises(ValueError, match=r"compared|no values"):
         ratio(of, to)
+
+
+def test_differences_are_taken_round_by_round() -> None:
+    assert differences([1.5, 2.5], [1.0, 3.0]) == (0.5, -0.5)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        differences([1.0, 2.0], [1.0])
+
+
+def test_percentiles_are_interpolated_between_neighbours() -> None:
+    assert percentiles([float(one) for one in range(101)], (50, 90, 99)) == pytest.approx([50.0, 90.0, 99.0])
+    assert percentiles([2.0, 1.0], (50,)) == [1.5]
+    with pytest.raises(ValueError, match="less than two"):
+        percentiles([1.0], (50,))
+
+
+def test_a_slope_is_not_moved_by_an_outlier_and_its_interval_holds_it() -> None:
+    points = [(float(at), 3.0 + 0.5 * at) for at in range(20)]
+    assert slope(points) == pytest.approx((0.5, 0.5, 0.5))
+    points[7] = (7.0, 1_000.0)
+    found = slope(points)
+    assert found.median == pytest.approx(0.5)
+    assert found.low <= 0.5 <= found.high
+
+
+def test_the_interval_of_a_slope_holds_the_true_one_about_as_often_as_it_says() -> None:
+    draw, held = random.Random(3), 0
+    for _ in range(200):
+        found = slope([(float(at), 0.1 * at + draw.gauss(0, 1)) for at in range(20)])
+        held += found.low <= 0.1 <= found.high
+    assert 182 <= held <= 199
+
+
+@pytest.mark.parametrize("points", [[(1.0, 1.0), (2.0, 2.0)], [(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]])
+def test_a_slope_needs_points_that_differ(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match="so few"):
+        slope(points)

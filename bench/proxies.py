@@ -1,0 +1,309 @@
+"""Kamailios that are compared: which there are, how they are started, and the proof that each does what it is for."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from bench import stage
+from bench.configurations import secsipid_signing, secsipid_verifying, with_modules, without_ours
+from bench.fleet import Fleet
+from bench.phones import Phones
+from bench.results import BenchError
+from bench.servers import Called, Proxy
+from shaken_plugin.authentication import SigningPair, identity_header
+from shaken_plugin.core.passport import Attest, shaken_claims
+from shaken_plugin.core.telephone import TelephoneNumber
+from shaken_plugin.lab import sipp
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.lab.servers import LabError, find_program, free_port, share
+
+CALLER: Final = "12155551212"
+"""Of the customer, in the lab's policy."""
+
+OUTSIDE: Final = "127.0.0.4"
+"""Where calls come from that are verified."""
+
+WARMING: Final = 50
+"""Calls before the first that count."""
+
+OWN_SCRIPTS: Final = Path(__file__).parent / "kamailio"
+
+PLAIN, PLAIN_KEMI = "plain relay, native", "plain relay, KEMI"
+IDLE, IDLE_KEMI = "not ours, native", "not ours, KEMI"
+SIGN, SIGN_KEMI, SIGN_OTHER = "sign, native", "sign, KEMI", "sign, secsipid"
+VERIFY, VERIFY_KEMI, VERIFY_OTHER = "verify, native", "verify, KEMI", "verify, secsipid"
+FLEET, FLEET_KEMI = "sign in a fleet, native", "sign in a fleet, KEMI"
+NAMES: Final = (
+    PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI,
+    SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI,
+    VERIFY_OTHER, VERIFY, VERIFY_KEMI,
+)  # fmt: skip
+
+_SIGNED, _PASSED = "signed_a", "verified_passed"
+
+_WITHOUT: Final = {"SHAKEN_SCRIPT": f'"{OWN_SCRIPTS / "empty.py"}"'}
+_WITHOUT_KEMI: Final = {"KEMI_SCRIPT": f'"{OWN_SCRIPTS / "plain_routing.py"}"'}
+
+
+def need_programs() -> bool:
+    """Whether secsipid is there, too.
+
+    Raises:
+        BenchError: without Kamailio or SIPp nothing can be measured.
+    """
+    try:
+        for name in ("kamailio", "kamcmd", "sipp"):
+            find_program(name)
+    except LabError as exc:
+        raise BenchError(str(exc)) from exc
+    return any(Path("/usr/lib").glob("*/kamailio/modules/secsipid.so"))
+
+
+NO_SECSIPID: Final = "secsipid is not installed: apt-get install kamailio-secsipid-modules"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to take a call, and the proof that it did."""
+
+    name: str
+    proxy: Proxy
+    verifies: bool
+    counter: str | None = None
+    """Of ours, one for each call."""
+    fleet: Fleet | None = None
+    """Whose agent and Redis have work with it."""
+
+    @property
+    def port(self) -> int:
+        """Where its calls come in."""
+        return self.proxy.outside_port if self.verifies else self.proxy.inside_port
+
+    @property
+    def address(self) -> str:
+        """Where its calls come from."""
+        return OUTSIDE if self.verifies else stage.TRUNK
+
+    def counted(self) -> int:
+        """How many calls it says to have signed or verified; 0 where it does neither by us."""
+        return self.proxy.counters().get(self.counter, 0) if self.counter else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a variant is made; without settings of its own it is a member of the fleet."""
+
+    settings: Path | None
+    config: str
+    verifies: bool = False
+    counter: str | None = None
+    defines: Mapping[str, str] | None = None
+
+
+class Stage:
+    """All Kamailios that were asked for, and SIPp on both sides of them.
+
+    Args:
+        folder: for all files.
+        stack: ends the servers.
+        secsipid: whether that module is there.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, *, secsipid: bool) -> None:
+        self.folder, self._stack, self._secsipid = folder, stack, secsipid
+        self._authority = Authority.new(time.time())
+        alone: dict[str, Any] = {"agent": {"enabled": False}}
+        self.origin = stage.provider(folder / "origin", self._authority, **alone)
+        self._target = stage.provider(folder / "target", self._authority, policy={}, spc="123T", **alone)
+        self._target.publish(self.origin.x5u, self.origin.credential.chain)
+        off: dict[str, Any] = {"signing": {"mode": "off"}, "verification": {"mode": "off"}}
+        self._off = stage.provider(folder / "off", self._authority, **alone, **off)
+        self.pair = stage.pair_of(self.origin.settings)
+        self.called_port, self._number = free_port(), 0
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """A host of one, begun when it is first asked for."""
+        return Fleet(self.folder, self._authority, self._stack)
+
+    def variants(self, names: Sequence[str] = NAMES) -> list[Variant]:
+        """Those of these names that there can be, running, proved and warm.
+
+        Raises:
+            BenchError: one does something else, or has other modules than the first.
+            LabError: one does not start.
+        """
+        found = [self._started(name, self._recipes[name]) for name in names if name in self._recipes]
+        for variant in found:
+            prove(self, variant)
+            if (modules := variant.proxy.modules()) != (first := found[0].proxy.modules()):
+                raise BenchError(f"{variant.name} has other modules than {found[0].name}: {sorted(modules ^ first)}")
+        return found
+
+    @cached_property
+    def _recipes(self) -> dict[str, _Recipe]:
+        native, kemi = (
+            with_modules(share("kamailio", f"kamailio-{kind}.cfg").read_text("utf-8"), secsipid=self._secsipid)
+            for kind in ("native", "kemi")
+        )
+        sign, verify, off = self.origin.settings, self._target.settings, self._off.settings
+        found = {
+            PLAIN: _Recipe(off, without_ours(native), defines=_WITHOUT),
+            PLAIN_KEMI: _Recipe(off, kemi, defines=_WITHOUT_KEMI),
+            IDLE: _Recipe(off, native),
+            IDLE_KEMI: _Recipe(off, kemi),
+            SIGN: _Recipe(sign, native, counter=_SIGNED),
+            SIGN_KEMI: _Recipe(sign, kemi, counter=_SIGNED),
+            FLEET: _Recipe(None, native, counter=_SIGNED),
+            FLEET_KEMI: _Recipe(None, kemi, counter=_SIGNED),
+            VERIFY: _Recipe(verify, native, verifies=True, counter=_PASSED),
+            VERIFY_KEMI: _Recipe(verify, kemi, verifies=True, counter=_PASSED),
+        }
+        if self._secsipid:
+            signs = secsipid_signing(self.origin.folder / "signing.key", self.origin.x5u)
+            checks = secsipid_verifying(self.origin.folder / "chain.pem")
+            found[SIGN_OTHER] = _Recipe(off, without_ours(native, sign=signs), defines=_WITHOUT)
+            config = without_ours(native, verify=checks)
+            found[VERIFY_OTHER] = _Recipe(off, config, verifies=True, defines=_WITHOUT)
+        return found
+
+    def signing(self, name: str, settings: Path) -> Variant:
+        """One of ours that signs natively by other settings; neither proved nor warm."""
+        native = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
+        return self._started(name, _Recipe(settings, native, counter=_SIGNED))
+
+    def _started(self, name: str, recipe: _Recipe) -> Variant:
+        folder, called = self.folder / re.sub(r"\W+", "-", name), f"sip:127.0.0.1:{self.called_port}"
+        folder.mkdir()
+        config = folder / "kamailio.cfg"
+        config.write_text(recipe.config, "utf-8")
+        fleet = self.fleet if recipe.settings is None else None
+        proxy = Proxy(
+            "kamailio",
+            folder,
+            fleet.settings if fleet else recipe.settings,
+            inside_peer=called,
+            outside_peer=called,
+            config=config,
+            defines=recipe.defines,
+        )
+        return Variant(name, self._stack.enter_context(proxy), recipe.verifies, recipe.counter, fleet)
+
+    def answering(self) -> Called:
+        """SIPp as the called side of all; to be entered."""
+        self._number += 1
+        folder = self.folder / f"called-{self._number}"
+        folder.mkdir()
+        return Called(folder, self.called_port)
+
+    def phones(self, variant: Variant) -> Phones:
+        """A caller and a called party of our own for a variant, instead of SIPp."""
+        return Phones(variant.address, CALLER, self.called_port)
+
+    def headers(self, variant: Variant, calls: int, *, tampered: bool = False) -> list[str]:
+        """A line for each call: an Identity header of its own where the variant verifies."""
+        if not variant.verifies:
+            return [""] * calls
+        rest = f'info=<{self.origin.x5u}>;alg=ES256;ppt="shaken"'
+        return [f"Identity: {token(self.pair, tampered=tampered)};{rest}\r\n" for _ in range(calls)]
+
+    def call(
+        self, variant: Variant, calls: int, rate: int, *, callers: Sequence[str] = (), arguments: tuple[str, ...] = ()
+    ) -> sipp.Run:
+        """Place calls by SIPp, each with an Identity header of its own where the variant verifies.
+
+        Args:
+            variant: through which.
+            calls: how many.
+            rate: calls a second.
+            callers: numbers that call, digits; by default always the same.
+            arguments: more options for SIPp.
+
+        Raises:
+            LabError: SIPp ended otherwise than with the last call.
+        """
+        self._number += 1
+        label, file = f"calls-{self._number}", None
+        if variant.verifies or callers:
+            rows = [f"+{caller}" for caller in callers] or [token(self.pair) for _ in range(calls)]
+            (self.folder / f"{label}.inf").write_text("\n".join(["SEQUENTIAL", *rows, ""]), "ascii")
+            arguments, file = ("-inf", f"{label}.inf", *arguments), self._scenario(verifies=variant.verifies)
+        return sipp.call(
+            "uac_call",
+            self.folder,
+            f"127.0.0.1:{variant.port}",
+            label=label,
+            address=variant.address,
+            keys={"from": f"+{CALLER}", "to": f"+{stage.CALLED}", "pai_user": f"+{CALLER}"},
+            calls=calls,
+            rate=rate,
+            trace=False,
+            file=file,
+            arguments=arguments,
+        )
+
+    def _scenario(self, *, verifies: bool) -> Path:
+        """A shipped scenario that takes from a file what differs: the caller, or the token (``;`` ends a field)."""
+        path = self.folder / ("uac_tokens.xml" if verifies else "uac_callers.xml")
+        if not path.exists():
+            text = sipp.scenario("uac_identity" if verifies else "uac_call").read_text("utf-8")
+            rest = f'info=<{self.origin.x5u}>;alg=ES256;ppt="shaken"'
+            text = text.replace("Identity: [identity]", f"Identity: [field0];{rest}")
+            if not verifies:
+                text = text.replace("[from]", "[field0]").replace("[pai_user]", "[field0]")
+            path.write_text(text, "utf-8")
+        return path
+
+
+def token(pair: SigningPair, *, tampered: bool = False) -> str:
+    """A PASSporT of now for the call that is placed; of a tampered one the signature is another's."""
+    made = [
+        identity_header(
+            pair,
+            shaken_claims(
+                attest=Attest.A,
+                orig=TelephoneNumber(CALLER),
+                dest=TelephoneNumber(stage.CALLED),
+                iat=int(time.time()),
+                origid=str(uuid.uuid4()),
+            ),
+        ).digest
+        for _ in range(1 + tampered)
+    ]
+    return made[0].rpartition(".")[0] + "." + made[-1].rpartition(".")[2]
+
+
+def prove(on: Stage, variant: Variant) -> None:
+    """Raise where a variant does not do what it is measured for; afterwards each of its workers is warm.
+
+    Raises:
+        BenchError: what it did instead.
+    """
+    draw, forget = random.Random(variant.name), variant.fleet.forget if variant.fleet else None
+    if forget:
+        forget()
+    with on.phones(variant) as phones:
+        good = phones.place(variant.port, on.headers(variant, WARMING), WARMING, draw)
+        forged = on.headers(variant, 1, tampered=True)
+        refused = phones.place(variant.port, forged, 1, draw).lost if variant.name == VERIFY_OTHER else 1
+    if good.lost:
+        raise BenchError(f"{variant.name}: {good.lost} of {WARMING} calls were lost\n{variant.proxy.log_tail()}")
+    signs = variant.name == SIGN_OTHER or variant.counter == _SIGNED
+    found = {len(re.findall(rb"^Identity: ", invite, re.MULTILINE)) for invite in good.invites}
+    if found != {int(variant.verifies or signs)}:
+        raise BenchError(f"{variant.name}: INVITEs arrive with {found} Identity headers")
+    if not refused:
+        raise BenchError(f"{variant.name}: a forged call passes")
+    if variant.counter and variant.counted() != WARMING:
+        raise BenchError(f"{variant.name}: of {WARMING} calls {variant.proxy.counters()}")
+    if variant.fleet and not variant.fleet.has_counted():
+        raise BenchError(f"{variant.name}: Redis knows of none of its calls")

@@ -1,0 +1,234 @@
+"""Calls bridged by FreeSWITCH: signed by us and by itself, beside a plain bridge; CPU time of one call."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from xml.sax.saxutils import quoteattr
+
+from elftools.elf.elffile import ELFFile
+
+from bench import stage
+from bench.phones import Phones
+from bench.processes import cpu_seconds
+from bench.proxies import CALLER
+from bench.results import BenchError, Report, Series, Target
+from bench.sections import Options, Section
+from bench.servers import Called
+from bench.workers import Measure, interleave
+from shaken_plugin.lab import sipp
+from shaken_plugin.lab.freeswitch import FreeSwitchServer, Way, find_freeswitch, module_folder
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.lab.provider import Provider
+from shaken_plugin.lab.servers import AgentServer, LabError, find_program, free_port, service_port
+
+RATE: Final = 25
+"""Calls a second; a FreeSWITCH takes some hundredth of a core's second for each."""
+
+WARMING: Final = 30
+
+PLAIN, NATIVE, PYTHON, ESL = "plain bridge", "native signing", "signed by mod_python3", "signed over the event socket"
+ESL_AGENT, IDLE = f"{ESL}: the agent's", "idle, a second"
+NAMES: Final = (PLAIN, NATIVE, PYTHON, ESL, ESL_AGENT, IDLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A FreeSWITCH, and the agent that signs for it, if one does."""
+
+    name: str
+    server: FreeSwitchServer
+    agent: AgentServer | None = None
+
+
+def run(options: Options) -> Report:
+    """See `Section`."""
+    report = Report("freeswitch", TITLE)
+    try:
+        find_program("sipp")
+        modules = module_folder(find_freeswitch())
+    except LabError as exc:
+        report.notes.append(f"not measured: {exc}")
+        return report
+    rounds, calls = (3, 50) if options.quick else (10, 100)
+    with ExitStack() as stack:
+        try:
+            house = House(options.folder, stack)
+            bridges = [house.plain()]
+            if (modules / "mod_python3.so").exists():
+                bridges.append(house.python())
+            else:
+                report.notes.append(f"{PYTHON} not measured: no mod_python3.so in this FreeSWITCH")
+            bridges.append(house.esl())
+            if signs_by_itself(modules):
+                bridges.append(house.native())
+            else:
+                report.notes.append(
+                    f"{NATIVE} not measured: this FreeSWITCH's mod_sofia was built without libstirshaken"
+                )
+            for bridge in bridges:
+                prove(house, bridge)
+            report.notes.append(f"FreeSWITCH {bridges[0].server.version()}; {RATE} calls a second, no media is sent")
+            stack.enter_context(house.answering())
+            subjects = [*(_cost(house, one, calls) for one in bridges), lambda: _idle(bridges[0])]
+            found = interleave(subjects, rounds, options.begin("freeswitch", len(subjects) * (rounds + 1)))
+        except LabError as exc:
+            raise BenchError(str(exc)) from exc
+    report.series = [Series(name, "ms", found[name]) for name in NAMES if name in found]
+    for name in (PYTHON, ESL):
+        report.compare(name, PLAIN, rate=True, target=Target(0.90, at_least=True))
+        report.compare(name, NATIVE, rate=True, target=Target(1.00, at_least=True))
+    report.compare(NATIVE, PLAIN, rate=True)
+    return report
+
+
+def signs_by_itself(modules: Path) -> bool:
+    """Whether mod_sofia is linked to libstirshaken; built without, it has the settings and does nothing."""
+    with (modules / "mod_sofia.so").open("rb") as file:
+        dynamic: Any = ELFFile(file).get_section_by_name(".dynamic")
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+    return any(name.startswith("libstirshaken") for name in needed)
+
+
+class House:
+    """All FreeSWITCHes, and those who call through them.
+
+    Args:
+        folder: for all files.
+        stack: ends the servers.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self._authority, self._number = Authority.new(time.time()), 0
+        self.called_port = free_port()
+
+    def plain(self) -> Bridge:
+        """Without us: neither mod_python3 nor a line of ours."""
+        return self._started(PLAIN, None, python=False)
+
+    def python(self) -> Bridge:
+        """Signed in the switch's own process, without an agent."""
+        way, made = Way.mod_python3(), self._provider(PYTHON, agent={"enabled": False})
+        return self._started(PYTHON, made, from_inside=way.sign)
+
+    def esl(self) -> Bridge:
+        """Signed by the agent."""
+        port = service_port()
+        way, made = Way.esl(port), self._provider(ESL, agent={"esl": {"listen": f"127.0.0.1:{port}"}})
+        agent = AgentServer("agent", made.folder, made.settings, made.folder / "agent.sock")
+        self._stack.enter_context(agent)
+        return self._started(ESL, made, agent, from_inside=way.sign, python=False)
+
+    def native(self) -> Bridge:
+        """Signed by mod_sofia itself, with level A for every call; no decision, no record."""
+        made = self._provider(NATIVE, agent={"enabled": False})
+        key = {"stir-shaken-as-key": str(made.folder / "signing.key"), "stir-shaken-as-url": made.x5u}
+        action = f'<action application="export" data={quoteattr("nolocal:sip_stir_shaken_attest=A")}/>'
+        return self._started(NATIVE, None, python=False, from_inside=action, profile=key)
+
+    def _provider(self, name: str, **settings: Any) -> Provider:
+        return stage.provider(self.folder / _plain(name) / "provider", self._authority, **settings)
+
+    def _started(self, name: str, made: Provider | None, agent: AgentServer | None = None, **arguments: Any) -> Bridge:
+        peer = f"127.0.0.1:{self.called_port}"
+        server = FreeSwitchServer(
+            "freeswitch",
+            self.folder / _plain(name) / "switch",
+            made.settings if made else None,
+            inside_peer=peer,
+            outside_peer=peer,
+            agent=agent,
+            **arguments,
+        )
+        self._stack.enter_context(server)
+        self._stack.callback(_kill, server)
+        return Bridge(name, server, agent)
+
+    def answering(self) -> Called:
+        """SIPp as the called side of all; to be entered."""
+        return Called(self.folder, self.called_port)
+
+    def phones(self) -> Phones:
+        """A caller and a called party of our own, instead of SIPp."""
+        return Phones(stage.TRUNK, CALLER, self.called_port)
+
+    def call(self, bridge: Bridge, calls: int) -> sipp.Counts:
+        """Place calls by SIPp."""
+        self._number += 1
+        keys = {"from": f"+{CALLER}", "to": f"+{stage.CALLED}", "pai_user": f"+{CALLER}"}
+        return sipp.call(
+            "uac_call",
+            self.folder,
+            f"127.0.0.1:{bridge.server.inside_port}",
+            label=f"calls-{self._number}",
+            address=stage.TRUNK,
+            keys=keys,
+            calls=calls,
+            rate=RATE,
+            trace=False,
+        ).counts
+
+
+def prove(house: House, bridge: Bridge) -> None:
+    """Raise where a bridge does not do what it is measured for; afterwards it is warm.
+
+    Raises:
+        BenchError: what it did instead.
+    """
+    with house.phones() as phones:
+        good = phones.place(bridge.server.inside_port, [""] * WARMING, RATE, random.Random(bridge.name))
+    if good.lost:
+        raise BenchError(f"{bridge.name}: {good.lost} of {WARMING} calls were lost\n{bridge.server.log_tail()}")
+    found = {len(re.findall(rb"^(?:Identity|y): ", invite, re.MULTILINE)) for invite in good.invites}
+    if found != {int(bridge.name != PLAIN)}:
+        raise BenchError(f"{bridge.name}: INVITEs arrive with {found} Identity headers")
+
+
+def _cost(house: House, bridge: Bridge, calls: int) -> Measure[str]:
+    """A turn: CPU milliseconds of a call; over the event socket the agent's are part of them, and told apart, too."""
+
+    def measure() -> Mapping[str, float]:
+        agent = cpu_seconds(bridge.agent.pid) if bridge.agent else 0.0
+        before = cpu_seconds(bridge.server.pid)
+        counts = house.call(bridge, calls)
+        time.sleep(0.5)  # legs end, records move
+        switch = cpu_seconds(bridge.server.pid) - before
+        if counts.successful != calls:
+            raise BenchError(f"{bridge.name}: of {calls} calls {counts}")
+        if bridge.agent is None:
+            return {bridge.name: switch / calls * 1e3}
+        agent = cpu_seconds(bridge.agent.pid) - agent
+        return {bridge.name: (switch + agent) / calls * 1e3, f"{bridge.name}: the agent's": agent / calls * 1e3}
+
+    return measure
+
+
+def _idle(bridge: Bridge) -> Mapping[str, float]:
+    """What a FreeSWITCH without calls takes in a second; it is part of what its calls are said to take."""
+    before = cpu_seconds(bridge.server.pid)
+    time.sleep(1)
+    return {IDLE: (cpu_seconds(bridge.server.pid) - before) * 1e3}
+
+
+def _kill(server: FreeSwitchServer) -> None:
+    """End it at once: a clean end takes it four seconds."""
+    if server.running():
+        with suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGKILL)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "-", name)
+
+
+TITLE: Final = "Calls bridged by FreeSWITCH: CPU time of one call, both legs"
+SECTION: Final = Section("freeswitch", TITLE, run)
