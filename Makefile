@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ROOM := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4000000 { print "/dev/shm" }')
 
 .PHONY: help demo test test-large bench bench-quick check lint bytecode wheel packages install fuzz test-debian12 \
-	test-debian13 clean
+	test-debian13 clean load
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -24,6 +24,7 @@ help:
 	@echo "make test-large      the policy store with 10 million numbers: minutes, and 1 GB of disk"
 	@echo "make bench           what calls cost, beside others that do the same: see docs/benchmarks.md"
 	@echo "make bench-quick     the ratios of it, in three minutes; SECTIONS=\"core scale\" runs some parts alone"
+	@echo "make load            calls for ten minutes while policy, keys and agents change, each judged: docs/load.md"
 	@echo "make fuzz            each parser of what comes from the wire for ten minutes"
 	@echo "make clean           remove what these commands made in this folder"
 
@@ -49,6 +50,13 @@ bench bench-quick: install
 	@tools/packages bench
 	@$(BIN)/python tools/requirements.py bench | xargs -d '\n' $(BIN)/python -m pip install --quiet
 	@$(BIN)/python -m bench $(SECTIONS) $(if $(filter bench-quick,$@),--quick)
+
+# Its report goes to results/; STORE=embedded without Redis, SCRIPT=kemi with routing in Python.
+MINUTES ?= 10
+RATE ?= 50
+load: install
+	@$(BIN)/python tools/requirements.py bench | xargs -d '\n' $(BIN)/python -m pip install --quiet
+	@$(BIN)/python -m bench.load --minutes $(MINUTES) --rate $(RATE) $(if $(filter embedded,$(STORE)),--embedded) $(if $(filter kemi,$(SCRIPT)),--kemi)
 
 check: install
 	@$(MAKE) --no-print-directory lint

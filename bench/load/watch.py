@@ -1,0 +1,71 @@
+"""Resident memory of every process, as long as a run goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from bench.load.observed import Sample
+
+
+def memory(pid: int) -> Sample:
+    """What a process has now.
+
+    Raises:
+        OSError: there is no such process, or it belongs to somebody else.
+    """
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
+        name, _, rest = line.partition(":")
+        if name == "Rss":
+            return Sample(time.time(), int(rest.split()[0]) * 1024)
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
+class Watch:
+    """Looks at all processes again and again, in a thread, until the end of its context.
+
+    Args:
+        lasting: those that must not end, by pid.
+        others: asked each time: those that may.
+        every: seconds between two looks.
+        tick: called after each.
+    """
+
+    def __init__(
+        self,
+        lasting: Mapping[int, str],
+        others: Callable[[], Mapping[int, str]],
+        every: float,
+        tick: Callable[[], object],
+    ) -> None:
+        self.found: dict[tuple[str, int], list[Sample]] = {}
+        self.gone: list[str] = []
+        self._lasting, self._others, self._every, self._tick = dict(lasting), others, every, tick
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        for pid, name in (self._lasting | dict(self._others())).items():
+            try:
+                self.found.setdefault((name, pid), []).append(memory(pid))
+            except OSError:
+                if self._lasting.pop(pid, None) is not None:
+                    self.gone.append(name)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every):
+            self.look()
+            self._tick()
