@@ -19,9 +19,9 @@ from bench.processes import one_core
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import Options, Section
 from bench.workers import Measure, Task, Worker, interleave
-from shaken_plugin.authentication import identity_header
+from shaken_plugin.authentication import identity_header, identity_value
 from shaken_plugin.certs.credentials import load_pair
-from shaken_plugin.core.passport import Attest, passport_header, shaken_claims, signing_input
+from shaken_plugin.core.passport import Attest, passport_header, shaken_claims, shaken_payload, signing_input
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import CERTIFICATE_HOST, Provider
@@ -117,8 +117,7 @@ def bare_signing(_key: bytes, settings: Path) -> Task:
 
     def once() -> str:
         origid, iat = str(uuid.uuid4()), int(time.time())
-        claims = shaken_claims(attest=Attest.A, orig=orig, dest=dest, iat=iat, origid=origid)
-        return identity_header(pair, claims).format()
+        return identity_value(pair, shaken_payload(attest=Attest.A, orig=orig, dest=dest, iat=iat, origid=origid))
 
     return Repeated(once)
 

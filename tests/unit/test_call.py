@@ -72,7 +72,6 @@ def test_callers_come_in_order_and_those_that_name_nobody_are_left_out(us: DialP
     lines = ('"A, B" <sip:a@h>, <tel:+12155551212>', "<tel:alice>, <http://x>, <sip:x@h", "<tel:+442071838750>")
     callers = list(message(callers={ASSERTED: lines}).callers_in(ASSERTED, us))
     assert [str(caller.party) for caller in callers] == ["sip:a@h", "12155551212", "442071838750"]
-    assert callers[1].value.uri == "tel:+12155551212"
     assert {caller.header for caller in callers} == {ASSERTED}
 
 

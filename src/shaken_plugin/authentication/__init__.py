@@ -19,7 +19,7 @@ from shaken_plugin.authentication.model import (
     StaleDate,
     StoreDown,
 )
-from shaken_plugin.authentication.service import AuthenticationService, identity_header
+from shaken_plugin.authentication.service import AuthenticationService, identity_header, identity_value
 from shaken_plugin.authentication.way import Way
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "StoreDown",
     "Way",
     "identity_header",
+    "identity_value",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from shaken_plugin.authentication.judging import Judge
@@ -27,7 +28,14 @@ from shaken_plugin.core.call import Caller, CallMessage, is_anonymous
 from shaken_plugin.core.diverting import RIGHT, diverted, diverting_holder, is_signed, links
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.jws import b64url
-from shaken_plugin.core.passport import div_claims, media_keys, passport_header, shaken_claims, signing_input
+from shaken_plugin.core.passport import (
+    div_claims,
+    media_keys,
+    passport_header,
+    serialise,
+    shaken_payload,
+    signing_input,
+)
 from shaken_plugin.core.records import Gateway, PolicyFacts, Trunk
 from shaken_plugin.core.sip import format_date, parse_date
 from shaken_plugin.core.telephone import Party, TelephoneNumber
@@ -49,6 +57,24 @@ def identity_header(pair: SigningPair, claims: Mapping[str, Any], ppt: str = PPT
     signed = signing_input(passport_header(pair.x5u, ppt), claims)
     token = f"{signed.decode('ascii')}.{b64url(pair.signer.sign(signed))}"
     return IdentityHeader(token, pair.x5u, "ES256", ppt)
+
+
+def identity_value(pair: SigningPair, payload: bytes, ppt: str = PPT, *, quote_ppt: bool = True) -> str:
+    """`identity_header` in the form to send, for claims as `core.passport.serialise` writes them.
+
+    Raises:
+        SigningError: the key cannot be used.
+    """
+    before, behind = _around(pair.x5u, ppt, quote_ppt)
+    signed = before + b64url(payload)
+    return f"{signed}.{b64url(pair.signer.sign(signed.encode('ascii')))}{behind}"
+
+
+@lru_cache(64)
+def _around(x5u: str, ppt: str, quote_ppt: bool) -> tuple[str, str]:
+    """What is the same in all headers of a pair: before the claims, and behind the signature."""
+    header = b64url(serialise(passport_header(x5u, ppt)))
+    return f"{header}.", IdentityHeader("", x5u, "ES256", ppt).format(quote_ppt=quote_ppt)
 
 
 class AuthenticationService(Judge):
@@ -172,7 +198,7 @@ class AuthenticationService(Judge):
         base = replace(base, iat=iat, replace_date=replace_date)
         claims = div_claims({**original.claims, "iat": iat}, diverting, dest)
         name = holder[0].credential or self._rules.default_credential
-        return self._with_header(base, name, diverting, claims, message, now)
+        return self._with_header(base, name, diverting, serialise(claims), message, now)
 
     def _signed(
         self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: str
@@ -183,7 +209,7 @@ class AuthenticationService(Judge):
         assert base.dest is not None
         assert base.iat is not None
         origid = self._origid(decision.source, random_origid)
-        claims = shaken_claims(
+        payload = shaken_payload(
             attest=decision.level.attest,
             orig=base.orig,
             dest=base.dest,
@@ -191,13 +217,13 @@ class AuthenticationService(Judge):
             origid=origid,
             mky=media_keys(message.sdp) if rules.mky and "a=fingerprint" in message.sdp else None,
         )
-        signing = self._with_header(base, self._credential_name(decision.source), base.orig, claims, message, now)
+        signing = self._with_header(base, self._credential_name(decision.source), base.orig, payload, message, now)
         return signing if signing.identity is None else replace(signing, origid=origid)
 
     def _with_header(
-        self, base: Signing, name: str, speaker: Party, claims: Mapping[str, Any], message: CallMessage, now: float
+        self, base: Signing, name: str, speaker: Party, payload: bytes, message: CallMessage, now: float
     ) -> Signing:
-        """The claims signed with a credential, if it may speak for this party."""
+        """Claims signed with a credential, if it may speak for this party."""
         assert base.iat is not None
         credential = self.credentials.named.get(name)
         if credential is None:
@@ -207,12 +233,12 @@ class AuthenticationService(Judge):
         if pair is None or skip is not None:
             return replace(base, skip=skip, credential=credential)
         try:
-            header = identity_header(pair, claims, base.ppt)
+            identity = identity_value(pair, payload, base.ppt, quote_ppt=self._rules.quote_ppt)
         except SigningError as exc:
             return replace(base, skip=SkipReason.SIGNER_FAILED, credential=credential, detail=str(exc))
         return replace(
             base,
-            identity=header.format(quote_ppt=self._rules.quote_ppt),
+            identity=identity,
             # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
             # add one". It equals iat, so that compact-form verifiers would agree.
             date=format_date(base.iat) if message.date is None or base.replace_date else None,

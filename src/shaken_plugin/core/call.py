@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from shaken_plugin.core.sip import NameAddr, Request, Uri, split_list, unescape
@@ -21,6 +22,9 @@ class CallerHeader(Enum):
     PREFERRED = "P-Preferred-Identity"
     REMOTE_PARTY = "Remote-Party-ID"
 
+    # By identity, as they are compared: the hash that Enum has is a call of Python at each look into a mapping.
+    __hash__ = object.__hash__
+
 
 NAMING: Final = ("Diversion", "History-Info", "P-Charge-Info", "P-Served-User", "Referred-By", "Reply-To")
 """Headers that name other parties, of which some telephones and gateways show one."""
@@ -32,12 +36,28 @@ ANONYMOUS_HOST: Final = "anonymous.invalid"
 """RFC 3323 §4.1.1.3; nobody is authoritative for it (RFC 8224 §11)."""
 
 
+SHORT: Final = 256
+"""Longest header line, or URI, that what was read in it is remembered of, characters."""
+
+
 class Caller(NamedTuple):
     """A caller identity and where in the message it stands."""
 
     party: Party
     header: CallerHeader
-    value: NameAddr
+
+
+class Target(NamedTuple):
+    """What the Request-URI and To of a call say."""
+
+    uri: Party | None
+    """The called party in the Request-URI, None where it names nobody."""
+    to: Party | None
+    """The one in To, likewise."""
+    to_tag: str | None
+    """The called party's half of the dialog's identity (RFC 3261 §12), None outside a dialog."""
+    emergency: bool
+    """Whether one of them reaches an emergency service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,47 +123,57 @@ class CallMessage:
     @property
     def is_initial_invite(self) -> bool:
         """Whether this begins a call: an INVITE outside a dialog (RFC 3261 §12.2: no To tag)."""
-        if self.method != "INVITE":
-            return False
-        try:
-            return NameAddr.parse(self.to).param("tag") is None
-        except SipSyntaxError:
-            return True
+        return self.method == "INVITE" and _tag(self.to) is None
 
     @property
     def to_tag(self) -> str:
         """The called party's half of the dialog's identity (RFC 3261 §12), empty outside a dialog."""
-        return _tag(self.to)
+        return _tag(self.to) or ""
 
     @property
     def from_tag(self) -> str:
         """The caller's half of the dialog's identity (RFC 3261 §12), empty where there is none."""
-        return _tag(self.callers.get(CallerHeader.FROM, ("",))[0])
+        return _tag(self.callers.get(CallerHeader.FROM, ("",))[0]) or ""
+
+    def target(self, plan: DialPlan) -> Target:
+        """What the Request-URI and To say, read once for all calls to the same."""
+        if len(self.request_uri) > SHORT or len(self.to) > SHORT:
+            return _target(self.request_uri, self.to, plan)
+        return _targets(self.request_uri, self.to, plan)
 
     def callers_in(self, header: CallerHeader, plan: DialPlan) -> Iterator[Caller]:
         """The caller identities of one header, in order; values that name nobody are left out."""
         count = 0
         for line in self.callers.get(header, ()):
-            # RFC 3325 §9.1: PAssertedID-value *(COMMA PAssertedID-value); From has one value,
-            # in which a comma may be part of an unquoted display name.
-            for value in (line,) if header is CallerHeader.FROM else split_list(line):
+            for party in _parties_in(line, header is CallerHeader.FROM, plan):
                 count += 1
                 if count > MAX_ASSERTED:
                     return
-                try:
-                    address = NameAddr.parse(value)
-                    yield Caller(canonical_party(Uri.parse(address.uri), plan), header, address)
-                except (SipSyntaxError, NumberError):
-                    continue
+                if party is not None:
+                    yield Caller(party, header)
+
+    def caller_lines(self) -> tuple[tuple[CallerHeader, tuple[str, ...]], ...]:
+        """All that `callers_in` depends on: calls with the same here have the same callers.
+
+        They are the header lines, From's without its tag, which is another in every call.
+        """
+        return tuple(
+            (header, tuple(map(without_tag, lines)) if header is CallerHeader.FROM else lines)
+            for header, lines in self.callers.items()
+        )
 
     def caller(self, headers: Iterable[CallerHeader], plan: DialPlan) -> Caller | None:
         """Who calls: the first telephone number of these headers, in their order, else their first URI.
 
         A URI must not hide a number behind it from the records: that is what a telephone shows.
         """
-        named = [caller for header in headers for caller in self.callers_in(header, plan)]
-        numbers = (caller for caller in named if isinstance(caller.party, TelephoneNumber))
-        return next(numbers, named[0] if named else None)
+        first: Caller | None = None
+        for header in headers:
+            for caller in self.callers_in(header, plan):
+                if isinstance(caller.party, TelephoneNumber):
+                    return caller
+                first = first or caller
+        return first
 
     def caller_numbers(self, plan: DialPlan) -> dict[TelephoneNumber, CallerHeader]:
         """All telephone numbers that a header gives as the caller's, each with the first that does."""
@@ -156,7 +186,7 @@ class CallMessage:
 
     def called(self, plan: DialPlan) -> Party | None:
         """The called party in To, None where it names nobody."""
-        return _named(self.to, plan)
+        return self.target(plan).to
 
     def diversion(self, plan: DialPlan) -> tuple[TelephoneNumber, Party] | None:
         """The number that sends the call on and its new target, None where no number does.
@@ -174,17 +204,62 @@ class CallMessage:
 
     def request_party(self, plan: DialPlan) -> Party | None:
         """The called party in the Request-URI, None where it names nobody."""
-        try:
-            return canonical_party(Uri.parse(self.request_uri), plan)
-        except (SipSyntaxError, NumberError):
-            return None
+        return self.target(plan).uri
 
 
-def _tag(address: str) -> str:
+# --- Reading header lines. What was read is remembered, as far as lines are short: it is the same in the next call.
+
+_TAG_AT_END = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_BEFORE_TAG: Final = ">;tag="
+
+
+def without_tag(line: str) -> str:
+    """A From value that ends in a tag and nothing else without it; any other value as it is.
+
+    It names the same caller: a token (RFC 3261 §25.1) behind a closed address changes nothing before it.
+    """
+    end = line.rfind(_BEFORE_TAG)
+    if end < 0 or len(line) > SHORT or _TAG_AT_END.match(line, end + len(_BEFORE_TAG)) is None:
+        return line
+    return line[: end + 1]
+
+
+def _parties_in(line: str, single: bool, plan: DialPlan) -> tuple[Party | None, ...]:
+    """Whom each value of a caller's header line names, None for one that names nobody."""
+    if len(line) > SHORT:
+        return _parties(line, single, plan)
+    return _parties_of_lines(without_tag(line) if single else line, single, plan)
+
+
+def _parties(line: str, single: bool, plan: DialPlan) -> tuple[Party | None, ...]:
+    # RFC 3325 §9.1: PAssertedID-value *(COMMA PAssertedID-value); From has one value,
+    # in which a comma may be part of an unquoted display name.
+    values = (line,) if single else split_list(line)[: MAX_ASSERTED + 1]
+    return tuple(_named(value, plan) for value in values)
+
+
+_parties_of_lines = lru_cache(4_096)(_parties)
+
+
+def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
+    emergency = any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
     try:
-        return NameAddr.parse(address).param("tag") or ""
+        uri = canonical_party(Uri.parse(request_uri), plan)
+    except (SipSyntaxError, NumberError):
+        uri = None
+    return Target(uri, _named(to, plan), _tag(to), emergency)
+
+
+_targets = lru_cache(1_024)(_target)
+
+
+def _tag(address: str) -> str | None:
+    if "tag" not in address.lower():
+        return None
+    try:
+        return NameAddr.parse(address).param("tag")
     except SipSyntaxError:
-        return ""
+        return None
 
 
 def _named(value: str, plan: DialPlan) -> Party | None:
@@ -208,9 +283,12 @@ def is_emergency(request_uri: str, to: str, priority: str, plan: DialPlan) -> bo
     public-safety answering point, ``Priority: psap-callback`` (RFC 7090 §5). Such calls are
     never refused, limited, substituted or delayed.
     """
-    if priority.strip().lower() == "psap-callback":
-        return True
-    return any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
+    return is_callback(priority) or any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
+
+
+def is_callback(priority: str) -> bool:
+    """Whether a Priority header is that of a callback from a public-safety answering point (RFC 7090 §5)."""
+    return bool(priority) and priority.strip().lower() == "psap-callback"
 
 
 def _uris(request_uri: str, to: str) -> Iterable[str]:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 # RFC 8225 §9: deterministic signatures SHOULD be used (RFC 6979).
 _SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
 _VERIFY = ec.ECDSA(SHA256())
@@ -23,7 +24,7 @@ _VERIFY = ec.ECDSA(SHA256())
 
 def b64url(data: bytes) -> str:
     """base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def unb64url(text: str) -> bytes:
@@ -47,7 +48,7 @@ def unb64url(text: str) -> bytes:
 def sign_es256(key: ec.EllipticCurvePrivateKey, signing_input: bytes) -> bytes:
     """The 64 octets R‖S of an ES256 signature over ``signing_input``."""
     r, s = utils.decode_dss_signature(key.sign(signing_input, _SIGN))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return (r << 256 | s).to_bytes(64, "big")
 
 
 def verify_es256(key: ec.EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> bool:

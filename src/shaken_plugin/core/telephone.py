@@ -78,9 +78,9 @@ Party = TelephoneNumber | UriIdentity
 """Who calls or is called, as ``orig`` and ``dest`` claims name them (RFC 8225 §5.2.1)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DialPlan:
-    """How numbers are dialled in one country.
+    """How numbers are dialled in one country. A plan equals itself alone: what was read by it is remembered with it.
 
     ``international_prefix`` and ``national_prefix`` match at the start of a dialled number
     (None where the country has none). ``national_lengths`` are the digit counts of a national

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from shaken_plugin.core.attestation.decision import Case, Finding, InvalidNumbers, Level, Refusal
@@ -26,41 +25,45 @@ customers, whom they have to deal with first."""
 
 def do_not_originate_rule(case: Case) -> Finding:
     """Whether the do-not-originate list or the numbering plan speaks against it."""
-    number = case.call.orig
-    if not isinstance(number, TelephoneNumber):
-        return Finding(True, "the caller is not a telephone number")
-    allocated = seen = None
-    for entry in case.facts.withheld:
-        if entry.suspended:
-            seen = f"do-not-originate {entry.id}, suspended"
-            continue
-        if entry.reason is not Withheld.ALLOCATED:
-            missing = "another caller ID: this one is on the do-not-originate list"
-            return _withheld(case, entry.reason, Level.REFUSE, f"do-not-originate {entry.id}", missing)
-        allocated = seen = f"do-not-originate {entry.id}"
-    policy = case.policy
+    finding = listed_rule(case)
+    policy, number = case.policy, case.call.orig
+    if not finding.held or policy.numbering is None or policy.invalid_numbers is InvalidNumbers.IGNORE:
+        return finding
     # What has no country is a service number, or an extension: no numbering plan knows it.
-    if policy.numbering is None or policy.invalid_numbers is InvalidNumbers.IGNORE or not number.is_e164:
-        return Finding(True, "the caller ID is on no do-not-originate list", seen)
-    reason = policy.numbering(number.digits)
-    if reason is None:
-        return Finding(True, "the caller ID is valid, and on no do-not-originate list", seen)
-    return _unknown_to_plan(case, reason, allocated)
-
-
-def _unknown_to_plan(case: Case, reason: Withheld, allocated: str | None) -> Finding:
-    """The metadata lags behind what is allocated: an entry, or a documented right to the number, knows better."""
-    unknown = "the numbering plan does not know the caller ID"
-    if allocated is not None:
-        return Finding(True, f"{unknown}, but an entry says that it is allocated", allocated)
+    if not isinstance(number, TelephoneNumber) or not number.is_e164:
+        return finding
+    # The plan's metadata lags behind what is allocated, and is slow to ask: an entry, or a documented right to the
+    # number, knows better.
+    for entry in case.facts.withheld:
+        if entry.reason is Withheld.ALLOCATED and not entry.suspended:
+            return Finding(True, "an entry says that the caller ID is allocated", f"do-not-originate {entry.id}")
     for right in case.facts.rights:
         if is_documented(right.right, case.now):
             # The trace may reach this customer's support desk: another's right is not shown.
-            return Finding(
-                True, f"{unknown}, but there is a documented right to it", right.label if right in case.own else None
-            )
-    level = Level.REFUSE if case.policy.invalid_numbers is InvalidNumbers.REFUSE else Level.B
+            shown = right.label if right in case.own else None
+            text = "the caller ID is on no do-not-originate list, and there is a documented right to it"
+            return finding._replace(finding=text, record=finding.record or shown)
+    reason = policy.numbering(number.digits)
+    if reason is None:
+        return finding._replace(finding="the caller ID is valid, and on no do-not-originate list")
+    level = Level.REFUSE if policy.invalid_numbers is InvalidNumbers.REFUSE else Level.B
     return _withheld(case, reason, level, None, "a valid caller ID, or an entry that says that this one is allocated")
+
+
+def listed_rule(case: Case) -> Finding:
+    """Whether the list alone speaks against it: a From may hold an account, which no numbering plan knows."""
+    if not isinstance(case.call.orig, TelephoneNumber):
+        return Finding(True, "the caller is not a telephone number")
+    seen = None
+    for entry in case.facts.withheld:
+        if entry.suspended:
+            seen = f"do-not-originate {entry.id}, suspended"
+        elif entry.reason is Withheld.ALLOCATED:
+            seen = f"do-not-originate {entry.id}"
+        else:
+            missing = "another caller ID: this one is on the do-not-originate list"
+            return _withheld(case, entry.reason, Level.REFUSE, f"do-not-originate {entry.id}", missing)
+    return Finding(True, "the caller ID is on no do-not-originate list", seen)
 
 
 def _withheld(case: Case, reason: Withheld, level: Level, record: str | None, missing: str) -> Finding:
@@ -84,12 +87,6 @@ def _counts(case: Case) -> bool:
         return False
     said, _ = chosen(scopes(case), "offences")
     return case.customer.kind in COUNTS if said is None else bool(said)
-
-
-def listed_rule(case: Case) -> Finding:
-    """Whether the list alone speaks against it: a From may hold an account, which no numbering plan knows."""
-    policy = replace(case.policy, invalid_numbers=InvalidNumbers.IGNORE)
-    return do_not_originate_rule(case._replace(policy=policy))
 
 
 def number_rule(case: Case) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -48,6 +48,12 @@ class Level(Enum):
 
 _SIGNED = (Level.A, Level.B, Level.C)
 _RANK = {level: rank for rank, level in enumerate(Level)}
+
+
+def worse(one: Level, other: Level) -> Level:
+    """The one that stands further down in `Level`."""
+    return one if one is other or _RANK[one] > _RANK[other] else other
+
 
 WITHOUT_RECORD = (Level.UNSIGNED, Level.REFUSE)
 """What a policy may choose for sources it does not know; never C (47 CFR 64.6301, ATIS-1000074:
@@ -99,21 +105,17 @@ class AttestationPolicy:
     require_approval: bool = False
     invalid_numbers: InvalidNumbers = InvalidNumbers.REFUSE
     numbering: Numbering | None = None
+    overrides: Overrides = field(init=False, compare=False)
+    """The choices that records may make otherwise."""
 
     def __post_init__(self) -> None:
         if self.unknown_source not in WITHOUT_RECORD:
             raise ValueError("a source we do not know gets no signature: unsigned or refuse")
         if self.pending_customer.value not in {level.value for level in PendingLevel}:
             raise ValueError("a customer whose know-your-customer is not complete gets no A")
-
-    @property
-    def overrides(self) -> Overrides:
-        """The choices that records may make otherwise."""
-        return Overrides(
-            unauthorised=self.unauthorised,
-            substitute=self.substitute,
-            pending=PendingLevel(self.pending_customer.value),
-        )
+        pending = PendingLevel(self.pending_customer.value)
+        overrides = Overrides(unauthorised=self.unauthorised, substitute=self.substitute, pending=pending)
+        object.__setattr__(self, "overrides", overrides)  # the class is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +229,16 @@ def judge(rules: Iterable[Rule], best: Level, case: Case) -> Decision:
         case: the call, the records and the time.
     """
     trace: list[Step] = []
-    found: list[Finding] = []
+    level, unauthorised, offence = best, False, False
     for rule in rules:
         finding = rule.ask(case)
-        found.append(finding)
         trace.append(Step(rule.name, finding.held, finding.record, finding.finding, finding.missing))
+        level = worse(level, finding.at_most)
+        unauthorised = unauthorised or finding.unauthorised
+        offence = offence or finding.offence
         if finding.settled:
             break
-    level = max((best, *(finding.at_most for finding in found)), key=_RANK.__getitem__)
-    refusal = found[-1].refusal
+    refusal = finding.refusal
     if level is Level.REFUSE and case.call.emergency:
         trace.append(Step("emergency", True, None, "an emergency call is never refused"))
         level, refusal = Level.UNSIGNED, None
@@ -244,8 +247,8 @@ def judge(rules: Iterable[Rule], best: Level, case: Case) -> Decision:
         tuple(trace),
         case.facts.source,
         case.facts.version,
-        unauthorised=any(finding.unauthorised for finding in found),
-        offence=any(finding.offence for finding in found) and not case.call.emergency,
-        substitute=found[-1].substitute,
+        unauthorised=unauthorised,
+        offence=offence and not case.call.emergency,
+        substitute=finding.substitute,
         refusal=refusal,
     )
