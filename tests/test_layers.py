@@ -64,7 +64,7 @@ THIRD_PARTY = {
 
 CORE_STDLIB = {
     "__future__", "base64", "binascii", "bisect", "calendar", "collections", "dataclasses", "datetime", "enum",
-    "hashlib", "heapq", "ipaddress", "json", "math", "re", "typing",
+    "functools", "hashlib", "heapq", "ipaddress", "json", "math", "re", "typing",
 }  # fmt: skip
 """All that the core needs of the standard library: nothing that reads, waits, draws or writes."""
 

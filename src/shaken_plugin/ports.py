@@ -50,6 +50,12 @@ class PolicyStore(Protocol):
             StoreUnavailable: the store cannot be read now.
         """
 
+    def stamp(self) -> Hashable | None:
+        """A value that changes with everything that `facts` may answer, much cheaper than to ask. Never raises.
+
+        None where nobody can tell now: then nothing that was answered before may be relied on.
+        """
+
 
 MAX_SAID: Final = 500
 """Characters that who and why may have: they are kept for good, and shown in every history."""
@@ -276,6 +282,9 @@ class StandingSource(Protocol):
         Raises:
             StoreUnavailable: it cannot be read now.
         """
+
+    def stamp(self) -> Hashable | None:
+        """See `PolicyStore.stamp`."""
 
 
 class CertificateSource(Protocol):

@@ -10,12 +10,20 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from shaken_plugin.errors import StoreError
+
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks whether another file has taken the place of one that is watched by `Connections.stamp`."""
+
+INDEX_HEADER: Final = 96
+"""Octets of the header of a WAL index, two copies of 48 ("The WAL-Index File Format", sqlite.org/walformat.html)."""
 
 BUSY_TIMEOUT: Final = 0.02
 """Seconds a reader waits for a lock. A call must not; Python's default is 5."""
@@ -120,6 +128,29 @@ def reads(connection: sqlite3.Connection) -> float:
         return math.inf
 
 
+@dataclass(slots=True)
+class _Watch:
+    """The WAL index of an open file, through the descriptor that SQLite itself has of it.
+
+    One of our own must never be closed: that takes away the locks that SQLite holds on the same file (POSIX).
+    """
+
+    index: int
+    file: Hashable
+    written: int
+    """When the file itself was written last: should a log that is empty again ever have an older one's header."""
+    looked: float
+    header: bytes = b""
+    stamp: Hashable = None
+
+
+def _is_open_as(descriptor: int, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file)
+    except OSError:
+        return False  # closed meanwhile
+
+
 class Connections:
     """One connection for each thread of each process, to the file that now has the name.
 
@@ -158,9 +189,51 @@ class Connections:
             local.opened = opened
         return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
 
+    def stamp(self) -> Hashable | None:
+        """A value that is another after every commit to the file, whoever made it; None where that cannot be told.
+
+        While nothing changes it costs one read of `INDEX_HEADER` octets and takes no lock: a commit in WAL mode
+        writes both copies of this header, with its checksum over all that the log holds. Only whether the name is
+        another file's by now is looked at every `LOOK_EVERY` seconds.
+        """
+        watch: _Watch | None = getattr(self._local, "watch", None)
+        if watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY:
+            watch = self._local.watch = self._watch()
+            if watch is None:
+                return None
+        try:
+            header = os.pread(watch.index, INDEX_HEADER, 0)
+        except OSError:
+            self._local.watch = None
+            return None
+        if header != watch.header:
+            half = INDEX_HEADER // 2
+            if len(header) < INDEX_HEADER or header[:half] != header[half:] or not any(header):
+                return None  # it is being written just now
+            watch.header, watch.stamp = header, (watch.file, watch.written, header)
+        return watch.stamp
+
+    def _watch(self) -> _Watch | None:
+        """What is to be looked at for `stamp`."""
+        try:
+            self.get()
+            file, written = self._local.opened, os.stat(self._path).st_mtime_ns
+            index = os.stat(f"{self._path}-shm")
+            known: _Watch | None = getattr(self._local, "watch", None)
+            if known is not None and known.file == file and _is_open_as(known.index, index):
+                if known.written != written:  # the log was taken into the file
+                    known.header, known.written = b"", written
+                known.looked = time.monotonic()
+                return known
+            numbers = (int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+            descriptor = next((number for number in numbers if _is_open_as(number, index)), None)
+        except (OSError, sqlite3.Error, StoreError):
+            return None
+        return None if descriptor is None else _Watch(descriptor, file, written, time.monotonic())
+
     def forget(self) -> None:
         """Close the connection; the next question opens another."""
         connection = getattr(self._local, "connection", None)
-        self._local.connection = self._local.opened = None
+        self._local.connection = self._local.opened = self._local.watch = None
         if connection is not None:
             connection.close()

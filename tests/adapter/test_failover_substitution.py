@@ -46,6 +46,9 @@ class Gone:
     def facts(self, *_question: str | None, **_more: str | None) -> NoReturn:
         raise self.exception
 
+    def stamp(self) -> None:
+        return None
+
 
 def _raising(exception: Exception, switch: Switch) -> None:
     service = switch.services.authentication

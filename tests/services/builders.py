@@ -185,3 +185,6 @@ class BrokenStore:
 
     def facts(self, *question: str | None, **more: str | None) -> NoReturn:
         raise RuntimeError("a bug")
+
+    def stamp(self) -> None:
+        """See `ports.PolicyStore.stamp`."""

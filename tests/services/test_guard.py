@@ -80,6 +80,9 @@ def test_a_service_that_raises_is_a_fault_answered_by_on_fault(
         def facts(self, *question: str | None, **more: str | None) -> NoReturn:
             raise fault
 
+        def stamp(self) -> None:
+            return None
+
     going_on = Bench.make(authority, ours, store=Raising())
     assert going_on.sign(call()) == Outcome(FAULT)
     refusing = Bench.make(authority, ours, store=Raising(), on_fault="refuse")

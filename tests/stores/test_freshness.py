@@ -37,6 +37,9 @@ class Everything:
         self.asked += 1
         return PolicyFacts(None, (), 7)
 
+    def stamp(self) -> int:
+        return 7
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -27,6 +27,9 @@ class Scripted:
             raise StoreUnavailable("away")
         return PolicyFacts(None, (), self.version)
 
+    def stamp(self) -> int | None:
+        return self.version
+
 
 def test_the_newest_answer_is_remembered() -> None:
     behind = Scripted()

@@ -53,6 +53,9 @@ class Fixed:
             raise StoreUnavailable("the policy is locked")
         return self.answer
 
+    def stamp(self) -> int | None:
+        return None if self.broken else self.answer.version
+
 
 FACTS = PolicyFacts(Trunk("main", ACME), (RIGHT,), 7, (CLINIC, ACME))
 

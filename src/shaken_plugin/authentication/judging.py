@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
 from typing import NamedTuple
 
+from shaken_plugin.authentication.memory import Asked, Memory, Question
 from shaken_plugin.authentication.model import (
     DiversionMode,
     Signing,
@@ -17,8 +18,9 @@ from shaken_plugin.core.attestation import (
     Decision,
     Level,
     decide_beside,
+    left_alone,
 )
-from shaken_plugin.core.call import Caller, CallMessage, is_emergency
+from shaken_plugin.core.call import Caller, CallMessage, Target, is_callback
 from shaken_plugin.core.diverting import diverted, links
 from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.core.telephone import Party, TelephoneNumber
@@ -33,9 +35,21 @@ class Judged(NamedTuple):
     """What the policy says of a call, and what it was asked with; ``base.skip`` where that is all."""
 
     base: Signing
-    caller: Caller | None = None
+    judgement: Judgement | None = None
     diversion: tuple[TelephoneNumber, Party] | None = None
     facts: PolicyFacts | None = None
+
+
+class Judgement(NamedTuple):
+    """What the records decide of a caller, the same for all calls with the same `Question`."""
+
+    decision: Decision
+    caller: Caller | None
+    ambiguous: bool
+    """Whether a verifier would not know the caller, or take somebody else for it."""
+    orig: Party | None
+    """Whom the decision is about: the caller, or another number that the call shows and that refuses it."""
+    substitute: TelephoneNumber | None
 
 
 class Judge:
@@ -44,89 +58,147 @@ class Judge:
     Args:
         rules: the operator's choices.
         store: the records.
+        remembers: ask the records once for all calls with the same `Question`, as long as the answer holds.
     """
 
-    def __init__(self, rules: SigningRules, store: PolicyStore) -> None:
+    def __init__(self, rules: SigningRules, store: PolicyStore, *, remembers: bool = True) -> None:
         self._rules = rules
         self.store = store
+        self._memory: Memory[Judgement] | None = Memory() if remembers else None
 
     def _judged(self, message: CallMessage, now: float) -> Judged:
         """What the policy says of a call."""
+        rules = self._rules
         if not message.is_initial_invite:
             return Judged(Signing(SkipReason.NOT_INITIAL_INVITE))
-        rules = self._rules
-        caller = message.caller(rules.sources, rules.plan)
+        target = message.target(rules.plan)
         diversion = self._diversion(message)
         base = Signing(
-            emergency=is_emergency(message.request_uri, message.to, message.priority, rules.plan),
-            orig=caller.party if caller else None,
-            dest=diversion[1] if diversion else message.called(rules.plan),
+            emergency=target.emergency or is_callback(message.priority),
+            dest=diversion[1] if diversion else target.to,
             diverting=diversion[0] if diversion else None,
         )
-        base = replace(base, routed_by=self._called(base, message))
+        base.routed_by = _called(target, base.dest)
         # Decided before anything else about the call is looked at: a header that a suspended
         # customer adds, spoils or leaves out must not spare it the refusal.
+        facts = None
         try:
-            decision, facts = self._decided(base, diversion, message, now)
-            decision, orig = self._beside(base, decision, message, now)
+            if diversion is None:
+                judgement = self._recalled(base, message, now)
+            else:
+                judgement, facts = self._diverted_to(base, diversion, message, now)
         except StoreUnavailable as exc:
-            refuse = rules.store_down is StoreDown.REFUSE and not base.emergency
-            return Judged(replace(base, skip=SkipReason.STORE_UNAVAILABLE, refuse=refuse, detail=str(exc)))
-        base = replace(base, decision=decision, orig=orig)
-        if decision.level is Level.REFUSE:
-            return Judged(replace(base, skip=SkipReason.POLICY_REFUSED, refuse=True))
-        if decision.substitute is not None:
+            caller = message.caller(rules.sources, rules.plan)
+            base.orig = caller.party if caller else None
+            base.skip, base.detail = SkipReason.STORE_UNAVAILABLE, str(exc)
+            base.refuse = rules.store_down is StoreDown.REFUSE and not base.emergency
+            return Judged(base)
+        base.decision, base.orig = judgement.decision, judgement.orig
+        if judgement.decision.level is Level.REFUSE:
+            base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
+            return Judged(base)
+        if judgement.substitute is not None:
             if diversion is not None:  # that no div of ours can vouch for
-                base = replace(base, diverting=None, dest=message.called(rules.plan))
-            number = TelephoneNumber(decision.substitute)
-            base = replace(base, orig=number, substitute=number, substituted_for=base.orig)
-        return Judged(base, caller, diversion, facts)
+                base.diverting, base.dest = None, target.to
+            base.orig, base.substitute, base.substituted_for = judgement.substitute, judgement.substitute, base.orig
+        return Judged(base, judgement, diversion, facts)
 
-    def _decided(
-        self, base: Signing, diversion: tuple[TelephoneNumber, Party] | None, message: CallMessage, now: float
-    ) -> tuple[Decision, PolicyFacts | None]:
-        """The decision, and for a diversion the facts about the number that diverts.
+    def _recalled(self, base: Signing, message: CallMessage, now: float) -> Judgement:
+        """The judgement on a call that nobody sends on, from memory where it is known.
 
         Raises:
             StoreUnavailable: the records cannot be read.
         """
-        policy = self._rules.attestation
-        way = self._way(base, message)
-        call = CallFacts(base.orig, base.dest, base.emergency)
-        if diversion is None:
-            return way.decide(self.store, call, policy, now), None
-        original = diverted(links(message.identity), base.orig, diversion[0], now, self._rules.freshness)
-        return way.divert(self.store, call, diversion[0], policy, now, goes_on=original is not None)
+        memory = self._memory
+        stamp = self.store.stamp() if memory is not None else None
+        if memory is None or stamp is None:
+            return self._plainly(base, message, self.store, now)
+        question = self._question(base, message, memory, stamp)
+        known = memory.find(question, stamp, now)
+        if known is None:
+            asked = Asked(self.store, now)
+            known = self._plainly(base, message, asked, now)
+            memory.keep(question, stamp, now, asked, known)
+        return known
 
-    def _beside(
-        self, base: Signing, decision: Decision, message: CallMessage, now: float
-    ) -> tuple[Decision, Party | None]:
+    def _question(self, base: Signing, message: CallMessage, memory: Memory[Judgement], stamp: Hashable) -> Question:
+        """All that `_plainly` looks at, but for the records and the time."""
+        return Question(
+            message.source,
+            message.user,
+            message.route,
+            message.caller_lines(),
+            memory.routed_by(base.routed_by, stamp),
+            left_alone(base.dest, self._rules.attestation),
+            base.emergency,
+        )
+
+    def _plainly(self, base: Signing, message: CallMessage, store: PolicyStore, now: float) -> Judgement:
+        """The judgement on a call that nobody sends on, from the records.
+
+        Raises:
+            StoreUnavailable: they cannot be read.
+        """
+        caller = message.caller(self._rules.sources, self._rules.plan)
+        call = CallFacts(caller.party if caller else None, base.dest, base.emergency)
+        decision = _way(base, message).decide(store, call, self._rules.attestation, now)
+        return self._judgement(call, caller, decision, _way(base, message), message, store, now)
+
+    def _diverted_to(
+        self, base: Signing, diversion: tuple[TelephoneNumber, Party], message: CallMessage, now: float
+    ) -> tuple[Judgement, PolicyFacts | None]:
+        """The judgement on a call that is sent on, and the facts about the number that diverts.
+
+        Raises:
+            StoreUnavailable: the records cannot be read.
+        """
+        policy, way = self._rules.attestation, _way(base, message)
+        caller = message.caller(self._rules.sources, self._rules.plan)
+        call = CallFacts(caller.party if caller else None, base.dest, base.emergency)
+        original = diverted(links(message.identity), call.orig, diversion[0], now, self._rules.freshness)
+        decision, facts = way.divert(self.store, call, diversion[0], policy, now, goes_on=original is not None)
+        return self._judgement(call, caller, decision, way, message, self.store, now), facts
+
+    def _judgement(
+        self,
+        call: CallFacts,
+        caller: Caller | None,
+        decision: Decision,
+        way: Way,
+        message: CallMessage,
+        store: PolicyStore,
+        now: float,
+    ) -> Judgement:
         """The decision, or the refusal for another number that the call shows; and whom it is about.
 
         Raises:
             StoreUnavailable: the records cannot be read.
         """
-        if decision.level is not Level.REFUSE and not base.emergency:
-            way = self._way(base, message)
+        if decision.level is not Level.REFUSE and not call.emergency:
             for number, header in message.caller_numbers(self._rules.plan).items():
-                if number == base.orig:
+                if number == call.orig:
                     continue
-                call = CallFacts(number, base.dest)
-                facts = way.facts(self.store, number)
-                refusal = decide_beside(call, header.value, facts, self._rules.attestation, now)
+                beside, facts = CallFacts(number, call.dest), way.facts(store, number)
+                refusal = decide_beside(beside, header.value, facts, self._rules.attestation, now)
                 if refusal is not None:
-                    return refusal, number
-        return decision, base.orig
+                    return Judgement(refusal, caller, False, number, None)
+        substitute = None if decision.substitute is None else TelephoneNumber(decision.substitute)
+        return Judgement(decision, caller, self._is_ambiguous(message, caller), call.orig, substitute)
 
-    def _way(self, base: Signing, message: CallMessage) -> Way:
-        return Way(message.source, message.user, base.routed_by, message.route or None)
+    def _is_ambiguous(self, message: CallMessage, caller: Caller | None) -> bool:
+        """Whether a verifier would not know the caller, or take somebody else for it.
 
-    def _called(self, base: Signing, message: CallMessage) -> str | None:
-        """The number by which the route is found: where the call really goes to, which To need not say."""
-        for party in (message.request_party(self._rules.plan), base.dest):
-            if isinstance(party, TelephoneNumber) and party.is_e164:
-                return party.digits
-        return None
+        The caller's header names another number, too; or one that is asked before it names a URI,
+        which verifiers compare (RFC 8224 §6.2.4: orig must be the identity in the message).
+        """
+        if caller is None:
+            return False
+        rules = self._rules
+        before = rules.sources[: rules.sources.index(caller.header)]
+        if any(True for header in before for _ in message.callers_in(header, rules.plan)):
+            return True
+        parties = {other.party for other in message.callers_in(caller.header, rules.plan)}
+        return any(isinstance(party, TelephoneNumber) and party != caller.party for party in parties)
 
     def _diversion(self, message: CallMessage) -> tuple[TelephoneNumber, Party] | None:
         """Who diverts the call to whom, None where no ``div`` is asked for.
@@ -137,3 +209,15 @@ class Judge:
         if not message.identity or self._rules.diversion is DiversionMode.LEAVE:
             return None
         return message.diversion(self._rules.plan)
+
+
+def _way(base: Signing, message: CallMessage) -> Way:
+    return Way(message.source, message.user, base.routed_by, message.route or None)
+
+
+def _called(target: Target, dest: Party | None) -> str | None:
+    """The number by which the route is found: where the call really goes to, which To need not say."""
+    for party in (target.uri, dest):
+        if isinstance(party, TelephoneNumber) and party.is_e164:
+            return party.digits
+    return None

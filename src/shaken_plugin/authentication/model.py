@@ -113,8 +113,12 @@ class Credential:
         Nothing is ever signed outside a certificate's validity. An old pair takes over again
         if the newer one expired first.
         """
-        usable = [pair for pair in self.pairs if pair.live_from <= now and pair.certificate.valid_at(now)]
-        return max(usable, key=lambda pair: pair.live_from, default=None)
+        found: SigningPair | None = None
+        for pair in self.pairs:
+            usable = pair.live_from <= now and pair.certificate.valid_at(now)
+            if usable and (found is None or pair.live_from > found.live_from):
+                found = pair
+        return found
 
     def lasts_until(self, now: float) -> float:
         """When signing with this credential will stop, pairs in waiting counted; POSIX seconds."""
@@ -179,9 +183,11 @@ class SigningRules:
     mky: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Signing:
-    """The outcome for one call. ``identity`` is the header value to add, None where not signed.
+    """The outcome for one call, filled in while it is judged and signed.
+
+    ``identity`` is the header value to add, None where not signed.
 
     ``skip`` says why there is none; ``refuse`` that the call should be answered instead of
     going on. ``date`` is the Date header to send, replacing one that is there if

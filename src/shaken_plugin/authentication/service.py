@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from shaken_plugin.authentication.judging import Judge
+from shaken_plugin.authentication.judging import Judge, Judgement
 from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
@@ -24,7 +23,7 @@ from shaken_plugin.core.attestation import (
     Decision,
     Level,
 )
-from shaken_plugin.core.call import Caller, CallMessage, is_anonymous
+from shaken_plugin.core.call import CallMessage, is_anonymous
 from shaken_plugin.core.diverting import RIGHT, diverted, diverting_holder, is_signed, links
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.jws import b64url
@@ -85,12 +84,19 @@ class AuthenticationService(Judge):
         store: the records.
         credentials: ``rules.default_credential`` must be among them.
         limiter: has calls counted; without it no limit is looked at.
+        remembers: see `Judge`.
     """
 
     def __init__(
-        self, rules: SigningRules, store: PolicyStore, credentials: Credentials, limiter: Limiter | None = None
+        self,
+        rules: SigningRules,
+        store: PolicyStore,
+        credentials: Credentials,
+        limiter: Limiter | None = None,
+        *,
+        remembers: bool = True,
     ) -> None:
-        super().__init__(rules, store)
+        super().__init__(rules, store, remembers=remembers)
         self.limiter = limiter
         self.credentials = credentials
 
@@ -109,8 +115,8 @@ class AuthenticationService(Judge):
                 then, and is now replaced by the present time. It was counted then, too.
             slot: the switch tells the end of the call (`ports.CallLimiter.ended`).
         """
-        base, caller, diversion, facts = self._judged(message, now)
-        if base.skip is not None or base.decision is None:
+        base, judgement, diversion, facts = self._judged(message, now)
+        if judgement is None or base.decision is None:
             return base
         self.credentials.look(base.decision.policy_version, now)
         if self.limiter is not None and not again:
@@ -120,7 +126,7 @@ class AuthenticationService(Judge):
         assert base.decision is not None
         if diversion is not None and facts is not None:
             return self._diverted(base, *diversion, facts, message, now)
-        return self._attested(base, base.decision, caller, message, now, random_origid, again=again)
+        return self._attested(base, base.decision, judgement, message, now, random_origid, again=again)
 
     def admit(self, message: CallMessage, now: float, random: str, *, slot: bool = False) -> Signing:
         """What `sign` would do about a call but for the signature: whether it is answered instead of sent on.
@@ -136,7 +142,7 @@ class AuthenticationService(Judge):
         self,
         base: Signing,
         decision: Decision,
-        caller: Caller | None,
+        judgement: Judgement,
         message: CallMessage,
         now: float,
         random_origid: str,
@@ -145,28 +151,16 @@ class AuthenticationService(Judge):
     ) -> Signing:
         """A ``shaken`` PASSporT, where nothing but the level stands against it."""
         drop = self._existing(message, base)
-        skip = SkipReason.ALREADY_SIGNED if drop is None else self._unsignable(base, message, caller)
+        base.skip = SkipReason.ALREADY_SIGNED if drop is None else _unsignable(base, judgement)
         if decision.level is Level.UNSIGNED:
-            skip = SkipReason.POLICY_UNSIGNED
-        if skip is not None:
-            return replace(base, skip=skip)
-        iat, replace_date, skip = self._date(message, base, now, again=again)
-        if skip is not None:
-            return replace(base, skip=skip)
-        base = replace(base, drop=drop or (), replace_date=replace_date, iat=iat)
+            base.skip = SkipReason.POLICY_UNSIGNED
+        if base.skip is not None:
+            return base
+        iat, replace_date, base.skip = self._date(message, base, now, again=again)
+        if base.skip is not None:
+            return base
+        base.drop, base.replace_date, base.iat = drop or (), replace_date, iat
         return self._signed(base, decision, message, now, random_origid)
-
-    def _unsignable(self, base: Signing, message: CallMessage, caller: Caller | None) -> SkipReason | None:
-        """What about the parties keeps a call from being signed."""
-        if base.dest is None:
-            return SkipReason.CALLED_MISSING
-        if caller is None:
-            return SkipReason.CALLER_MISSING
-        if is_anonymous(caller.party):
-            return SkipReason.CALLER_ANONYMOUS
-        # A substitute takes the place of all that the header names.
-        ambiguous = base.substitute is None and self._is_ambiguous(message, caller)
-        return SkipReason.CALLER_AMBIGUOUS if ambiguous else None
 
     def _diverted(
         self,
@@ -181,21 +175,24 @@ class AuthenticationService(Judge):
         assert base.decision is not None
         if base.decision.level is Level.UNSIGNED:
             by_right = base.decision.trace[-1].rule == RIGHT
-            return replace(base, skip=SkipReason.DIVERSION_NOT_OURS if by_right else SkipReason.POLICY_UNSIGNED)
+            base.skip = SkipReason.DIVERSION_NOT_OURS if by_right else SkipReason.POLICY_UNSIGNED
+            return base
         holder = diverting_holder(facts, now, require_approval=self._rules.attestation.require_approval)
         assert holder is not None  # else the level would be UNSIGNED
-        base, found = replace(base, holder=holder[0]), links(message.identity)
+        base.holder, found = holder[0], links(message.identity)
         if is_signed(found, base.orig, diverting, dest):
-            return replace(base, skip=SkipReason.DIVERSION_SIGNED)
+            base.skip = SkipReason.DIVERSION_SIGNED
+            return base
         original = diverted(found, base.orig, diverting, now, self._rules.freshness)
         if original is None:
-            return replace(base, skip=SkipReason.DIVERSION_NO_ORIGINAL)
+            base.skip = SkipReason.DIVERSION_NO_ORIGINAL
+            return base
         # RFC 8946 §3: iat SHOULD be that of the original. Not where the call has rung so long that
         # verifiers, who want the last div fresh (§4.2), would find it stale; half the window is for the way.
         iat, replace_date = original.iat, False
         if abs(now - iat) > self._rules.freshness / 2:
             iat, replace_date = int(now), message.date is not None
-        base = replace(base, iat=iat, replace_date=replace_date)
+        base.iat, base.replace_date = iat, replace_date
         claims = div_claims({**original.claims, "iat": iat}, diverting, dest)
         name = holder[0].credential or self._rules.default_credential
         return self._with_header(base, name, diverting, serialise(claims), message, now)
@@ -208,7 +205,8 @@ class AuthenticationService(Judge):
         assert base.orig is not None
         assert base.dest is not None
         assert base.iat is not None
-        origid = self._origid(decision.source, random_origid)
+        source = decision.source
+        origid = self._origid(source, random_origid)
         payload = shaken_payload(
             attest=decision.level.attest,
             orig=base.orig,
@@ -217,8 +215,10 @@ class AuthenticationService(Judge):
             origid=origid,
             mky=media_keys(message.sdp) if rules.mky and "a=fingerprint" in message.sdp else None,
         )
-        signing = self._with_header(base, self._credential_name(decision.source), base.orig, payload, message, now)
-        return signing if signing.identity is None else replace(signing, origid=origid)
+        signing = self._with_header(base, self._credential_name(source), base.orig, payload, message, now)
+        if signing.identity is not None:
+            signing.origid = origid
+        return signing
 
     def _with_header(
         self, base: Signing, name: str, speaker: Party, payload: bytes, message: CallMessage, now: float
@@ -227,23 +227,21 @@ class AuthenticationService(Judge):
         assert base.iat is not None
         credential = self.credentials.named.get(name)
         if credential is None:
-            return replace(base, skip=SkipReason.NO_CREDENTIAL)
-        pair = credential.current(now)
-        skip = SkipReason.CREDENTIAL_NOT_VALID if pair is None else pair.refuses(speaker, base.iat, now)
-        if pair is None or skip is not None:
-            return replace(base, skip=skip, credential=credential)
+            base.skip = SkipReason.NO_CREDENTIAL
+            return base
+        base.credential, pair = credential, credential.current(now)
+        base.skip = SkipReason.CREDENTIAL_NOT_VALID if pair is None else pair.refuses(speaker, base.iat, now)
+        if pair is None or base.skip is not None:
+            return base
         try:
-            identity = identity_value(pair, payload, base.ppt, quote_ppt=self._rules.quote_ppt)
+            base.identity = identity_value(pair, payload, base.ppt, quote_ppt=self._rules.quote_ppt)
         except SigningError as exc:
-            return replace(base, skip=SkipReason.SIGNER_FAILED, credential=credential, detail=str(exc))
-        return replace(
-            base,
-            identity=identity,
-            # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
-            # add one". It equals iat, so that compact-form verifiers would agree.
-            date=format_date(base.iat) if message.date is None or base.replace_date else None,
-            credential=credential,
-        )
+            base.skip, base.detail = SkipReason.SIGNER_FAILED, str(exc)
+            return base
+        # RFC 8224 §6.1 step 3: "If the Date is not present, the authentication service MUST
+        # add one". It equals iat, so that compact-form verifiers would agree.
+        base.date = format_date(base.iat) if message.date is None or base.replace_date else None
+        return base
 
     def _existing(self, message: CallMessage, base: Signing) -> tuple[int, ...] | None:
         """Indices of Identity headers to remove, None where the call is to be left as it is."""
@@ -262,19 +260,6 @@ class AuthenticationService(Judge):
             return self.credentials.own(IdentityHeader.parse(value).info)
         except VerificationFailure:
             return False
-
-    def _is_ambiguous(self, message: CallMessage, caller: Caller) -> bool:
-        """Whether a verifier would not know the caller, or take somebody else for it.
-
-        The caller's header names another number, too; or one that is asked before it names a URI,
-        which verifiers compare (RFC 8224 §6.2.4: orig must be the identity in the message).
-        """
-        rules = self._rules
-        before = rules.sources[: rules.sources.index(caller.header)]
-        if any(True for header in before for _ in message.callers_in(header, rules.plan)):
-            return True
-        parties = {other.party for other in message.callers_in(caller.header, rules.plan)}
-        return any(isinstance(party, TelephoneNumber) and party != caller.party for party in parties)
 
     def _date(
         self, message: CallMessage, base: Signing, now: float, *, again: bool
@@ -308,11 +293,28 @@ class AuthenticationService(Judge):
         if self._rules.origid is OrigidScope.CALL or source is None:
             return random_origid
         if isinstance(source, Gateway):
-            return str(uuid.uuid5(self._rules.origid_namespace, f"gateway/{source.id}"))
+            return _origid_of(self._rules.origid_namespace, f"gateway/{source.id}")
         customer = source.customer
         if customer.origid is not None:
             return customer.origid
         name = f"customer/{customer.id}"
         if self._rules.origid is OrigidScope.TRUNK:
             name += f"/trunk/{source.id}"
-        return str(uuid.uuid5(self._rules.origid_namespace, name))
+        return _origid_of(self._rules.origid_namespace, name)
+
+
+@lru_cache(1_024)
+def _origid_of(namespace: uuid.UUID, name: str) -> str:
+    return str(uuid.uuid5(namespace, name))
+
+
+def _unsignable(base: Signing, judgement: Judgement) -> SkipReason | None:
+    """What about the parties keeps a call from being signed."""
+    if base.dest is None:
+        return SkipReason.CALLED_MISSING
+    if judgement.caller is None:
+        return SkipReason.CALLER_MISSING
+    if is_anonymous(judgement.caller.party):
+        return SkipReason.CALLER_ANONYMOUS
+    # A substitute takes the place of all that the header names.
+    return SkipReason.CALLER_AMBIGUOUS if base.substitute is None and judgement.ambiguous else None

@@ -35,6 +35,11 @@ def dial_plan(country: str, extra_emergency: Iterable[str] = (), *, numeric_user
     Raises:
         ValueError: the country is not known.
     """
+    return _dial_plan(country, tuple(extra_emergency), numeric_users)
+
+
+@lru_cache(16)  # one plan: what was read by it is remembered with it
+def _dial_plan(country: str, extra_emergency: tuple[str, ...], numeric_users: bool) -> DialPlan:
     metadata = PhoneMetadata.metadata_for_region(country) if country in SUPPORTED_REGIONS else None
     if metadata is None:
         raise ValueError(f"{country!r} is not a country code such as US or CA")

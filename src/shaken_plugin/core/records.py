@@ -343,6 +343,8 @@ class PolicyFacts:
     withheld: tuple[DoNotOriginate, ...] = ()
     route: Route | None = None
     substitutions: tuple[Substitution, ...] = field(default=())
+    route_digits: int | None = field(default=None, compare=False)
+    """How many digits of the called number at most decide its route; None where that is not known."""
 
     def holder(self, right: NumberRight) -> Customer | None:
         """Whose right it is."""

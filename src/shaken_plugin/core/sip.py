@@ -13,6 +13,7 @@ import re
 from calendar import timegm
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from shaken_plugin.errors import SipSyntaxError
@@ -279,7 +280,12 @@ def parse_date(value: str) -> int:
 
 def format_date(now: float) -> str:
     """A SIP Date header value for POSIX seconds, the fraction cut off."""
-    moment = datetime.fromtimestamp(int(now), UTC)
+    return _formatted(int(now))
+
+
+@lru_cache(16)
+def _formatted(now: int) -> str:
+    moment = datetime.fromtimestamp(now, UTC)
     # Not strftime: %a and %b follow the locale of the switch.
     return (
         f"{_WEEKDAYS[moment.weekday()]}, {moment.day:02} {_MONTHS[moment.month - 1]} {moment.year:04} "

@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Literal
 
 from shaken_plugin.authentication import Signing
@@ -106,7 +107,7 @@ class CallRecord:
         values: dict[str, Any] = {}
         for name in _NAMES:
             value = getattr(self, name)
-            if value or (value == 0 and value is not False):
+            if _tells(value):
                 values[name] = value
         line = _encode(values)
         if self.trace:
@@ -117,6 +118,11 @@ class CallRecord:
             trace = {"trace": [_present(step) for step in self.trace]} if self.trace else {}
             line = _encode({name: _cut(value, longest) for name, value in {**values, **trace, "cut": True}.items()})
         return line.encode("ascii") + b"\n"
+
+
+def _tells(value: Any) -> bool:
+    """Whether a field is written: it says something, if only 0."""
+    return bool(value) or (value == 0 and value is not False)
 
 
 def _present(step: Step) -> dict[str, Any]:
@@ -181,6 +187,66 @@ def signed(message: CallMessage, signing: Signing, now: float, *, observe: bool)
         credential=signing.credential.name if signing.credential else None,
         **(_decided(decision) if decision else {}),
     )
+
+
+class Signed:
+    """The record of a signing, as `signed` has it; not put together where its line can be written without it.
+
+    Args:
+        message, signing, now, observe: as for `signed`.
+    """
+
+    __slots__ = ("_message", "_now", "_observe", "_signing")
+
+    def __init__(self, message: CallMessage, signing: Signing, now: float, *, observe: bool) -> None:
+        self._message = message
+        self._signing = signing
+        self._now = now
+        self._observe = observe
+
+    def whole(self) -> CallRecord:
+        """The record with its fields."""
+        return signed(self._message, self._signing, self._now, observe=self._observe)
+
+    def line(self) -> bytes:
+        """See `CallRecord.line`."""
+        line = self._usual()
+        return self.whole().line() if line is None or len(line) >= MAX_LINE else line.encode("ascii")
+
+    def _usual(self) -> str | None:
+        """The line of a signed call of which nothing rare is to be told, in the order of the fields; else None."""
+        call, signing = self._message, self._signing
+        decision, credential, identity = signing.decision, signing.credential, signing.identity
+        orig, dest = signing.orig, signing.dest
+        if decision is None or credential is None or identity is None or orig is None or dest is None:
+            return None
+        if signing.diverting or signing.holder or signing.substituted_for or signing.detail or signing.over_limit:
+            return None
+        if not (call.call_id and call.source and signing.origid) or signing.skip or signing.emergency or self._observe:
+            return None
+        quoted, called = encode_basestring_ascii, str(dest)
+        way = f',"user":{quoted(call.user)}' if call.user else ""
+        if call.route:
+            way += f',"route":{quoted(call.route)}'
+        if signing.routed_by and signing.routed_by != called:
+            way += f',"routed_by":{quoted(signing.routed_by)}'
+        before, behind = decision.once(_parts)
+        return (
+            f'{{"v":{VERSION},"kind":"sign","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
+            f'"orig":{quoted(str(orig))},"dest":{quoted(called)},"attest":"{decision.level.value}",'
+            f'"origid":{quoted(signing.origid)},"iat":{signing.iat},"ppt":"{signing.ppt}",'
+            f'"signature_sha256":"{_digest(identity.partition(";")[0])}","source":{quoted(call.source)}{way},{before}'
+            f'"credential":{quoted(credential.name)},{behind}\n'
+        )
+
+
+def _parts(decision: Decision) -> tuple[str, str]:
+    """What a decision says in a line, before and behind the credential."""
+    said = _decided(decision)
+    present = {name: said[name] for name in _NAMES if _tells(said.get(name))}
+    behind = {name: present.pop(name) for name in ("rules", "missing") if name in present}
+    trace = ",".join(map(_step, decision.trace))
+    return f"{_encode(present)[1:-1]},", f'{_encode(behind)[1:-1]},"trace":[{trace}]}}'
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
@@ -276,5 +342,11 @@ def _digest(token: str) -> str:
     return sha256(token.rpartition(".")[2].encode("utf-8", "surrogateescape")).hexdigest()
 
 
+@cache
 def _node() -> str:
     return os.uname().nodename
+
+
+@cache
+def _node_quoted() -> str:
+    return encode_basestring_ascii(_node())

@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import PolicyStore
-from shaken_plugin.sqlitefile import FILE_MODE
+from shaken_plugin.sqlitefile import FILE_MODE, LOOK_EVERY
 
 FUTURE: Final = 2.0
 """Seconds by which a mark may seem to be of the future, of a clock that is being slewed."""
@@ -136,6 +136,7 @@ class Copy:
         self._max_age = max_age
         self._goes_on = goes_on
         self._age = CopyAge(path)
+        self._looked, self._good_until = math.inf, -math.inf
         self.trouble: str | None = None
         """What is wrong with the copy that answered last, for a warning; None where nothing is."""
 
@@ -153,6 +154,18 @@ class Copy:
             raise StoreUnavailable(text)
         return self._store.facts(source, user, number, called, route)
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`: None as well where the copy is too old, or was made young by nothing."""
+        steady = time.monotonic()
+        if not self._looked <= steady < self._good_until:
+            try:
+                self.trouble = self.look()
+            except StoreUnavailable:
+                return None
+            if self.trouble is not None:
+                return None
+        return self._store.stamp()
+
     def look(self) -> str | None:
         """What is wrong with the copy's age.
 
@@ -165,7 +178,10 @@ class Copy:
             raise StoreUnavailable(f"{mark_of(self._path)}: {exc.strerror}") from exc
         self._alone = False
         if age is not None and age <= self._max_age:
+            self._looked = time.monotonic()
+            self._good_until = self._looked + min(LOOK_EVERY, self._max_age - age)
             return None
+        self._good_until = -math.inf
         self._alone = self._is_own()
         if self._alone:
             return (

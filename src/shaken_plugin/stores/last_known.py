@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final
 
@@ -57,6 +58,10 @@ class LastKnown:
             self._routes[answer.route.id] = answer.route
         return answer
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`; what was answered before a failure is this class's to know."""
+        return self._store.stamp()
+
     def _route(self, called: str, named: str | None) -> Route | None:
         routes = dict(self._routes)
         if named is not None and named in routes:
@@ -88,3 +93,7 @@ class LastStanding:
             return known[0]
         self._known.put(customer, (standing,))
         return standing
+
+    def stamp(self) -> Hashable | None:
+        """See `ports.StandingSource.stamp`."""
+        return self._source.stamp()

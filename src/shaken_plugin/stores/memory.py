@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -37,6 +37,10 @@ class MemoryStore:
             raise StoreUnavailable("the store was told to fail")
         return self._snapshot.facts(source, user, number, called, route)
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`."""
+        return None if self.broken else self._snapshot.version
+
 
 class MemoryPolicy:
     """A `ports.PolicyWriter` and `ports.PolicyStore` in memory; every version is kept whole.
@@ -62,6 +66,10 @@ class MemoryPolicy:
         if self.broken:
             raise StoreUnavailable("the store was told to fail")
         return self._versions[-1].facts(source, user, number, called, route)
+
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`."""
+        return None if self.broken else self._versions[-1].version
 
     def version(self) -> int:
         """See `ports.MaterialSource`."""

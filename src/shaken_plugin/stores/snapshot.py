@@ -162,6 +162,7 @@ class Snapshot:
             tuple(self.table(DoNotOriginate)[name] for name in entries),
             self._route(called, route),
             self._substitutions(found),
+            15,
         )
 
     def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:

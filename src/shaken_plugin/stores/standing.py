@@ -7,8 +7,9 @@ for it at every call, so a suspension decides the next one.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,12 @@ REINSTATED: Final = "reinstated"
 _OF: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORDER BY stamp DESC, uid DESC LIMIT 1"
 _OF_V1: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORDER BY id DESC LIMIT 1"
 """Of schema 1, until 'shaken store migrate': an upgrade must let nobody call who is suspended."""
+
+_LAST: Final = """
+SELECT (SELECT max(rowid) FROM standing), (SELECT value FROM meta WHERE key = 'id'), schema_version
+FROM pragma_schema_version
+"""
+"""What tells one content of the table from all others, in whichever file and schema."""
 
 _RANK: Final = {CustomerState.SUSPENDED: 1, CustomerState.TERMINATED: 2}
 """The states that a standing can be; a policy's others are better."""
@@ -76,6 +83,11 @@ class WithStanding:
             facts = replace(facts, source=replace(trunk, customer=changed[trunk.customer.id]))
         return replace(facts, holders=_with(facts.holders, changed))
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`."""
+        policy, standings = self._store.stamp(), self._source.stamp()
+        return None if policy is None or standings is None else (policy, standings)
+
 
 def _with(holders: Iterable[Customer], changed: dict[str, Customer]) -> tuple[Customer, ...]:
     return tuple(changed.get(holder.id, holder) for holder in holders)
@@ -95,6 +107,7 @@ class StandingFile:
         self._path = path
         self._policy = policy
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
+        self._local = threading.local()
         self._blind_until = 0.0
         self._of = _OF
 
@@ -139,6 +152,24 @@ class StandingFile:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc}") from exc
         return standing
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.StandingSource.stamp`.
+
+        The file changes with every call that counts as an offence, the table of standings seldom: rows are only
+        ever added to it, so the last one's number is asked for when the file has changed.
+        """
+        file = self._connections.stamp()
+        if file is None:
+            return None
+        known: tuple[Hashable, Hashable] | None = getattr(self._local, "known", None)
+        if known is None or known[0] != file:
+            try:
+                last = self._connections.get().execute(_LAST).fetchone()
+            except (sqlite3.Error, StoreError, OSError):
+                return None
+            known = self._local.known = file, last
+        return known[1]
+
 
 class StandingInMemory:
     """A `ports.StandingSource` for tests and tools. ``broken`` makes every question fail."""
@@ -152,3 +183,7 @@ class StandingInMemory:
         if self.broken:
             raise StoreUnavailable("the standings were told to fail")
         return self.standings.get(customer)
+
+    def stamp(self) -> Hashable | None:
+        """See `ports.StandingSource.stamp`."""
+        return None if self.broken else tuple(self.standings.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shaken_plugin.authentication import Signing
+from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.verification import Result, Verdict
@@ -120,20 +121,27 @@ def unbelievable(message: CallMessage) -> str:
 
 def _decided(signing: Signing) -> dict[str, str]:
     """The level and what it rests on, whose call it is, and over what it came."""
-    variables: dict[str, str] = {}
-    decision = signing.decision
-    if decision is None:
-        return variables
-    if signing.diverting is None:
-        variables["level"] = decision.level.value
-    variables |= {"rules": ",".join(decision.rules), "policy": str(decision.policy_version)}
+    if signing.decision is None:
+        return {}
+    variables = signing.decision.once(_said_of).copy()
+    if signing.diverting is not None:
+        del variables["level"]
+    if signing.holder is not None:
+        variables["customer"] = signing.holder.id
+    return variables
+
+
+def _said_of(decision: Decision) -> dict[str, str]:
+    variables = {
+        "level": decision.level.value,
+        "rules": ",".join(decision.rules),
+        "policy": str(decision.policy_version),
+    }
     if decision.refusal is not None:
         variables["refusal"] = decision.refusal.value
     if decision.unauthorised:
         variables["unauthorised"] = "1"
-    if signing.holder is not None:
-        variables["customer"] = signing.holder.id
-    elif isinstance(decision.source, Trunk):
+    if isinstance(decision.source, Trunk):
         variables["customer"] = decision.source.customer.id
     if source := source_name(decision):
         variables["source"] = source

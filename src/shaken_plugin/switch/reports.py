@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import traceback
+from json.encoder import encode_basestring_ascii
+from typing import Final
 
 from shaken_plugin.authentication import Credential, Signing
 from shaken_plugin.certs.credentials import expiry_warning
@@ -15,7 +18,7 @@ from shaken_plugin.core.telephone import Party, TelephoneNumber
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer, Severity
-from shaken_plugin.telemetry import Throttle, clean, event
+from shaken_plugin.telemetry import MAX_LINE, Throttle, clean, event
 
 
 class Reporter:
@@ -28,6 +31,7 @@ class Reporter:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._throttle = Throttle(observer)
+        self._expiry: tuple[Credential | None, int, str | None] = (None, 0, None)
 
     def count(self, name: str) -> None:
         """Count something that needs no words."""
@@ -66,7 +70,7 @@ class Reporter:
             return
         if signing.skip is None:
             assert decision is not None
-            self._observer.count(f"signed_{decision.level.value.lower()}")
+            self._observer.count(decision.once(_counted))
         else:
             self._observer.count(f"unsigned_{signing.skip.code}")
         if signing.refuse:
@@ -86,43 +90,15 @@ class Reporter:
             self._observer.count("emergency")
         if signing.credential is not None:
             self._warn_of_expiry(signing.credential, now)
-        wants_trace = settings.log.trace or (decision is not None and decision.level is not Level.A)
-        severity = Severity.INFO
-        if signing.skip in {SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED}:
-            severity = Severity.WARNING
-        self._observer.log(
-            severity,
-            event(
-                "sign",
-                {
-                    "call_id": message.call_id,
-                    "level": decision.level.value if decision else None,
-                    "skip": signing.skip.code if signing.skip else None,
-                    "refused": signing.refuse or None,
-                    "refusal": decision.refusal.value if decision and decision.refusal else None,
-                    "unauthorised": (decision is not None and decision.unauthorised) or None,
-                    "over_limit": signing.over_limit,
-                    "substituted_for": _number(signing.substituted_for, settings),
-                    "observe": settings.signing.mode == "observe" or None,
-                    "emergency": signing.emergency or None,
-                    "orig": _number(signing.orig, settings),
-                    "dest": _number(signing.dest, settings),
-                    "div": _number(signing.diverting, settings),
-                    "holder": signing.holder.id if signing.holder else None,
-                    "credential": signing.credential.name if signing.credential else None,
-                    "iat": signing.iat,
-                    "origid": signing.origid,
-                    "policy": decision.policy_version if decision else None,
-                    "detail": signing.detail,
-                    "source": source_name(decision),
-                    "trace": _trace(decision, settings) if decision and wants_trace else None,
-                    "missing": [_masked(text, settings) for text in decision.missing] if decision else None,
-                },
-            ),
-        )
+        severity = Severity.WARNING if signing.skip in _TROUBLE else Severity.INFO
+        self._observer.log(severity, usual_line(message, signing, settings) or signing_line(message, signing, settings))
 
     def _warn_of_expiry(self, credential: Credential, now: float) -> None:
-        if text := expiry_warning(credential, now):
+        known, at, text = self._expiry
+        if known is not credential or at != int(now):  # asked once a second: it is a matter of hours
+            text = expiry_warning(credential, now)
+            self._expiry = credential, int(now), text
+        if text:
             self._observer.count("credential_expiring")
             self._throttle.warn(f"expiry {credential.name}", text, now)
 
@@ -184,6 +160,74 @@ class Reporter:
         )
 
 
+_TROUBLE: Final = (SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED)
+
+
+def signing_line(message: CallMessage, signing: Signing, settings: Settings) -> str:
+    """The log line of a signing, or of a decision not to sign."""
+    decision = signing.decision
+    wants_trace = settings.log.trace or (decision is not None and decision.level is not Level.A)
+    return event(
+        "sign",
+        {
+            "call_id": message.call_id,
+            "level": decision.level.value if decision else None,
+            "skip": signing.skip.code if signing.skip else None,
+            "refused": signing.refuse or None,
+            "refusal": decision.refusal.value if decision and decision.refusal else None,
+            "unauthorised": (decision is not None and decision.unauthorised) or None,
+            "over_limit": signing.over_limit,
+            "substituted_for": _number(signing.substituted_for, settings),
+            "observe": settings.signing.mode == "observe" or None,
+            "emergency": signing.emergency or None,
+            "orig": _number(signing.orig, settings),
+            "dest": _number(signing.dest, settings),
+            "div": _number(signing.diverting, settings),
+            "holder": signing.holder.id if signing.holder else None,
+            "credential": signing.credential.name if signing.credential else None,
+            "iat": signing.iat,
+            "origid": signing.origid,
+            "policy": decision.policy_version if decision else None,
+            "detail": signing.detail,
+            "source": source_name(decision),
+            "trace": _trace(decision, settings) if decision and wants_trace else None,
+            "missing": [_masked(text, settings) for text in decision.missing] if decision else None,
+        },
+    )
+
+
+def usual_line(message: CallMessage, signing: Signing, settings: Settings) -> str | None:
+    """`signing_line` of a call at level A of which nothing else is to be told, as most are; None for any other."""
+    decision, credential, orig, dest = signing.decision, signing.credential, signing.orig, signing.dest
+    if decision is None or credential is None or orig is None or dest is None or not message.call_id:
+        return None
+    rare = signing.skip or signing.over_limit or signing.emergency or signing.detail or signing.holder
+    if rare or signing.substituted_for or signing.diverting or decision.level is not Level.A or decision.unauthorised:
+        return None
+    if settings.log.trace or settings.signing.mode != "active":
+        return None
+    full, quoted = settings.log.full_numbers, encode_basestring_ascii
+    line = (
+        f'shaken {{"event":"sign","call_id":{quoted(message.call_id)},"level":"A",'
+        f'"orig":{quoted(str(orig) if full else orig.masked)},"dest":{quoted(str(dest) if full else dest.masked)},'
+        f'"credential":{quoted(credential.name)},"iat":{signing.iat},"origid":{quoted(signing.origid or "")},'
+        f"{decision.once(_last_of_line, settings.log.full_numbers)}"
+    )
+    return line if len(line) <= MAX_LINE else None
+
+
+def _last_of_line(decision: Decision, full_numbers: bool) -> str:
+    """What stands at the end of the line of every call that is decided so."""
+    missing = [text if full_numbers else _without_numbers(text) for text in decision.missing]
+    fields = {"policy": decision.policy_version, "source": source_name(decision), "missing": missing}
+    present = {name: value for name, value in fields.items() if value or name == "policy"}
+    return json.dumps(present, separators=(",", ":"))[1:]
+
+
+def _counted(decision: Decision) -> str:
+    return f"signed_{decision.level.value.lower()}"
+
+
 def _priority(verdict: Verdict) -> str | None:
     if verdict.priority is None:
         return None
@@ -209,8 +253,10 @@ _LONG_NUMBER = re.compile(r"[0-9]{7,}")
 
 def _masked(text: str, settings: Settings) -> str:
     """A text of ours with the numbers in it masked."""
-    if settings.log.full_numbers:
-        return text
+    return text if settings.log.full_numbers else _without_numbers(text)
+
+
+def _without_numbers(text: str) -> str:
     return _LONG_NUMBER.sub(lambda match: TelephoneNumber(match.group()[:32]).masked, text)
 
 

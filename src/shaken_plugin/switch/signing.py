@@ -15,7 +15,7 @@ from shaken_plugin.core.sip import NameAddr, Uri
 from shaken_plugin.core.telephone import canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError, SkipReason, StoreUnavailable
 from shaken_plugin.ports import Observer
-from shaken_plugin.records.call import signed
+from shaken_plugin.records.call import Signed
 from shaken_plugin.runtime import Services
 from shaken_plugin.stores.sqlite import SqliteStore
 from shaken_plugin.switch.actions import Action, Outcome, Reject, signing_variables, strip_foreign
@@ -118,7 +118,7 @@ class SigningGuard(Guard):
             outcome = self._unjudged(outcome, left_as, message)  # we only watch now, but its dialog was begun before
         if signing.skip is not SkipReason.NOT_INITIAL_INVITE:
             # Last: nothing behind it can fail, and make another record of the same call.
-            self._record(lambda: signed(message, signing, now, observe=not active), now)
+            self._record(lambda: Signed(message, signing, now, observe=not active), now)
         return outcome
 
     def _answer(self, signing: Signing) -> Reject:

@@ -14,7 +14,7 @@ Read `decision` (the terms), `rules` (the table), then what it asks: `inheritanc
 decides), `rights`, `substitution`; `changes` looks ahead.
 """
 
-from shaken_plugin.core.attestation.changes import changes_between
+from shaken_plugin.core.attestation.changes import changes_between, facts_hold_until
 from shaken_plugin.core.attestation.decision import (
     WITHOUT_RECORD,
     AttestationPolicy,
@@ -32,7 +32,7 @@ from shaken_plugin.core.attestation.decision import (
 )
 from shaken_plugin.core.attestation.rights import DOCUMENTED, Lack, in_force, is_documented, lacks, names_nothing
 from shaken_plugin.core.attestation.rules import RULES, decide, decide_beside, decide_substitute
-from shaken_plugin.core.attestation.source import unsigned_destination
+from shaken_plugin.core.attestation.source import left_alone, unsigned_destination
 from shaken_plugin.core.attestation.substitution import is_open
 
 __all__ = [
@@ -55,11 +55,13 @@ __all__ = [
     "decide",
     "decide_beside",
     "decide_substitute",
+    "facts_hold_until",
     "in_force",
     "is_documented",
     "is_open",
     "judge",
     "lacks",
+    "left_alone",
     "names_nothing",
     "unsigned_destination",
 ]

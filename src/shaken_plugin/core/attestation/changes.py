@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from shaken_plugin.core.attestation.decision import AttestationPolicy, CallFacts, Decision
 from shaken_plugin.core.attestation.rules import decide
@@ -33,6 +34,22 @@ def changes_between(
         if _outcome(decision) != before:
             yield moment, decision
             before = _outcome(decision)
+
+
+def facts_hold_until(facts: PolicyFacts, now: float) -> float:
+    """The next moment behind ``now`` at which a rule may find something else in the same facts; POSIX seconds.
+
+    Args:
+        facts: what the store knows.
+        now: POSIX seconds.
+
+    Returns:
+        When a record begins or ends; with hours in any, the next full minute at the latest; infinity for never.
+    """
+    moments = [moment for moment in _dates(facts) if moment > now]
+    if any(rule.window is not None for rule in facts.substitutions):
+        moments.append((now // 60 + 1) * 60)
+    return min(moments, default=inf)
 
 
 def _outcome(decision: Decision) -> tuple[object, ...]:

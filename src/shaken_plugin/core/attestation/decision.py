@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import (
@@ -20,6 +20,8 @@ from shaken_plugin.core.records import (
     Withheld,
 )
 from shaken_plugin.core.telephone import Party
+
+T = TypeVar("T")
 
 
 class Level(Enum):
@@ -154,6 +156,20 @@ class Decision:
     offence: bool = False
     substitute: str | None = None
     refusal: Refusal | None = None
+    _made: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def once(self, make: Callable[..., T], *choices: object) -> T:
+        """``make(decision, *choices)``, made once: calls that are decided alike share their decision.
+
+        Args:
+            make: a function that depends on nothing else.
+            choices: the operator's, few.
+        """
+        try:
+            return self._made[make, choices]  # type: ignore[no-any-return]  # of whatever type it was made
+        except KeyError:
+            made = self._made[make, choices] = make(self, *choices)
+            return made
 
     @property
     def missing(self) -> tuple[str, ...]:

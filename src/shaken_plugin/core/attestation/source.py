@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shaken_plugin.core.attestation.decision import Case, Finding, Level, Refusal
+from shaken_plugin.core.attestation.decision import AttestationPolicy, Case, Finding, Level, Refusal
 from shaken_plugin.core.attestation.inheritance import Scope, ceilings, chosen, general_scopes, scopes
 from shaken_plugin.core.records import CarrierStatus, CustomerKind, CustomerState, Gateway, PendingLevel
-from shaken_plugin.core.telephone import TelephoneNumber
+from shaken_plugin.core.telephone import Party, TelephoneNumber
 
 
 def source_rule(case: Case) -> Finding:
@@ -108,15 +108,22 @@ def _signs(case: Case, among: tuple[Scope, ...]) -> Finding:
     if signs is not None:
         text = f"such calls are {'signed' if signs else 'left unsigned'} by {by}"
         return Finding(signs, text, by, Level.A if signs else Level.UNSIGNED)
-    dest, policy = case.call.dest, case.policy
+    alone = left_alone(case.call.dest, case.policy)
+    if alone is not None:
+        return Finding(False, alone, at_most=Level.UNSIGNED)
+    return Finding(True, "calls to this destination are signed")
+
+
+def left_alone(dest: Party | None, policy: AttestationPolicy) -> str | None:
+    """Why the settings leave calls to a party alone, None where they do not: all that the rules ask of the called."""
     if isinstance(dest, TelephoneNumber):
         for prefix in policy.leave_alone:
             if dest.digits.startswith(prefix):
-                return Finding(False, f"calls to {prefix}… are left alone", at_most=Level.UNSIGNED)
+                return f"calls to {prefix}… are left alone"
         abroad = dest.is_e164 and not dest.digits.startswith(policy.home_country_code)
         if abroad and not policy.sign_international:
-            return Finding(False, "international calls are left alone", at_most=Level.UNSIGNED)
-    return Finding(True, "calls to this destination are signed")
+            return "international calls are left alone"
+    return None
 
 
 def gateway_rule(case: Case) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +103,10 @@ class SqliteStore:
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
 
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`."""
+        return self._connections.stamp()
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
         if check_schema(connection, self._path) == 0:
@@ -152,6 +157,7 @@ class _Content:
             tuple(dict.fromkeys(owner for owner, _ in covering if isinstance(owner, DoNotOriginate))),
             self._route(called, route),
             self._substitutions(known[0]),
+            max(self._destinations, default=0),
         )
 
     def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:
