@@ -340,8 +340,8 @@ class VerificationSettings(Section):
     """Verification failures that are answered instead of passed on. 428 demands an Identity."""
     reason: Switch = True
     """Report failures to the sender in a Reason header (RFC 9410)."""
-    replay_memory: str = "/var/lib/shaken/replay.sqlite"
-    """The SQLite file in which all workers remember the PASSporTs of the last minute; on a local disk."""
+    replay_memory: str = "/var/lib/shaken/replay.memory"
+    """The file in which all workers remember the PASSporTs of the last minute; on a local disk, or in memory."""
     wait: Annotated[float, Field(ge=0, le=10)] = 2.0
     """Seconds a call may wait for a signer's certificate that the agent is fetching; 0: none waits."""
     max_waiting: Annotated[int, Field(ge=1, le=1024)] = 8

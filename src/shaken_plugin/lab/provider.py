@@ -135,7 +135,7 @@ class Provider:
                     "trust_anchors": ["file:anchors.pem"],
                     "certificates": "certificates",
                     "cache": "certificates.sqlite",
-                    "replay_memory": "replay.sqlite",
+                    "replay_memory": "replay.memory",
                     **(verification or {}),
                 },
                 "agent": {"socket": "agent.sock", "listen": "127.0.0.1:0"} | dict(agent or {}),

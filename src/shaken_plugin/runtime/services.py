@@ -138,7 +138,10 @@ def build(settings: Settings, now: float, report: Report, inline: Inline | None 
 
 def replay_memory(settings: Settings) -> ReplayMemory:
     """Which PASSporT came with which call: to this host, in a fleet to any."""
-    local = ReplayFile(Path(settings.verification.replay_memory))
+    chosen = settings.verification
+    # A PASSporT may come as much too early as too late.
+    lifetime = chosen.freshness + max(chosen.freshness, chosen.inner_freshness or 0)
+    local = ReplayFile(Path(chosen.replay_memory), lifetime)
     return local if settings.store.redis is None else FleetReplay(local, AgentLine(Path(settings.agent.socket)))
 
 
