@@ -139,7 +139,8 @@ class VerificationService:
         paths = {url: self._path(url, now) for url in pending.urls}
         missing = tuple(url for url, path in paths.items() if path is _NOT_YET)
         alarms = self._trouble(paths, now)
-        verdict = replace(finish(pending, paths, now), alarms=alarms)
+        verdict = finish(pending, paths, now)
+        verdict.alarms = alarms
         if verdict.result is Result.PASSED:
             return self._once(verdict, message, now)
         return Waiting(verdict, missing) if missing else verdict
@@ -152,12 +153,14 @@ class VerificationService:
         call = sha256(f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")).digest()
         until = decisive.iat + max(self._rules.freshness, self._rules.inner_freshness or 0)
         try:
-            if self._replays.first_use(sha256(verdict.token).digest(), call, until, now):
+            if self._replays.first_use(verdict.token, call, until, now):
                 return verdict
         except StoreUnavailable as exc:
-            return replace(verdict, alarms=(*verdict.alarms, Alarm("replay_unchecked", f"no replay is seen: {exc}")))
+            verdict.alarms += (Alarm("replay_unchecked", f"no replay is seen: {exc}"),)
+            return verdict
         if self._replay_mode is ReplayMode.REPORT:
-            return replace(verdict, replayed=True)
+            verdict.replayed = True
+            return verdict
         failed = replace(decisive, failure=FailureCode.REPLAYED)
         results = tuple(failed if one is decisive else one for one in verdict.results)
         # Nothing that it says is shown: the name on it is somebody else's.

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from shaken_plugin.core.passport import MAX_TOKEN_LENGTH
@@ -32,6 +33,9 @@ MAX_LENGTH: Final = MAX_TOKEN_LENGTH + 4_096
 
 MAX_PARAMS: Final = 16
 """Most parameters a header may have; four are defined."""
+
+MAX_KNOWN: Final = 1_024
+"""Longest parameters that are remembered, characters: a signer sends the same with every call."""
 
 _TOKEN = r"[A-Za-z0-9.!%*_+`'~-]+"
 _DIGEST = re.compile(r"[A-Za-z0-9_.-]+")
@@ -73,30 +77,9 @@ class IdentityHeader:
         digest = _DIGEST.match(value)
         if digest is None:
             raise _malformed("no signed-identity-digest at the start")
-        params: dict[str, str | None] = {}
         position = digest.end()
-        while position < len(value):
-            match = _PARAM.match(value, position)
-            if match is None:
-                raise _malformed(f"not a parameter at character {position + 1}")
-            name = match["name"].lower()
-            if name in params:
-                raise _malformed(f"the parameter {name[:20]} stands twice")
-            params[name] = _param_value(name, match)
-            if len(params) > MAX_PARAMS:
-                raise _malformed(f"more than {MAX_PARAMS} parameters")
-            position = match.end()
-        for name in ("alg", "ppt"):
-            # RFC 8224 §4: both are tokens; quotes around them are tolerated, other characters not.
-            if name in params and re.fullmatch(_TOKEN, params[name] or "") is None:
-                raise _malformed(f"{name} has no token for a value")
-        return cls(
-            digest.group(),
-            params.pop("info", None),
-            params.pop("alg", None),
-            params.pop("ppt", None),
-            tuple(params.items()),
-        )
+        read = _read_params if len(value) - position > MAX_KNOWN else _read_known
+        return cls(digest.group(), *read(value[position:], position))
 
     def format(self, *, quote_ppt: bool = True) -> str:
         """The header value to send: digest, info, alg, ppt (extensions are not repeated).
@@ -111,6 +94,35 @@ class IdentityHeader:
         if self.ppt is not None:
             parts.append(f'ppt="{self.ppt}"' if quote_ppt else f"ppt={self.ppt}")
         return ";".join(parts)
+
+
+_Params = tuple[str | None, str | None, str | None, tuple[tuple[str, str | None], ...]]
+"""``info``, ``alg``, ``ppt``, and the rest."""
+
+
+def _read_params(text: str, begin: int) -> _Params:
+    """The parameters behind the digest. They begin at that character of the header, for messages."""
+    params: dict[str, str | None] = {}
+    position = 0
+    while position < len(text):
+        match = _PARAM.match(text, position)
+        if match is None:
+            raise _malformed(f"not a parameter at character {begin + position + 1}")
+        name = match["name"].lower()
+        if name in params:
+            raise _malformed(f"the parameter {name[:20]} stands twice")
+        params[name] = _param_value(name, match)
+        if len(params) > MAX_PARAMS:
+            raise _malformed(f"more than {MAX_PARAMS} parameters")
+        position = match.end()
+    for name in ("alg", "ppt"):
+        # RFC 8224 §4: both are tokens; quotes around them are tolerated, other characters not.
+        if name in params and re.fullmatch(_TOKEN, params[name] or "") is None:
+            raise _malformed(f"{name} has no token for a value")
+    return params.pop("info", None), params.pop("alg", None), params.pop("ppt", None), tuple(params.items())
+
+
+_read_known = lru_cache(1_024)(_read_params)
 
 
 def _param_value(name: str, match: re.Match[str]) -> str | None:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Final
 
@@ -81,6 +82,14 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
+def _decoded(text: str) -> Any:
+    """What `JSONDecoder.decode` does, without its search for white space around the value."""
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError(f"more behind the value: char {end}")
+    return value
+
+
 def parse_object(data: bytes) -> dict[str, Any]:
     """A JSON object in UTF-8, read as strictly as this module says; the caller bounds its length.
 
@@ -89,7 +98,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """
     text = data.decode("utf-8")
     _check_depth(text)
-    value = _DECODER.decode(text)
+    value = _DECODER.decode(text) if text[:1].isspace() or text[-1:].isspace() else _decoded(text)
     if not text.isascii() or "\\u" in text:
         serialise({"": value})  # a lone surrogate cannot be encoded
     if not isinstance(value, dict):
@@ -103,6 +112,15 @@ def _parse_object(segment: str, what: str) -> dict[str, Any]:
         return parse_object(unb64url(segment))
     except (ValueError, RecursionError) as exc:
         raise VerificationFailure(FailureCode.TOKEN_MALFORMED, f"{what}: {exc}") from exc
+
+
+MAX_KNOWN: Final = 2_048
+"""Longest header segment that is remembered, characters: a signer sends the same with every call."""
+
+
+@lru_cache(1_024)
+def _known_header(segment: str) -> Mapping[str, Any]:
+    return _parse_object(segment, "header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,7 @@ class Passport:
         if not head and not body:
             return cls({}, {}, None, signature)
         return cls(
-            _parse_object(head, "header"),
+            _parse_object(head, "header") if len(head) > MAX_KNOWN else _known_header(head),
             _parse_object(body, "claims"),
             f"{head}.{body}".encode("ascii"),
             signature,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -73,6 +74,7 @@ def check(url: str, lab_hosts: frozenset[str] = frozenset()) -> None:
     parse(url, lab_hosts)
 
 
+@lru_cache(1_024)
 def parse(url: str, lab_hosts: frozenset[str] = frozenset(), *, http_too: bool = False) -> Target:
     """What a URL leads to, so that no second parser can read it differently.
 

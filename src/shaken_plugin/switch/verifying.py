@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shaken_plugin.core.call import CallerHeader, CallMessage, is_emergency
+from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from
@@ -72,7 +72,7 @@ class VerifyingGuard(Guard):
             message = call = read()
             if not message.is_initial_invite:
                 return Outcome({}, strip_foreign(message) if active else ())
-            emergency = is_emergency(message.request_uri, message.to, message.priority, self.services.plan)
+            emergency = is_callback(message.priority) or message.target(self.services.plan).emergency
             patient = active and not emergency
             verdict = self._verdict(
                 service, message, now, waited, may_wait=may_wait and patient, in_place=in_place and patient

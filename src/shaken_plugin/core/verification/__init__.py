@@ -177,14 +177,12 @@ def _verdict(pending: Pending, results: list[IdentityResult]) -> Verdict:
     cases = pending.cases
     speakers = vouching(pending.rules.profile)
     verdict = overall(results, speakers)
-    passed = [case for case, result in zip(cases, results, strict=True) if result.passed]
-    base = next((case for case, result in zip(cases, results, strict=True) if result is verdict.decisive), None)
     is_passed = verdict.result is Result.PASSED
-    diverted = base if is_passed and base is not None and base.diverted else None
-    return replace(
-        verdict,
-        diversions=diversions(diverted, passed) if diverted else (),
-        led_to=led_to(diverted, passed) if diverted else None,
-        rich=rich_call_data(cases, results, pending.message, speakers, passed=is_passed),
-        priority=resource_priority(cases, results),
-    )
+    if is_passed:
+        base = next(case for case, result in zip(cases, results, strict=True) if result is verdict.decisive)
+        if base.diverted:
+            passed = [case for case, result in zip(cases, results, strict=True) if result.passed]
+            verdict.diversions, verdict.led_to = diversions(base, passed), led_to(base, passed)
+    verdict.rich = rich_call_data(cases, results, pending.message, speakers, passed=is_passed)
+    verdict.priority = resource_priority(cases, results)
+    return verdict

@@ -32,7 +32,7 @@ _NOT_TEXT = re.compile("[\udc80-\udcff]")
 
 
 def _grammar(case: Examination) -> None:
-    if _NOT_TEXT.search(case.value):
+    if not case.value.isascii() and _NOT_TEXT.search(case.value):
         raise VerificationFailure(FailureCode.IDENTITY_UNREADABLE)
     case.header = IdentityHeader.parse(case.value)
 
@@ -84,10 +84,10 @@ def _jose_header(case: Examination) -> None:
     if "crit" in jose:
         raise VerificationFailure(FailureCode.CRITICAL_UNKNOWN)
     # RFC 8225 §4: typ, alg and x5u; RFC 8588 §4 adds ppt, without which it is a baseline PASSporT.
-    needed = {"alg", "typ", "x5u"}
-    if case.header.ppt is not None or not _takes_baseline(case):
-        needed.add("ppt")
-    if missing := sorted(needed - jose.keys()):
+    missing = [name for name in ("alg", "ppt", "typ", "x5u") if name not in jose]
+    if "ppt" in missing and case.header.ppt is None and _takes_baseline(case):
+        missing.remove("ppt")
+    if missing:
         raise VerificationFailure(FailureCode.HEADER_INCOMPLETE, f"no {', '.join(missing)}")
     if jose["x5u"] != case.header.info:
         # RFC 8224 §4.1: "x5u" and "info" compared as simple strings (RFC 3986 §6.2.1).
@@ -106,13 +106,23 @@ def _jose_header(case: Examination) -> None:
     case.type = PASSPORT_TYPES[case.passport.ppt]
 
 
+_OF_TYPE: Final = {
+    ppt: (
+        (*BASE_CLAIMS, *kind.required),
+        tuple({"iat": read_iat, "orig": read_orig, **kind.readers, "dest": read_dest}.items()),
+    )
+    for ppt, kind in PASSPORT_TYPES.items()
+}
+"""For each type the claims that must be there, and what reads those that are."""
+
+
 def _claims(case: Examination) -> None:
     claims = case.passport.claims
-    missing = [name for name in (*BASE_CLAIMS, *case.type.required) if name not in claims]
+    needed, readers = _OF_TYPE[case.type.ppt]
+    missing = [name for name in needed if name not in claims]
     if missing:
         raise VerificationFailure(FailureCode.CLAIM_MISSING, f"no {', '.join(missing)}")
-    readers = {"iat": read_iat, "orig": read_orig, **case.type.readers, "dest": read_dest}
-    for name, reader in readers.items():
+    for name, reader in readers:
         if name in claims:
             case.read[name] = reader(claims)
 
@@ -172,11 +182,11 @@ def _callers(case: Examination) -> list[Caller]:
 def _orig(case: Examination) -> None:
     if case.orig_changed:
         return  # it never passes; if its signature holds it fails its chain, too (`diversion.resolve`)
-    parties: set[Party] = {caller.party for caller in _callers(case)}
+    orig = case.orig
+    parties: list[Party] = [caller.party for caller in _callers(case)]
     # Several values may name a number and a URI of the same caller (RFC 3325 §9.1). Two numbers
     # are none: which one a telephone shows is luck, so every number must be the signed one.
-    numbers = {party for party in parties if isinstance(party, TelephoneNumber)}
-    if case.orig in parties and numbers <= {case.orig}:
+    if orig in parties and all(party == orig for party in parties if isinstance(party, TelephoneNumber)):
         return
     if parties and all(map(is_anonymous, parties)):
         # Withheld, not forged: there is nothing in the message to compare with.

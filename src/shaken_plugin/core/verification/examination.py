@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.identity import IdentityHeader
-from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.core.telephone import Party
 from shaken_plugin.core.verification.verdict import IdentityResult, Profile, VerificationRules
@@ -95,7 +94,7 @@ class Examination:
             origid=self.read.get("origid"),
             orig=self.read.get("orig"),
             iat=self.read.get("iat"),
-            ppi=f"..{b64url(passport.signature)}" if passport else None,
+            ppi=f"..{header.digest.rpartition('.')[2]}" if header and passport else None,
             digest=sha256(passport.signing_input).digest() if passport and passport.signing_input else None,
             div=self.div,
             depth=self.depth,

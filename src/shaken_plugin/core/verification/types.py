@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from shaken_plugin.core.claims import read_attest, read_origid
@@ -27,6 +28,7 @@ PASSPORT_TYPES: Final[Mapping[str | None, PassportType]] = {
 """By ``ppt``; tokens of other types are ignored (RFC 8224 §6.2 step 1)."""
 
 
+@cache
 def vouching(profile: Profile) -> frozenset[str | None]:
     """The types whose PASSporTs vouch for the caller's number."""
     return frozenset(ppt for ppt, kind in PASSPORT_TYPES.items() if profile in kind.vouches)

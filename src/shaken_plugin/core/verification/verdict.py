@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from typing import NamedTuple
 
 from shaken_plugin.core.passport import Attest
@@ -58,7 +59,7 @@ class Result(Enum):
     """There was nothing to verify."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
 class IdentityResult:
     """The outcome of one PASSporT. ``ignored`` ones neither pass nor fail the call.
 
@@ -153,7 +154,7 @@ class ReplayMode(Enum):
     """The call fails."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as above
 class Verdict:
     """The overall outcome: ``decisive`` is the PASSporT it rests on, where there is one.
 
@@ -176,15 +177,15 @@ class Verdict:
 
     @property
     def token(self) -> bytes:
-        """By which a replay is known: the decisive PASSporT, and whom divs made it hold for.
+        """By which a replay is known, 32 octets: the decisive PASSporT, and whom divs made it hold for.
 
         A call that was diverted may come by once more, to somebody else: that is no replay. Which
         divs say so does not matter, else one more or less of them would make it another call. Nor
         do any matter where the call still goes by its first target: who only routes it elsewhere
         keeps To and Call-ID alike (RFC 3261 §16.6), who makes a new call of it changes both.
         """
-        digest = self.decisive.digest if self.decisive else None
-        return (digest or b"") + (f"{self.led_to}".encode() if self.led_to else b"")
+        digest = (self.decisive.digest if self.decisive else None) or b""
+        return sha256(digest + f"{self.led_to}".encode()).digest() if self.led_to else digest
 
     def verstat(self, profile: VerstatProfile = VerstatProfile.ATIS1000082, *, level: bool = False) -> str:
         """The verstat value, with the level as suffix (``TN-Validation-Passed-A``) if asked."""
