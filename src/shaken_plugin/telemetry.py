@@ -31,7 +31,8 @@ def event(name: str, fields: Mapping[str, Any]) -> str:
 
     Always valid JSON: where the line would be longer than `MAX_LINE`, texts and lists are cut.
     """
-    present = {"event": name} | {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
+    present = {"event": name}
+    present.update({key: value for key, value in fields.items() if value or value == 0})
     line = _structured(present)
     for longest in _CUTS:
         if len(line) <= MAX_LINE:
@@ -45,8 +46,12 @@ _CUTS: Final = (300, 150, 75, 35, 15)
 last makes 25 fields fit."""
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""Escapes all but printable ASCII."""
+
+
 def _structured(fields: Mapping[str, Any]) -> str:
-    return "shaken " + json.dumps(fields, separators=(",", ":"))  # escapes all but printable ASCII
+    return "shaken " + _encode(fields)
 
 
 def _cut(value: Any, longest: int) -> Any:

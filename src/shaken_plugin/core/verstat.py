@@ -40,7 +40,7 @@ _RUN = re.compile(f"(?:{_SEPARATOR})+(?P<verstat>{_PARAM})?")
 def strip_verstat(value: str) -> str:
     """A header value without any verstat parameter. A trust domain believes only its own."""
     if "%" not in value and "verstat" not in value.lower():
-        return value  # as nearly all are: the name is neither there nor hidden
+        return value  # neither a letter of the name escaped, nor the name
     return _RUN.sub(lambda match: "" if match["verstat"] else match.group(), value)
 
 
@@ -68,6 +68,8 @@ def _readable(value: str) -> str:
 
     Empty where nothing is left, because the URI itself is not text.
     """
+    if value.isascii():
+        return value
     try:
         value.encode()
         return value
@@ -111,6 +113,20 @@ def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, pl
         _marked(address, value, verstat) if index in marked else value
         for index, (address, value) in enumerate(zip(parsed, values, strict=True))
     ]
+
+
+def mark_single(line: str, verstat: str) -> list[str] | None:
+    """What `mark_asserted` makes of one line, the only one, that is known to name a number or the verified party.
+
+    None where it has to be looked at by that: it may hold more than one value, or a foreign verstat.
+    """
+    if "," in line or not line.isascii() or strip_verstat(line) is not line:
+        return None
+    try:
+        address = NameAddr.parse(line)
+    except SipSyntaxError:
+        return None
+    return [_marked(address, line.strip(), verstat)]
 
 
 def _marked(address: NameAddr | None, value: str, verstat: str) -> str:

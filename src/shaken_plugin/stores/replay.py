@@ -54,6 +54,7 @@ _UNTIL: Final = _CALLS + _PLACES * _CALL
 _TIMES: Final = struct.Struct(f"<{_PLACES}d")
 _SET: Final = _UNTIL + _TIMES.size
 _TIME: Final = struct.Struct("<d")
+_NUMBER: Final = struct.Struct("<I")
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES}
 
 
@@ -61,30 +62,11 @@ class _Damaged(Exception):
     """The file is not what this release wrote; the text says in what way."""
 
 
-class _Locks:
-    """For each process a lock, since those of the kernel do not keep out other threads.
-
-    One for all files, because a file that is closed gives up every lock that the process has on it; by process id,
-    because a child must not take over a lock that was held while it was forked.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[int, threading.Lock] = {}
-
-    def mine(self) -> threading.Lock:
-        pid = os.getpid()
-        return self._of.get(pid) or self._of.setdefault(pid, threading.Lock())
-
-
-_LOCKS: Final = _Locks()
-
-
 class _Table:
     """The file as one process has it open."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.pid = os.getpid()
         found = os.fstat(descriptor)
         self.identity = (found.st_dev, found.st_ino)
         head = os.pread(descriptor, _HEADER.size + _DIGEST, 0)
@@ -93,7 +75,7 @@ class _Table:
         _, self.sets, key = _HEADER.unpack_from(head)
         if not self.sets or found.st_size != _FIRST_SET + self.sets * _SET:
             raise _Damaged(f"{found.st_size} octets long instead of {_FIRST_SET + self.sets * _SET}")
-        self._keyed = hashlib.blake2b(key=key, digest_size=_TAG + _CALL)
+        self._key = key
 
     def is_there(self) -> bool:
         """Whether it still has a name, and the number is still that of the file and of no other."""
@@ -101,7 +83,7 @@ class _Table:
             found = os.fstat(self.descriptor)
         except OSError:
             return False
-        return found.st_nlink > 0 and (found.st_dev, found.st_ino) == self.identity and self.pid == os.getpid()
+        return found.st_nlink > 0 and (found.st_dev, found.st_ino) == self.identity
 
     def close(self) -> None:
         """Close it, unless the number is somebody else's by now."""
@@ -117,9 +99,10 @@ class _Table:
             OSError: it cannot be read or written, or somebody has the set too long.
             _Damaged: it is shorter than it was.
         """
-        hashed = self._hash(token)
-        tag, owner = hashed[:_TAG], self._hash(call)[:_CALL]
-        start = _FIRST_SET + int.from_bytes(hashed[_TAG:], "little") % self.sets * _SET
+        hashed = hashlib.blake2b(token, key=self._key, digest_size=_TAG + 4).digest()
+        owner = hashlib.blake2b(call, key=self._key, digest_size=_CALL).digest()
+        tag, (number,) = hashed[:_TAG], _NUMBER.unpack_from(hashed, _TAG)
+        start = _FIRST_SET + number % self.sets * _SET
         self._lock(start)
         try:
             content = bytearray(os.pread(self.descriptor, _SET, start))
@@ -128,8 +111,10 @@ class _Table:
             times = _TIMES.unpack_from(content, _UNTIL)
             place = _place_of(tag, content)
             if place is None:
-                place = next((at for at, end in enumerate(times) if not now <= end <= now + MAX_AHEAD), None)
-                if place is None:
+                place, latest = 0, now + MAX_AHEAD
+                while place < _PLACES and now <= times[place] <= latest:
+                    place += 1
+                if place == _PLACES:
                     return None
             elif now <= times[place] and content[_CALLS + place * _CALL :][:_CALL] != owner:
                 return False
@@ -141,11 +126,6 @@ class _Table:
             return True
         finally:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN, _SET, start)
-
-    def _hash(self, data: bytes) -> bytes:
-        hashed = self._keyed.copy()
-        hashed.update(data)
-        return hashed.digest()
 
     def _lock(self, start: int) -> None:
         """Keep other processes out of the set.
@@ -174,6 +154,13 @@ def _place_of(tag: bytes, content: bytearray) -> int | None:
     return at // _TAG if at >= 0 else None
 
 
+_LOCKS: Final[dict[int, threading.Lock]] = {}
+"""For each process a lock, since those of the kernel do not keep out other threads.
+
+One for all files, because closing a file gives up every lock that the process has on it; by process id, because a child
+must not take over a lock that was held while it was forked."""
+
+
 class ReplayFile:
     """A `ports.ReplayMemory` in a file of its own, which is made where there is none.
 
@@ -191,13 +178,15 @@ class ReplayFile:
         places = min(2 * PER_SECOND * lifetime, MAX_SIZE / _SET * _PLACES)
         self._sets = max(1, math.floor(places / _PLACES))
         self._table: _Table | None = None
+        self._pid = 0
         self._looked_at = float("-inf")
 
     def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
         """See `ports.ReplayMemory.first_use`."""
         try:
-            with _LOCKS.mine():
-                table = self._opened(now)
+            pid = os.getpid()
+            with _LOCKS.get(pid) or _LOCKS.setdefault(pid, threading.Lock()):
+                table = self._opened(pid, now)
                 try:
                     first = table.first_use(token, call, until, now)
                 except _Damaged:
@@ -213,15 +202,15 @@ class ReplayFile:
             )
         return first
 
-    def _opened(self, now: float) -> _Table:
-        """The table of the file that now has the name.
+    def _opened(self, pid: int, now: float) -> _Table:
+        """The table of the file that now has the name, opened by this process.
 
         Raises:
             OSError: there is none, and none can be made.
             _Damaged: it was none of ours; there is a new one in its place.
         """
         table = self._table
-        if table is not None and table.is_there():
+        if table is not None and pid == self._pid and table.is_there():
             if 0 <= now - self._looked_at < LOOK_AFTER:
                 return table
             if self._has_the_name(table):
@@ -229,7 +218,7 @@ class ReplayFile:
                 return table
         self._forget()
         self._table = table = self._open()
-        self._looked_at = now
+        self._pid, self._looked_at = pid, now
         return table
 
     def _has_the_name(self, table: _Table) -> bool:

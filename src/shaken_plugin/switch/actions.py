@@ -180,12 +180,15 @@ def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
             "spc": decisive.spc,
             "orig": clean(str(decisive.orig)) if decisive.orig else None,  # a uri claim is any text
         }
-        variables |= {name: value for name, value in known.items() if value is not None}
-    return variables | _beside_the_number(verdict)
+        variables.update({name: value for name, value in known.items() if value is not None})
+    variables.update(_beside_the_number(verdict))
+    return variables
 
 
 def _beside_the_number(verdict: Verdict) -> dict[str, str]:
     """Where the call was diverted, what may be shown of the caller, and its priority."""
+    if not verdict.diversions and verdict.rich is None and verdict.priority is None:
+        return {}
     found: dict[str, str | None] = {"div": ",".join(map(str, verdict.diversions)) or None}
     if (rich := verdict.rich) is not None:
         found |= {

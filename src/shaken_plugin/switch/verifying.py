@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
+from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Verdict
-from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from
+from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.records.call import verified
 from shaken_plugin.switch.actions import (
@@ -194,9 +195,13 @@ class VerifyingGuard(Guard):
         actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
         lines = message.callers.get(CallerHeader.ASSERTED, ())
         from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
-        values = mark_asserted(lines, verified, verstat, plan)
-        names_somebody = any(message.callers_in(CallerHeader.ASSERTED, plan))
-        if settings.add_asserted and not names_somebody and (value := asserted_from(from_line, verstat, plan)):
+        parties = [caller.party for caller in message.callers_in(CallerHeader.ASSERTED, plan)]
+        values = None
+        if len(lines) == 1 and len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
+            values = mark_single(lines[0], verstat)
+        if values is None:
+            values = mark_asserted(lines, verified, verstat, plan)
+        if settings.add_asserted and not parties and (value := asserted_from(from_line, verstat, plan)):
             values = [value]
         if lines:
             actions.append(RemoveHeader(CallerHeader.ASSERTED.value))
