@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from shaken_plugin.core.certificates import MAX_CHAIN
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.lint import LINTS, Expectations, Report, Source, examine
 from shaken_plugin.lint.certificate import CRL_DISTRIBUTION_POINTS, SUBJECT_KEY_IDENTIFIER, Certificate
 from shaken_plugin.lint.chain import CHAIN_LINTS, Place

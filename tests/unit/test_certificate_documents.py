@@ -6,7 +6,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shaken_plugin.core.certificates import (
-    MAX_CHAIN,
     MAX_DOCUMENT_LENGTH,
     SigningCertificate,
     TrustAnchors,
@@ -14,6 +13,7 @@ from shaken_plugin.core.certificates import (
     parse_chain,
 )
 from shaken_plugin.core.extensions import tnauthlist_of
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.core.telephone import Party, TelephoneNumber, UriIdentity
 from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.lab.pki import Authority, Issued

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shaken_plugin.core import trustlist
-from shaken_plugin.core.certificates import MAX_CHAIN, TrustAnchors, parse_chain
+from shaken_plugin.core.certificates import TrustAnchors, parse_chain
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.core.jws import b64url, sign_es256
 from shaken_plugin.core.trustlist import parse_trust_list
 from shaken_plugin.errors import TrustListError

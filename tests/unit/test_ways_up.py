@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shaken_plugin.core import waysup
-from shaken_plugin.core.certificates import MAX_CHAIN, TrustAnchors
+from shaken_plugin.core.certificates import TrustAnchors
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.core.waysup import is_signed_by, way_up
 from shaken_plugin.errors import FailureCode, VerificationFailure
 from shaken_plugin.lab.pki import Authority

@@ -21,6 +21,7 @@ from cryptography.x509 import verification
 
 from shaken_plugin.core.constraints import ClaimConstraints
 from shaken_plugin.core.extensions import UNREADABLE, constraints_of, extension, malformed, tnauthlist_of
+from shaken_plugin.core.issuers import MAX_CHAIN, NOT_VERIFIED, KnownIssuers, validity, verifier
 from shaken_plugin.core.names import canonical_name
 from shaken_plugin.core.telephone import Party, TelephoneNumber
 from shaken_plugin.core.tnauthlist import TnAuthList
@@ -29,9 +30,6 @@ from shaken_plugin.errors import FailureCode, VerificationFailure
 
 MAX_DOCUMENT_LENGTH: Final = 65_536
 """Longest certificate document, octets; the longest real one seen is below 8 KiB."""
-
-MAX_CHAIN: Final = 8
-"""Most certificates of a document that are looked at; real chains have one to three."""
 
 
 def parse_chain(document: bytes) -> tuple[x509.Certificate, ...]:
@@ -152,28 +150,6 @@ class TrustedPath:
         return self.not_before <= moment <= self.not_after
 
 
-def _must_sign_certificates(
-    _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
-) -> None:
-    # RFC 5280 §6.1.4 (n): "If a key usage extension is present, verify that the keyCertSign
-    # bit is set."
-    if usage is not None and not usage.key_cert_sign:
-        raise ValueError("an issuer without keyCertSign")
-
-
-# The library's defaults are those of the web PKI and refuse STI certificates, which have no
-# subjectAltName and often a critical certificatePolicies.
-_ISSUERS = (
-    verification.ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, None)
-    .may_be_present(x509.KeyUsage, verification.Criticality.AGNOSTIC, _must_sign_certificates)
-    .may_be_present(x509.CertificatePolicies, verification.Criticality.AGNOSTIC, None)
-)
-_SIGNERS = verification.ExtensionPolicy.permit_all().may_be_present(
-    x509.CertificatePolicies, verification.Criticality.AGNOSTIC, None
-)
-
-
 class PathValidator(Protocol):
     """Whoever knows which roots are believed now: `TrustAnchors`, or a list that changes."""
 
@@ -210,6 +186,7 @@ class TrustAnchors:
                 raise malformed(f"{name} is not a CA certificate")
         self._anchors = tuple(certificates)
         self._store = verification.Store(list(certificates))
+        self._issuers = KnownIssuers(self._anchors)
 
     @property
     def count(self) -> int:
@@ -232,18 +209,13 @@ class TrustAnchors:
             raise VerificationFailure(FailureCode.CERTIFICATE_EXPIRED, _until(signer.not_after))
         if now < signer.not_before:
             raise VerificationFailure(FailureCode.CERTIFICATE_NOT_YET_VALID, _from(signer.not_before))
-        path = self.path(chain, now)
+        path = self._issuers.path_below(chain, now) or self.path(chain, now)
         _check_delegation(path)
         try:
             serials = tuple((canonical_name(certificate.issuer), certificate.serial_number) for certificate in path)
         except (ValueError, TypeError) as exc:
             raise malformed(f"an issuer's name: {exc}") from exc
-        return TrustedPath(
-            signer,
-            max(certificate.not_valid_before_utc.timestamp() for certificate in path),
-            min(certificate.not_valid_after_utc.timestamp() for certificate in path),
-            serials,
-        )
+        return TrustedPath(signer, *validity(path), serials)
 
     def path(self, chain: Sequence[x509.Certificate], now: float) -> list[x509.Certificate]:
         """The certificates from ``chain[0]`` to an anchor, whatever ``chain[0]`` is meant for.
@@ -251,22 +223,16 @@ class TrustAnchors:
         Raises:
             VerificationFailure: CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID or CERTIFICATE_UNTRUSTED.
         """
-        verifier = (
-            verification.PolicyBuilder()
-            .store(self._store)
-            .time(datetime.fromtimestamp(now, UTC))
-            .max_chain_depth(MAX_CHAIN)
-            .extension_policies(ca_policy=_ISSUERS, ee_policy=_SIGNERS)
-            .build_client_verifier()
-        )
         above = way_up(chain, self._anchors, now)
         if above is None:
             raise _why_untrusted(chain, self._anchors, now)
         try:
-            return verifier.verify(chain[0], above).chain
-        except (verification.VerificationError, ValueError, TypeError, x509.UnsupportedGeneralNameType) as exc:
+            path = verifier(self._store, now).verify(chain[0], above).chain
+        except NOT_VERIFIED as exc:
             why = str(exc).partition("(encountered")[0].strip()
             raise _why_untrusted(chain, self._anchors, now, why) from exc
+        self._issuers.remember(path)
+        return path
 
 
 def _check_delegation(path: Sequence[x509.Certificate]) -> None:

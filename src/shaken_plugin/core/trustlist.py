@@ -21,9 +21,10 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shaken_plugin.core.certificates import MAX_CHAIN, TrustAnchors, parse_anchor_file
+from shaken_plugin.core.certificates import TrustAnchors, parse_anchor_file
 from shaken_plugin.core.claims import MAX_IAT
 from shaken_plugin.core.extensions import extension
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.core.jws import unb64url, verify_es256
 from shaken_plugin.core.passport import parse_object
 from shaken_plugin.core.signers import NoSigner, check_signer

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from shaken_plugin.core.certificates import MAX_CHAIN
+from shaken_plugin.core.issuers import MAX_CHAIN
 from shaken_plugin.lint.certificate import Certificate
 from shaken_plugin.lint.der import DerError
 from shaken_plugin.lint.model import Edition, Lint, Scope, Severity
