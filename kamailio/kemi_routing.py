@@ -83,9 +83,11 @@ class Routing(Kamailio):  # shaken
         return 1
 
     def relay(self, msg):
-        # Arm both before every t_relay, the one after a failure included.
-        KSR.tm.t_on_branch("branch")
-        KSR.tm.t_on_reply("reply")
+        # Arm both before every t_relay, the one after a failure included. You need not ask first: that
+        # spares calls that are none of ours, and later requests of a call, five ways into Python.
+        if KSR.pvx.xavp_child_gete("shaken", "routes"):  # shaken
+            KSR.tm.t_on_branch("branch")
+            KSR.tm.t_on_reply("reply")
         if KSR.tm.t_relay() < 0:
             if self.shaken_fallback(msg) > 0:  # shaken: TCP refused, now by UDP
                 return self.relay(msg)

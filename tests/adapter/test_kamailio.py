@@ -704,7 +704,7 @@ def test_a_switch_function_that_fails_never_stops_the_call(bench: Bench, part: s
 
 def test_a_fault_is_logged_by_place_and_without_a_word_of_the_message(bench: Bench) -> None:
     kamailio, ksr = bench.kamailio(invite())
-    ksr.hdr = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]  # a stand-in
+    ksr.pv = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]  # a stand-in
     kamailio.shaken_sign()
     (line,) = [text for level, text in ksr.logged if level == "err"]
     assert re.search(r'"type":"ValueError","at":"[a-z_]+\.py:\d+', line)

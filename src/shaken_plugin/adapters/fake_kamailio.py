@@ -86,7 +86,7 @@ class FakeKsr:
 
     def receive(self, message: bytes) -> None:
         """Go on with another message of the same transaction: a reply, or a retransmission."""
-        self.length = len(message)
+        self.length, self._message = len(message), message
         head, _, self._body = message.partition(b"\r\n\r\n")
         self._start, _, rest = head.partition(b"\r\n")
         self._headers = []
@@ -144,7 +144,7 @@ class FakeKsr:
             else None
             if uri and b"@" in uri.partition(b"@")[2]
             else uri,  # one that cannot be parsed
-            "$mb": self._start + b"\r\n",
+            "$mb": self._message,
             "$rs": status,
             "$dlg_var(shaken_slot)": self.dialogs.get("shaken_slot", "").encode() or None,
             "$ft": self._tag("from"),

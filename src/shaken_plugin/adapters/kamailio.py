@@ -21,6 +21,7 @@ branch and cannot be taken off again, so a failover would carry a stale token, o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,9 @@ from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
+from shaken_plugin.adapters.kamailio_state import INNER, STATE, pack, unpack
 from shaken_plugin.core.call import CallMessage
+from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
     AddHeader,
     LeftAs,
@@ -51,6 +54,9 @@ ANSWERED: Final = 0
 NOTHING: Final = -1
 """Not true in a native script's condition."""
 
+ROUTES: Final = "shaken"
+"""Name of the xavp with ``routes``: ``1`` where the call has to pass `shaken_branch` and `shaken_reply`."""
+
 SIGNING: Final = "shaken_as"
 VERIFYING: Final = "shaken_vs"
 """Names of the xavps with the results of the authentication and the verification service."""
@@ -58,7 +64,6 @@ VERIFYING: Final = "shaken_vs"
 TASK_GROUP: Final = "shaken"
 """Name of the asynchronous task group whose workers wait for certificates."""
 
-_STATE: Final = ("identity", "ppi", "date", "replace_date", "drop", "signed_at", "source", "substitute")
 _TOLD: Final = (
     "level", "skip", "customer", "origid", "ppt", "refusal", "unauthorised", "substituted_for", "rules", "policy",
 )  # fmt: skip
@@ -104,12 +109,16 @@ class Kamailio(Message):
         try:
             if self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute"):
                 return GO_ON  # a failover: the branch route signs anew if it must
+            if self.switch.services.authentication is None:
+                self._set(SIGNING, "skip", SkipReason.SIGNING_OFF.code)
+                return GO_ON
             account = None if user in {None, "", "<null>"} else user
             counted = self._get(SIGNING, "counted")
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
-            self._set(SIGNING, "user", account or "")
+            if account or self._get(SIGNING, "user"):
+                self._set(SIGNING, "user", account or "")
             outcome = self._followed(outcome, counted)
             if outcome.reject is not None and outcome.variables.get("over_limit"):
                 # Another moment gives another answer: without a transaction, a retransmission of a call that
@@ -170,7 +179,7 @@ class Kamailio(Message):
             left_as=LeftAs(number) if number else None,
             call_id=self._call_id,
         )
-        fresh = dict.fromkeys((*_STATE, *_TOLD), "") | dict(outcome.variables)
+        fresh = dict.fromkeys((*STATE, *_TOLD), "") | dict(outcome.variables)
         if fresh["substitute"]:
             fresh["substituted_for"] = replaced or fresh["substituted_for"]
         fresh["ppi"] = ",".join(filter(None, (before, fresh["ppi"])))  # answers may be about either
@@ -181,22 +190,24 @@ class Kamailio(Message):
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
-            if slot := self._get(SIGNING, "slot"):
+            if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
                 self.switch.sent(slot)
-            state, diverting = self._signed(), self._get(SIGNING, "diverting")
+            state = unpack(self._get(SIGNING, "state"))
             # Each branch may go to a number of its own, and that is what a div says.
-            elsewhere = diverting != "" and self._get(SIGNING, "target") != self._target()
+            diverting = state["diverting"]
+            elsewhere = diverting != "" and state["target"] != self._target()
             if not state["identity"] and not state["substitute"] and not elsewhere:
                 if self._is_noted() and not self._get(SIGNING, "dialog"):
                     self._dialogs.check_request(self._read())
                 return GO_ON
             if elsewhere or self.switch.needs_new_signature(state):
-                self._publish(SIGNING, self._sign_anew(diverting, "", again=True).variables)
-                state = self._signed()
+                variables = self._sign_anew(diverting, "", again=True).variables
+                self._publish_signing(variables)
+                state = unpack(pack(variables))
             if state["substitute"]:
                 self._set(SIGNING, "own", self._dialogs.begin(self._read(), state["substitute"]))
-            variables, remember = self._size.fit(state)
-            for action in attach(variables):
+            attached, remember = self._size.fit(state)
+            for action in attach(attached):
                 self._execute(action)
             self._publish(SIGNING, remember)
             self._set(SIGNING, "branches", self._get(SIGNING, "branches") + self._branch())
@@ -213,6 +224,7 @@ class Kamailio(Message):
             if self._is_noted():
                 self._set(SIGNING, "dialog", "1")
                 self._set(SIGNING, "own", self._dialogs.go_on(self._read(), self._pseudo("$route_uri")))
+                self._set(ROUTES, "routes", "1")
             return GO_ON
         except BaseException as exc:
             return self._survive("dialog", exc)
@@ -250,7 +262,7 @@ class Kamailio(Message):
                 beginning: it must be the one that calls this function. Without it no call waits.
         """
         try:
-            if self._get(VERIFYING, "result"):
+            if self._get(VERIFYING, "result") or self._is_of_no_interest():
                 return GO_ON
 
             def read() -> CallMessage:
@@ -270,6 +282,19 @@ class Kamailio(Message):
             return self._finish(VERIFYING, outcome)
         except BaseException as exc:
             return self._survive("verify", exc)
+
+    def _is_of_no_interest(self) -> bool:
+        """Whether the request is one inside a dialog in which nobody can have written a verstat.
+
+        Said of what is not an INVITE alone. Each letter of the name may be escaped (`core.verstat`).
+        """
+        if self.switch.services.verification is None or self._ksr.pv.get("$rm") == "INVITE":
+            return False
+        try:
+            text = self._ksr.pv.get("$mb")
+        except UnicodeDecodeError:
+            return False
+        return "%" not in text and "verstat" not in text.lower()
 
     def _hold(self, route: str) -> bool:
         """Suspend the transaction; a worker of the task group goes on with it in ``route``."""
@@ -316,7 +341,13 @@ class Kamailio(Message):
     # --- Doing --------------------------------------------------------------------------------
 
     def _finish(self, root: str, outcome: Outcome) -> int:
-        self._publish(root, outcome.variables)
+        variables = outcome.variables
+        if root == SIGNING:
+            self._publish_signing(variables)
+        else:
+            self._publish(root, variables)
+            if variables.get("reason"):
+                self._set(ROUTES, "routes", "1")
         for action in outcome.actions:
             if isinstance(action, AddHeader):
                 action.value.encode()  # fail before the first change, not between two
@@ -337,8 +368,15 @@ class Kamailio(Message):
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
 
-    def _signed(self) -> dict[str, str]:
-        return {name: self._get(SIGNING, name) for name in _STATE}
+    def _publish_signing(self, variables: Mapping[str, str]) -> None:
+        """For the routing script each by its name, for `shaken_branch` together."""
+        for name, value in variables.items():
+            if name not in INNER:
+                self._set(SIGNING, name, value)
+        state = pack(variables)
+        self._set(SIGNING, "state", state)
+        if state or variables.get("slot"):
+            self._set(ROUTES, "routes", "1")
 
     def _branch(self) -> str:
         return f"{self._ksr.tm.t_get_branch_index()},"

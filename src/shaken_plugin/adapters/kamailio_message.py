@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, headers_of
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.verstat import VERSTAT_PATTERN
 from shaken_plugin.switch import Action, AddHeader, StripVerstat
@@ -12,8 +13,8 @@ from shaken_plugin.switch import Action, AddHeader, StripVerstat
 ASKED: Final = "shaken_in"
 """Name of the xavp in which the routing script may say more of a call: ``route``."""
 
-MAX_HEADERS: Final = 32
-"""Most header lines of one name that are read."""
+_CALLERS: Final = tuple((header, header.value.lower()) for header in CallerHeader)
+_NAMING: Final = tuple((name, name.lower()) for name in NAMING)
 
 _STRIP: Final = f"/{VERSTAT_PATTERN}//g"
 
@@ -31,6 +32,36 @@ class Message:
     def _read(
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
     ) -> CallMessage:
+        """The request at hand."""
+        try:
+            found = headers_of(self._ksr.pv.get("$mb"))
+        except UnicodeDecodeError:
+            found = None
+        if found is None:
+            return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
+        pv, first, lines = self._ksr.pv, found.first, found.headers.get
+        return CallMessage(
+            method=pv.get("$rm"),
+            request_uri=self._pseudo("$ru") or self._unparsed_uri(),
+            to=first("to", ""),
+            callers={header: values for header, name in _CALLERS if (values := lines(name))},
+            call_id=first("call-id", ""),
+            date=first("date", None),
+            identity=lines("identity", ()),
+            priority=first("priority", ""),
+            naming={header: values for header, name in _NAMING if (values := lines(name))},
+            resource_priority=lines("resource-priority", ()),
+            sdp=found.body if body else "",
+            replaces=first("replaces", ""),
+            counted=counted,
+            source=pv.get("$si"),
+            user=user,
+            diverting=diverting,
+            route=self._get(ASKED, "route"),
+        )
+
+    def _read_by_name(self, *, user: str | None, body: bool, diverting: str, counted: str) -> CallMessage:
+        """The same, one header after the other asked of Kamailio: slower, and for any message that it takes."""
         unreadable: list[str] = []
         pv = self._ksr.pv
         return CallMessage(

@@ -86,12 +86,12 @@ class BranchSize:
 
     def _fit(self, state: Mapping[str, str]) -> tuple[Mapping[str, str], dict[str, str]]:
         pv = self._ksr.pv
+        size = int(pv.get("$ml") or 0) + GROWTH + (SUBSTITUTED if state.get("substitute") else 0)
+        if self._switch.fits(state, size):
+            return state, {}
         target = str(pv.get("$du") or pv.get("$ru") or "")
         asked = transport_of(target)
-        growth = GROWTH + (SUBSTITUTED if state.get("substitute") else 0)
-        advice = self._switch.check_size(
-            state, int(pv.get("$ml") or 0) + growth, asked or "udp", peer_of(target), may_switch=asked is None
-        )
+        advice = self._switch.check_size(state, size, asked or "udp", peer_of(target), may_switch=asked is None)
         if advice.outcome is SizeOutcome.FITS:
             return state, {}
         remember = {"size": f"{advice.outcome.value} {advice.size}"}

@@ -11,7 +11,7 @@ from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.verification import Result, Verdict
-from shaken_plugin.core.verstat import strip_verstat
+from shaken_plugin.core.verstat import has_verstat
 from shaken_plugin.switch.reports import source_name
 from shaken_plugin.telemetry import clean
 
@@ -224,5 +224,5 @@ def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> 
         StripVerstat(name)
         for name, lines in (lines_of | message.naming).items()
         # Of very many lines not all were read.
-        if len(lines) > MAX_ASSERTED or any(strip_verstat(line) != line for line in lines)
+        if len(lines) > MAX_ASSERTED or any(has_verstat(line) for line in lines)
     )

@@ -22,7 +22,7 @@ from shaken_plugin.switch.actions import Action, Outcome, Reject, signing_variab
 from shaken_plugin.switch.faults import OUR_FAULT, Guard
 from shaken_plugin.switch.keeping import LeftAs
 from shaken_plugin.switch.sealing import Seal
-from shaken_plugin.switch.size import SizeAdvice, SizeOutcome
+from shaken_plugin.switch.size import SizeAdvice, SizeOutcome, added_bytes
 from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.substitution import substitution
 
@@ -256,6 +256,11 @@ class SigningGuard(Guard):
         except ValueError:
             return False
         return age > self.services.settings.signing.resign_after
+
+    def fits(self, variables: Mapping[str, str], size_without: int) -> bool:
+        """Whether an INVITE is small enough for UDP, wherever it goes; see `check_size`."""
+        threshold = self.services.settings.signing.size.threshold
+        return not threshold or size_without + added_bytes(variables) <= threshold
 
     def check_size(
         self,

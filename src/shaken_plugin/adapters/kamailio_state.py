@@ -1,0 +1,26 @@
+"""What the branch route needs of a signing, as one text: one xavp is read for it instead of a dozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+STATE: Final = (
+    "identity", "ppi", "date", "replace_date", "drop", "signed_at", "source", "substitute", "diverting", "target",
+)  # fmt: skip
+"""Variables of a signing that `shaken_branch` acts on; where a call is signed anew, nothing of before stays."""
+
+INNER: Final = frozenset({"replace_date", "drop", "diverting", "target"})
+"""Those of them that routing scripts have no use for."""
+
+
+def pack(variables: Mapping[str, str]) -> str:
+    """As one text, empty where the branch route has nothing to do; no variable has a line break (`switch.Outcome`)."""
+    if not (variables.get("identity") or variables.get("substitute") or variables.get("diverting")):
+        return ""
+    return "\n".join([variables.get(name, "") for name in STATE])
+
+
+def unpack(text: str) -> dict[str, str]:
+    """What `pack` made; all empty of an empty text."""
+    return dict(zip(STATE, text.split("\n"), strict=True)) if text else dict.fromkeys(STATE, "")

@@ -1,0 +1,74 @@
+"""A message read in one pass and one read by asking for each header are the same call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shaken_plugin.adapters.fake_kamailio import FakeKsr
+from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, headers_of
+from shaken_plugin.adapters.kamailio_message import Message
+from shaken_plugin.adapters.kamailio_state import STATE, pack, unpack
+from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
+from shaken_plugin.core.verstat import has_verstat, strip_verstat
+
+START: Final = b"INVITE sip:+12025550143@b.example SIP/2.0"
+NAMES: Final = (
+    *(header.value for header in CallerHeader), *NAMING,
+    "To", "t", "Call-ID", "i", "Date", "Identity", "y", "Y", "IDENTITY", "Priority", "Resource-Priority", "Replaces",
+    "Via", "v", "Contact", "m", "CSeq", "X-Other", "b", "x",
+)  # fmt: skip
+
+
+def both(message: bytes) -> tuple[CallMessage, CallMessage]:
+    """The call by either way."""
+    reader = Message(FakeKsr(message))
+    given = {"user": "alice", "body": True, "diverting": "<sip:d@e>", "counted": "key"}
+    return reader._read(**given), reader._read_by_name(**given)  # type: ignore[arg-type]  # of the types it takes
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMES), st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8")))),
+    st.text(st.characters(exclude_characters="\0", codec="utf-8")),
+)
+def test_both_ways_read_the_same(headers: list[tuple[str, str]], body: str) -> None:
+    lines = [START, *(f"{name}: {value.strip()}".encode() for name, value in headers)]
+    quick, slow = both(b"\r\n".join([*lines, b"", body.encode()]))
+    assert quick == slow
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Identity: a\r\n folded", b"From: a\r\n\tfolded", b"From: \xff", b"b: <sip:referrer@a>", b"no colon",
+        b"From: a\nTo: b", b"From: a\rTo: b", b"X: \0", b"\r\n".join([b"Identity: x"] * (MAX_HEADERS + 1)),
+    ],
+)  # fmt: skip
+def test_what_is_not_simple_is_asked_of_kamailio(line: bytes) -> None:
+    message = b"\r\n".join([START, line, b"To: <sip:b@c>", b"", b""])
+    assert headers_of(message.decode("utf-8", "surrogateescape")) is None or b"\xff" in line
+    quick, slow = both(message)
+    assert quick == slow
+
+
+def test_the_state_of_a_signing_comes_back_as_it_was() -> None:
+    variables = {name: f"value of {name}" for name in STATE}
+    assert unpack(pack(variables)) == variables
+    assert unpack(pack({"identity": "x"})) == dict.fromkeys(STATE, "") | {"identity": "x"}
+    assert unpack(pack({"level": "A"})) == dict.fromkeys(STATE, "")
+
+
+@given(st.lists(st.sampled_from([";", "%3B", "verstat", "VerStat", "%76erstat", "vers", "tat", "=x", "%", "a"])))
+def test_a_verstat_is_found_where_one_would_be_taken_out(parts: list[str]) -> None:
+    value = "".join(parts)
+    assert has_verstat(value) == (strip_verstat(value) != value)
+
+
+def test_the_shipped_examples_arm_their_routes_by_what_the_adapter_says() -> None:
+    shipped = Path(__file__).parents[2] / "kamailio"
+    assert '$xavp(shaken=>routes) == "1"' in (shipped / "kamailio-native.cfg").read_text("utf-8")
+    assert 'xavp_child_gete("shaken", "routes")' in (shipped / "kemi_routing.py").read_text("utf-8")
