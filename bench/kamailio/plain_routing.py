@@ -34,7 +34,8 @@ class Routing:
         if KSR.tmx.t_precheck_trans() > 0:
             KSR.tm.t_check_trans()
             return 1
-        KSR.tm.t_check_trans()
+        if KSR.tm.t_check_trans() == 0:
+            return 1
         if not KSR.is_INVITE():
             KSR.sl.send_reply(405, "Method Not Allowed")
             return 1

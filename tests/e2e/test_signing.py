@@ -102,9 +102,10 @@ def test_a_failure_route_that_forgets_the_branch_route_is_warned_about(network: 
     assert "arm the branch route (t_on_branch) before every t_relay" in signer.log_text()
 
 
-def test_retransmissions_in_and_out_carry_one_identity(network: Network) -> None:
+@pytest.mark.parametrize("kemi", [False, True], ids=["native", "KEMI"])
+def test_retransmissions_in_and_out_carry_one_identity(network: Network, kemi: bool) -> None:
     silent, caller = Phone("127.0.0.1"), Phone()
-    signer = network.kamailio(network.provider("origin"), outside_peer=f"sip:127.0.0.1:{silent.port}")
+    signer = network.kamailio(network.provider("origin"), outside_peer=f"sip:127.0.0.1:{silent.port}", kemi=kemi)
     invite = caller.invite()
     for _ in range(3):  # the caller retransmits; the silent peer makes Kamailio retransmit
         caller.send(invite, signer.inside_port)

@@ -201,18 +201,20 @@ def test_reports_about_our_own_passport_do_not_reach_the_caller(network: Network
     assert signer.counters()["reported_by_verifier"] == 2
 
 
-def test_a_replayed_passport_is_seen_by_all_workers_and_a_retransmission_is_none(network: Network) -> None:
+@pytest.mark.parametrize("kemi", [False, True], ids=["native", "KEMI"])
+def test_a_replayed_passport_is_seen_by_all_workers_and_a_retransmission_is_none(network: Network, kemi: bool) -> None:
     origin = network.provider("origin")
     target = network.provider("target", spc="123T", policy={}, verification={"replay": "enforce", "reject": [438]})
     target.publish(origin.x5u, origin.credential.chain)
     called = network.called()
-    verifier = network.kamailio(target, inside_peer=called.uri, workers=4)
+    verifier = network.kamailio(target, inside_peer=called.uri, workers=4, kemi=kemi)
     identity = f"Identity: {header(pair_of(origin)).format()}\r\n".encode()
     caller = Phone()
     invite = caller.invite(identity)
     for _ in range(3):
         caller.send(invite, verifier.outside_port)
     answers = [caller.ask(invite, verifier.outside_port)]
+    caller.send(invite, verifier.outside_port)
     answers += [caller.ask(caller.invite(identity), verifier.outside_port) for _ in range(8)]
     caller.close()
     assert [answer[0] if answer else None for answer in answers] == [200] + [438] * 8

@@ -20,6 +20,7 @@ loadmodule "dialog.so"                                       # for limits on con
 modparam("dialog", "detect_spirals", 0)                      # each call has its own end
 
 request_route {
+    t_check_trans();                                           # a retransmission is answered, and ends here
     # calls from customers and gateways, before t_relay():
     python_exec("shaken_sign");
     # calls from other carriers:
@@ -56,6 +57,8 @@ def mod_init():
 
 class Routing(Kamailio):
     def ksr_request_route(self, msg):
+        if KSR.tm.t_check_trans() == 0:  # a retransmission is answered, and must end here
+            return 1
         # calls from customers and gateways, before t_relay():
         if self.shaken_sign(msg) == ANSWERED:
             return 1
