@@ -105,6 +105,8 @@ class Conversation:
         self._follow = follow
         self.uuid = ""
         self.core = ""
+        self.follows = False
+        """Whether it came to a `Follow`."""
         self._exports: list[str] = []
         self.leg = MappedLeg({}, {})
 
@@ -166,6 +168,7 @@ class Conversation:
             elif isinstance(command, HangUp):
                 await self._finally("hangup", "", command.cause)
             elif isinstance(command, Follow) and self._follow is not None:
+                self.follows = True
                 await self._follow(self.first_uuid, command.slot, self)
 
     async def mark(self, uuid: str, name: str, value: str) -> bool:

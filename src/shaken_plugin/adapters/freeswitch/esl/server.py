@@ -162,11 +162,11 @@ class EventSocket:
 
     def _give_back(self, conversation: Conversation, done: Future[list[Command]]) -> None:
         """The leg has ended, or nobody waited any longer: a call that was given a slot was not followed."""
-        for command in () if done.cancelled() else done.result():
-            if isinstance(command, Follow) and not self._ends.follows(
-                leg_owner(conversation.core, conversation.first_uuid)
-            ):
-                self._ended(command.slot)
+        owner = leg_owner(conversation.core, conversation.first_uuid)
+        if not done.cancelled() and not conversation.follows and not self._ends.follows(owner):
+            for command in done.result():
+                if isinstance(command, Follow):
+                    self._ended(command.slot)
 
     async def _watch(self, conversation: Conversation, address: str) -> None:
         """Be told of ends, until that is needed no more; what goes on without us is not the channel."""
