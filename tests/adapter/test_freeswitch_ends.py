@@ -154,6 +154,13 @@ def test_a_new_agent_asks_after_the_legs_of_the_one_before_it() -> None:
         assert [bench.follows("a"), bench.follows("b")] == [True, True]
         assert bench.gone == []
         assert bench.ends.is_wanted("core")
+        assert [bench.ends.is_due("core"), bench.ends.is_due("core"), bench.ends.is_due("other")] == [
+            True,
+            False,
+            False,
+        ]
+        bench.now += 0.5
+        assert bench.ends.is_due("core")
         watch = Watch("b")
         bench.serve(watch)
         await asyncio.sleep(IDLE)

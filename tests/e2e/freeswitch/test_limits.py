@@ -224,3 +224,27 @@ def test_without_the_module_for_its_watch_it_is_said_and_calls_go_on(
         text = "limits on concurrent calls are NOT enforced: FreeSWITCH makes no channel that tells them"
         assert text in agent.log_text()
         switch.api("hupall")
+
+
+def test_a_watch_that_is_hung_up_is_made_again_for_the_next_leg(
+    switch: FreeSwitchServer, agent: AgentServer, caller: Party, carrier: Party, way: Way
+) -> None:
+    if way.python:
+        pytest.skip("needs no watch: a hook of the leg tells the end")
+    call = caller.call(switch.inside_port, choose("gateway"))
+    assert call.final.status == 200
+    made = until(lambda: re.findall(r"EXECUTE \[depth=0\] null/shaken socket\(\S+/watch full\)", switch.log_text()))
+    log = (switch.folder / "log" / "freeswitch.log").read_text("utf-8", "replace")
+    watch = re.findall(r"New Channel null/shaken \[(\S+)\]", log)[-1]
+    assert (switch.api(f"uuid_kill {watch}") or "").startswith("+OK")
+
+    def is_made_again() -> bool:
+        with Party("127.0.0.2") as another:
+            assert another.call(switch.inside_port, choose("gateway")).final.status == 480
+        return switch.log_text().count("/watch full)") > len(made)
+
+    until(is_made_again, 4)
+    time.sleep(8)  # longer than a watch that broke is waited for
+    assert held(agent) == 1
+    call.bye()
+    until(lambda: held(agent) == 0)

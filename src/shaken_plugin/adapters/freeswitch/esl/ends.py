@@ -93,6 +93,8 @@ class Ends:
         self._until: dict[str, float] = {}
         """By process without a watch: until when one may come back."""
         self._watching: set[str] = set()
+        self._asked: dict[str, float] = {}
+        """By process: when a leg that connected had it make a watch."""
         self._begun = asyncio.Condition()
 
     def hold(self, core: str, uuid: str, slot: str) -> None:
@@ -130,6 +132,13 @@ class Ends:
         """Whether a FreeSWITCH process has legs that hold a slot, and no watch."""
         return bool(self._held.get(core)) and core not in self._watching
 
+    def is_due(self, core: str) -> bool:
+        """Whether a leg that connects is to have its process make such a watch: one of those in a second."""
+        if not self.is_wanted(core) or self._clock() - self._asked.get(core, float("-inf")) < _BEGIN:
+            return False
+        self._asked[core] = self._clock()
+        return True
+
     async def watched(self, core: str, begin: Callable[[], Awaitable[str]]) -> bool:
         """Whether the ends of legs that hold a slot are told.
 
@@ -158,6 +167,7 @@ class Ends:
         try:
             async with self._begun:
                 self._watching.add(core)
+                self._asked.pop(core, None)
                 self._begun.notify_all()
             await self._ask(watch)
             while not await watch.closed(_IDLE) and self._held.get(core):

@@ -150,6 +150,8 @@ class EventSocket:
         work = _functions(writer).get(path)
         if work is None:
             raise ConversationError(f"there is no /{path}; there are /verify, /sign and /pass_through")
+        if self._ends.is_due(conversation.core):
+            await conversation.ask(making(_own(writer)))
         asked = partial(_guarded, path, work, switch, conversation.leg)
         working = self._threads(switch).submit(asked)
         try:
