@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
 
     Status 1: one could not be measured. A target that is missed is no failure.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     made = datetime.now(UTC)
     machine = describe()

@@ -65,23 +65,25 @@ def _bars(report: Report, series: Sequence[Series], path: Path) -> Path:
     heights = [len(part) for part in units.values()]
     figure, axes = _figure(10, 1.6 * len(units) + 0.38 * sum(heights), len(units), {"height_ratios": heights})
     for each, (unit, part) in zip(axes, units.items(), strict=True):
-        ordered = sorted(part, key=lambda one: one.median, reverse=not part[0].more)
-        spans = [one.interval for one in ordered]
+        spans = [one.interval for one in part]
         middle = [one.median for one in spans]
         errors = [[one.median - one.low for one in spans], [one.high - one.median for one in spans]]
-        colours = [OTHERS_COLOUR if _is_other(one.name) else OURS_COLOUR for one in ordered]
+        colours = [OTHERS_COLOUR if _is_other(one.name) else OURS_COLOUR for one in part]
         logarithmic = min(middle) > 0 and max(middle) > DECADES * min(middle)
-        each.barh([one.name for one in ordered], middle, xerr=errors, color=colours, ecolor="#444444", capsize=3)
+        each.barh([one.name for one in part], middle, xerr=errors, color=colours, ecolor="#444444", capsize=3)
+        each.invert_yaxis()  # the first on top
         if logarithmic:
             each.set_xscale("log")
         for number, span in enumerate(spans):
             text = f"{span.median:,.0f}".replace(",", " ") if span.median >= 1000 else f"{span.median:.3g}"
-            each.annotate(text, (span.high, number), (5, 0), textcoords="offset points", va="center")
-        each.set_xlabel(f"{unit}, {'more' if part[0].more else 'less'} is better{', powers' if logarithmic else ''}")
+            each.annotate(text, (max(span.high, 0), number), (5, 0), textcoords="offset points", va="center")
+        better = "more" if part[0].more else "less"
+        each.set_xlabel(f"{unit}; {better} is better{'; logarithmic' if logarithmic else ''}")
         each.margins(x=0.12)
         each.spines[["top", "right"]].set_visible(False)
         _mark_target(each, part, vertical=True)
-    _legend(axes[0], any(_is_other(one.name) for one in series))
+    if any(_is_other(one.name) for one in series):
+        _legend(figure)
     return _save(figure, report.title, path)
 
 
@@ -100,7 +102,9 @@ def _lines(report: Report, panels: Panels, path: Path) -> Path:
         else:
             each.axhline(0, color="#444444", lw=0.8)
         places = sorted({one.at or 0 for part in lines.values() for one in part})
-        if report.axis != CALLS:
+        if report.axis == CALLS:
+            each.xaxis.set_major_formatter(lambda place, _: short(round(place)))
+        else:
             each.set_xscale("log")
             each.set_xticks(places, [short(place) for place in places], minor=False)
             each.set_xticks([], minor=True)
@@ -141,12 +145,11 @@ def _mark_target(axes: Any, series: Sequence[Series], *, vertical: bool) -> None
         (axes.axvline if vertical else axes.axhline)(limit, color=TARGET_COLOUR, ls="--", lw=1, label="target")
 
 
-def _legend(axes: Any, others: bool) -> None:
+def _legend(figure: Any) -> None:
     from matplotlib.patches import Patch  # noqa: PLC0415  # optional
 
-    if others:
-        handles = [Patch(color=OURS_COLOUR, label="this plugin"), Patch(color=OTHERS_COLOUR, label="others")]
-        axes.legend(handles=handles, loc="lower right", frameon=False)
+    handles = [Patch(color=OURS_COLOUR, label="this plugin"), Patch(color=OTHERS_COLOUR, label="others")]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
 
 
 def _figure(width: float, height: float, rows: int, ratios: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -67,7 +67,7 @@ def judged(reports: Sequence[Report]) -> list[Judged]:
                 found.append(Judged(report.section, what, value, _bounds(one.interval), one.target, met))
         for each in report.series:
             if each.target is not None:
-                what, bounds = label(each.name, each.at, report.axis), _bounds(each.interval)
+                what, bounds = label(each.name, each.at, report.axis), _spread(each)
                 met = each.target.is_met(each.median)
                 found.append(Judged(report.section, what, measured(each), bounds, each.target, met))
     return found
@@ -125,9 +125,8 @@ def _rows_of(one: Series, report: Report) -> Iterator[Row]:
     compared = [ratio for ratio in report.ratios if (ratio.of, ratio.at) == (one.name, one.at)]
     first = (label(one.name, one.at, report.axis), measured(one))
     if not compared:
-        spread = len(one.values) > 1 or one.span is not None
         verdict = _verdict(one.target, one.median)
-        yield Row(*first, bounds=_bounds(one.interval) if spread else "", target=verdict[0], met=verdict[1])
+        yield Row(*first, bounds=_spread(one), target=verdict[0], met=verdict[1])
     for number, ratio in enumerate(compared):
         yield _compared(first if number == 0 else ("", ""), ratio, report.axis)
 
@@ -144,6 +143,11 @@ def _verdict(target: Target | None, value: float) -> tuple[str, bool | None]:
         return "", None
     met = target.is_met(value)
     return f"{target} {'met' if met else 'missed'}", met
+
+
+def _spread(one: Series) -> str:
+    """Its bounds; a single value has none."""
+    return _bounds(one.interval) if len(one.values) > 1 or one.span else ""
 
 
 def _bounds(one: Interval) -> str:

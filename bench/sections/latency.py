@@ -42,15 +42,15 @@ def run(options: Options) -> Report:
     report, secsipid = Report("latency", TITLE, axis=RATE), proxies.need_programs()
     if not secsipid:
         report.notes.append(proxies.NO_SECSIPID)
-    rates, rounds, calls = ((100,), 3, 150) if options.quick else ((100, 300, 600), 6, 600)
+    rates, rounds, calls = ((100,), 3, 100) if options.quick else ((100, 300, 600), 5, 400)
     with ExitStack() as stack:
         try:
             stage = Stage(options.folder, stack, secsipid=secsipid)
             variants = stage.variants(TIMED)
             lost: dict[_Key, int] = {}
             subjects = [timed(stage, one, rate, calls, lost) for one in variants for rate in rates]
-            advance = options.begin("latency", len(subjects) * (rounds + 1))
-            found = interleave(subjects, rounds, advance)
+            advance = options.begin("latency", len(subjects) * rounds)
+            found = interleave(subjects, rounds, advance, warm=True)
             if not options.quick:
                 pushed = [one for one in variants if one.name in PUSHED]
                 report.series += [_pushed(stage, one, options) for one in pushed]

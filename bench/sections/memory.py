@@ -27,7 +27,7 @@ RATE: Final = 500
 STEP: Final = 5_000
 LONG: Final = 100_000
 """Calls between two looks at the memory, and in all."""
-QUICK_STEP, QUICK_LONG = 300, 3_000
+QUICK_STEP, QUICK_LONG = 300, 1_500
 
 MOST: Final = Target(80.0)
 """Megabytes of a worker."""
@@ -120,7 +120,7 @@ def growth(points: Mapping[int, Sequence[tuple[int, float]]], long: int) -> list
     span = Interval(*(value * LONG for value in most))
     return [
         *found,
-        Series(f"growth over {LONG:,} calls".replace(",", " "), "MB", (span.median,), target=FLAT, span=span),
+        Series("growth", "MB in 100 000 calls", (span.median,), target=FLAT, span=span),
     ]
 
 

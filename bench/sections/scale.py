@@ -32,9 +32,6 @@ QUICK: Final = (10_000, 1_000_000)
 QUICK_FLEET: Final = 10_000
 """The largest store that the short run begins a fleet with."""
 
-CALLS: Final = 1_500
-"""Of one process, each with another number."""
-
 DECISION, SIGNING, MEMORY, FILE, BUILD = "decision", "complete signing", "worker memory", "file", "build"
 REDIS, UPLOAD, JOIN = "in Redis", "fleet begun", "host joins"
 
@@ -89,12 +86,14 @@ def signing(settings: Path, callers: list[str]) -> Task:
 
 def run(options: Options) -> Report:
     """See `Section`."""
-    sizes, rounds = (QUICK, 4) if options.quick else (SIZES, 12)
+    sizes, rounds, calls = (QUICK, 4, 500) if options.quick else (SIZES, 10, 1_500)
     report = Report("scale", TITLE)
     stores = {size: options.stores.of(size) for size in sizes}
     with one_core():
         draw = random.Random(8224)
-        subjects = [_fresh(store, size, what, draw) for size, store in stores.items() for what in (DECISION, SIGNING)]
+        subjects = [
+            _fresh(store, size, what, calls, draw) for size, store in stores.items() for what in (DECISION, SIGNING)
+        ]
         found = interleave(subjects, rounds, options.begin("scale: calls", len(subjects) * (rounds + 1)))
     for what, unit in ((DECISION, "µs"), (SIGNING, "µs"), (MEMORY, "MiB")):
         report.series += [Series(what, unit, found[what, size], size) for size in sizes]
@@ -147,10 +146,10 @@ def compare(report: Report, sizes: tuple[int, ...]) -> None:
             report.compare(what, what, at=size, to_at=sizes[0], target=target if size == SIZES[-1] else None)
 
 
-def _fresh(store: Store, size: int, what: str, draw: random.Random) -> Measure[tuple[str, int]]:
+def _fresh(store: Store, size: int, what: str, calls: int, draw: random.Random) -> Measure[tuple[str, int]]:
     """A turn in a process that begins with it and ends after it."""
     make = signing if what == SIGNING else deciding
-    count = min(CALLS, len(store.numbers) // 2)
+    count = min(calls, len(store.numbers) // 2)
 
     def measure() -> Mapping[tuple[str, int], float]:
         with Worker(make, store.settings, store.callers(draw, count + 1)) as worker:
