@@ -150,7 +150,7 @@ def _note(call: Call, one: Message) -> None:
         return
     status = int(one.first_line.split()[1])
     if method == "BYE":
-        call.ended = call.ended or one.at
+        call.ended = call.ended or (one.at if status < 300 else None)
     elif status > 100:
         call.rang = call.rang or one.at
         if status >= 200:

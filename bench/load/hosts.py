@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from bench.load import mix
+from bench.load.growth import SIP_WORKER, WAITING_ROOM
 from bench.processes import children
 from bench.results import BenchError
 from shaken_plugin.authentication import SigningPair
@@ -144,7 +145,7 @@ def described(listing: str) -> dict[int, str]:
     return found
 
 
-_KINDS: Final = {"udp receiver": "SIP worker", "shaken": "waiting room", "timer": "timer", "attendant": "main"}
+_KINDS: Final = {"udp receiver": SIP_WORKER, "shaken": WAITING_ROOM, "timer": "timer", "attendant": "main"}
 
 
 def _plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from bench.load.growth import SIP_WORKER
 from bench.load.observed import Observation
 from bench.load.report import buckets
 
@@ -16,7 +17,7 @@ MARKS: Final = {
 }
 """How each kind of event is named and coloured."""
 
-NAMED: Final = ("SIP worker", "agent", "Redis")
+NAMED: Final = (SIP_WORKER, "agent", "Redis")
 """Processes with a colour of their own; the others of Kamailio do next to nothing."""
 
 

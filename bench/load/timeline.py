@@ -27,11 +27,6 @@ class Timeline(Generic[T]):
     first: frozenset[T]
     changes: list[Change[T]] = field(default_factory=list)
 
-    @property
-    def latest(self) -> frozenset[T]:
-        """What the last change brought."""
-        return self.changes[-1].after if self.changes else self.first
-
     def change(self, begins: float, ends: float, after: Iterable[T]) -> None:
         """Add what happened after all that is there."""
         self.changes.append(Change(begins, ends, frozenset(after)))

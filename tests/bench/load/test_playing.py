@@ -97,7 +97,10 @@ TRACE = """\
 2026-11-22\t14:43:12.1\t11.010\tR\t2-7@127.0.0.1\tCSeq:1 INVITE\tSIP/2.0 403 Customer Suspended
 2026-11-22\t14:43:12.1\t11.011\tS\t2-7@127.0.0.1\tCSeq:1 ACK\tACK sip:+12025550143@127.0.0.1:5060 SIP/2.0
 2026-11-22\t14:43:13.0\t12.000\tS\t3-7@127.0.0.1\tCSeq:1 INVITE\tINVITE sip:+12025550143@127.0.0.1 SIP/2.0
-2026-11-22\t14:43:13.0\t12.0"""
+2026-11-22\t14:43:13.0\t12.100\tR\t3-7@127.0.0.1\tCSeq:1 INVITE\tSIP/2.0 200 OK
+2026-11-22\t14:43:13.0\t12.200\tS\t3-7@127.0.0.1\tCSeq:2 BYE\tBYE sip:127.0.0.1:5070 SIP/2.0
+2026-11-22\t14:43:43.0\t42.200\tR\t3-7@127.0.0.1\tCSeq:2 BYE\tSIP/2.0 408 Request Timeout
+2026-11-22\t14:43:44.0\t43.0"""
 LOGGED = (
     "1-7@127.0.0.1 127.0.0.2 +12155551000\n2-7@127.0.0.1 127.0.0.4 +12155554000\n3-7@127.0.0.1 127.0.0.6 +16465550100\n"
 )
@@ -110,7 +113,7 @@ def test_calls_as_the_callers_saw_them(tmp_path: Path) -> None:
     one, two, three = callers.placed(tmp_path / "trace", kinds.__getitem__).values()
     assert (one.kind, one.sent, one.rang, one.status, one.hung_up, one.ended) == ("owned", 10, 10.6, 200, 10.72, 10.73)
     assert (two.kind, two.rang, two.status, two.ended) == ("suspended", 11.01, 403, None)
-    assert (three.kind, three.rang, three.status) == ("gateway", None, None)
+    assert (three.kind, three.rang, three.status, three.ended) == ("gateway", 12.1, 200, None)
     assert [call.transmissions for call in (one, two, three)] == [2, 1, 1]
     (tmp_path / "logged").write_text("1-7@127.0.0.1 127.0.0.2 +19995550000\n")
     with pytest.raises(BenchError, match="a call of nobody"):
