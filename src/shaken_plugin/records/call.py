@@ -217,23 +217,23 @@ class Signed:
         """The line of a signed call of which nothing rare is to be told, in the order of the fields; else None."""
         call, signing = self._message, self._signing
         decision, credential, identity = signing.decision, signing.credential, signing.identity
-        orig, dest = signing.orig, signing.dest
-        if decision is None or credential is None or identity is None or orig is None or dest is None:
+        orig, dest = _party(signing.orig), _party(signing.dest)
+        if decision is None or credential is None or identity is None or not orig or not dest:
             return None
         if signing.diverting or signing.holder or signing.substituted_for or signing.detail or signing.over_limit:
             return None
         if not (call.call_id and call.source and signing.origid) or signing.skip or signing.emergency or self._observe:
             return None
-        quoted, called = encode_basestring_ascii, str(dest)
+        quoted = encode_basestring_ascii
         way = f',"user":{quoted(call.user)}' if call.user else ""
         if call.route:
             way += f',"route":{quoted(call.route)}'
-        if signing.routed_by and signing.routed_by != called:
+        if signing.routed_by and signing.routed_by != dest:
             way += f',"routed_by":{quoted(signing.routed_by)}'
         before, behind = decision.once(_parts)
         return (
             f'{{"v":{VERSION},"kind":"sign","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
-            f'"orig":{quoted(str(orig))},"dest":{quoted(called)},"attest":"{decision.level.value}",'
+            f'"orig":{quoted(orig)},"dest":{quoted(dest)},"attest":"{decision.level.value}",'
             f'"origid":{quoted(signing.origid)},"iat":{signing.iat},"ppt":"{signing.ppt}",'
             f'"signature_sha256":"{_digest(identity.partition(";")[0])}","source":{quoted(call.source)}{way},{before}'
             f'"credential":{quoted(credential.name)},{behind}\n'

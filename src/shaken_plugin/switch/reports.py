@@ -198,19 +198,21 @@ def signing_line(message: CallMessage, signing: Signing, settings: Settings) -> 
 
 def usual_line(message: CallMessage, signing: Signing, settings: Settings) -> str | None:
     """`signing_line` of a call at level A of which nothing else is to be told, as most are; None for any other."""
-    decision, credential, orig, dest = signing.decision, signing.credential, signing.orig, signing.dest
-    if decision is None or credential is None or orig is None or dest is None or not message.call_id:
+    decision, credential, origid = signing.decision, signing.credential, signing.origid
+    if decision is None or credential is None or not origid or not message.call_id:
         return None
     rare = signing.skip or signing.over_limit or signing.emergency or signing.detail or signing.holder
     if rare or signing.substituted_for or signing.diverting or decision.level is not Level.A or decision.unauthorised:
         return None
     if settings.log.trace or settings.signing.mode != "active":
         return None
-    full, quoted = settings.log.full_numbers, encode_basestring_ascii
+    orig, dest = _number(signing.orig, settings), _number(signing.dest, settings)
+    if not orig or not dest:
+        return None
+    quoted = encode_basestring_ascii
     line = (
-        f'shaken {{"event":"sign","call_id":{quoted(message.call_id)},"level":"A",'
-        f'"orig":{quoted(str(orig) if full else orig.masked)},"dest":{quoted(str(dest) if full else dest.masked)},'
-        f'"credential":{quoted(credential.name)},"iat":{signing.iat},"origid":{quoted(signing.origid or "")},'
+        f'shaken {{"event":"sign","call_id":{quoted(message.call_id)},"level":"A","orig":{quoted(orig)},'
+        f'"dest":{quoted(dest)},"credential":{quoted(credential.name)},"iat":{signing.iat},"origid":{quoted(origid)},'
         f"{decision.once(_last_of_line, settings.log.full_numbers)}"
     )
     return line if len(line) <= MAX_LINE else None

@@ -1,0 +1,192 @@
+"""What is written fast is what the slow, obvious way beside it writes."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shaken_plugin.authentication import Credential, Signing, SigningPair, identity_header, identity_value
+from shaken_plugin.core.attestation import Decision, Level, Step
+from shaken_plugin.core.call import SHORT, CallerHeader, CallMessage, without_tag
+from shaken_plugin.core.jws import b64url
+from shaken_plugin.core.passport import Attest, media_keys, serialise, shaken_claims, shaken_payload
+from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
+from shaken_plugin.core.sip import NameAddr
+from shaken_plugin.core.telephone import Party, TelephoneNumber, UriIdentity
+from shaken_plugin.core.verstat import _RUN, strip_verstat
+from shaken_plugin.errors import SipSyntaxError, SkipReason
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.records.call import Signed, signed
+from shaken_plugin.switch.reports import signing_line, usual_line
+from tests.conftest import NOW
+from tests.property.strategies import examples, mutated, texts, wire_text
+from tests.services.bench import settings as settings_with
+from tests.services.builders import pair, rules, sip
+
+PLAN = rules().plan
+
+parties: st.SearchStrategy[Party] = st.one_of(
+    st.text("0123456789*#", min_size=1, max_size=20).map(TelephoneNumber), texts.map(UriIdentity)
+)
+fingerprints = st.sampled_from(
+    ("", "a=fingerprint:sha-256 AA:BB\r\n", "a=fingerprint:sha-1 01:02\na=fingerprint:x 00\n")
+)
+
+
+@given(st.sampled_from(Attest), parties, parties, st.integers(0, 2**53), texts, fingerprints)
+@settings(examples)
+def test_claims_put_together_are_the_claims_sorted(
+    attest: Attest, orig: Party, dest: Party, iat: int, origid: str, sdp: str
+) -> None:
+    made: dict[str, Any] = {"attest": attest, "orig": orig, "dest": dest, "iat": iat, "origid": origid}
+    made["mky"] = media_keys(sdp)
+    assert shaken_payload(**made) == serialise(shaken_claims(**made))
+
+
+@given(st.binary(max_size=80))
+@settings(examples)
+def test_base64url_is_that_of_the_library(data: bytes) -> None:
+    assert b64url(data) == base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@pytest.fixture(scope="module")
+def ours(authority: Authority) -> SigningPair:
+    return pair(authority)
+
+
+@pytest.mark.parametrize("quote_ppt", [True, False])
+def test_the_value_of_a_header_is_the_header_written(ours: SigningPair, quote_ppt: bool) -> None:
+    """Signatures are deterministic (RFC 8225 §9)."""
+    claims = shaken_claims(
+        attest=Attest.A, orig=TelephoneNumber("1"), dest=TelephoneNumber("2"), iat=int(NOW), origid="x"
+    )
+    for ppt in ("shaken", "div"):
+        value = identity_value(ours, serialise(claims), ppt, quote_ppt=quote_ppt)
+        assert value == identity_header(ours, claims, ppt).format(quote_ppt=quote_ppt)
+
+
+# --- Header lines -------------------------------------------------------------------------------
+
+
+def _parsed(line: str) -> tuple[str, str] | None:
+    try:
+        address = NameAddr.parse(line)
+    except SipSyntaxError:
+        return None
+    return address.prefix, address.uri
+
+
+lines = st.one_of(
+    wire_text, mutated('"A" <sip:+12155551212@a.example>;tag=1a.-~'), wire_text.map(lambda text: f"{text}>;tag=1")
+)
+
+
+@given(lines)
+@settings(examples, max_examples=400)
+def test_a_line_without_its_tag_names_the_same(line: str) -> None:
+    assert _parsed(without_tag(line)) == _parsed(line)
+
+
+def test_a_tag_is_left_out_where_it_is_one() -> None:
+    assert without_tag("<sip:a@b>;tag=1") == "<sip:a@b>"
+    for other in ("<sip:a@b>;tag=1;x=y", "<sip:a@b>;x=y;tag=1", "sip:a@b;tag=1", '<sip:a@b>;tag="1"', "<sip:a@b>"):
+        assert without_tag(other) == other
+
+
+@given(wire_text)
+@settings(examples)
+def test_a_value_without_the_letters_has_no_verstat(value: str) -> None:
+    assert strip_verstat(value) == _RUN.sub(lambda match: "" if match["verstat"] else match.group(), value)
+
+
+@pytest.mark.parametrize("length", [SHORT, SHORT + 1, 3 * SHORT])
+def test_a_long_line_is_read_as_a_short_one(length: int) -> None:
+    name = "x" * (length - 60)
+    number = "<sip:+12155551212@a.example>"
+    callers = {CallerHeader.FROM: (f'"{name}" {number};tag=1',)}
+    message = CallMessage("INVITE", f"sip:+12025550143@{name}", f'"{name}" <tel:911>;tag=7', callers)
+    for _ in range(2):
+        (caller,) = message.callers_in(CallerHeader.FROM, PLAN)
+        assert caller.party == TelephoneNumber("12155551212")
+        target = message.target(PLAN)
+        assert (str(target.uri), str(target.to), target.to_tag, target.emergency) == ("12025550143", "911", "7", True)
+
+
+# --- Records and log lines ----------------------------------------------------------------------
+
+ACME = Customer("acme", "Acme", CustomerState.VERIFIED)
+sources = st.sampled_from((None, Trunk("acme-main", ACME), Gateway("intl", "International")))
+step = st.builds(
+    Step,
+    texts,
+    st.booleans(),
+    st.one_of(st.none(), texts),
+    texts,
+    st.sampled_from((None, "", "a letter of 12155551212")),
+)
+
+
+@st.composite
+def signings(draw: Any) -> tuple[CallMessage, Signing]:
+    """A signed call, usual or with something rare about it."""
+    level = draw(st.sampled_from((Level.A, Level.A, Level.B, Level.C)))
+    decision = Decision(
+        level, tuple(draw(st.lists(step, min_size=1, max_size=3))), draw(sources), draw(st.integers(0, 3)),
+        unauthorised=draw(st.sampled_from((False, False, True))), offence=draw(st.booleans()),
+    )  # fmt: skip
+    signing = Signing(
+        decision=decision, orig=draw(parties), dest=draw(parties), iat=draw(st.integers(0, 2**40)),
+        identity=f"a.b.{draw(st.text('AZaz09-_', max_size=8))};info=<x>", credential=Credential("main", ()),
+        origid=draw(st.sampled_from(("3b9f", 'odd "origid"'))),
+        routed_by=draw(st.sampled_from((None, "12025550143"))),
+    )  # fmt: skip
+    rare: dict[str, Any] = {
+        "skip": SkipReason.SIGNER_FAILED, "emergency": True, "detail": "x", "over_limit": "rate", "holder": ACME,
+        "diverting": TelephoneNumber("1"), "substituted_for": TelephoneNumber("2"), "origid": None, "identity": None,
+        "credential": None, "decision": None, "orig": None, "dest": None, "iat": 5,
+    }  # fmt: skip
+    name = draw(st.one_of(st.none(), st.sampled_from(sorted(rare))))
+    if name is not None:
+        signing = replace(signing, **{name: rare[name]})
+    message = CallMessage(
+        "INVITE", "", sip("1"), {}, call_id=draw(st.one_of(st.just("x" * 20_000), wire_text)),
+        source=draw(st.sampled_from((None, "", "192.0.2.1"))), user=draw(st.one_of(st.none(), wire_text)),
+        route=draw(wire_text),
+    )  # fmt: skip
+    return message, signing
+
+
+@given(signings(), st.booleans(), st.sampled_from((NOW, NOW + 0.125, int(NOW))))
+@settings(examples, max_examples=150)
+def test_the_line_of_a_record_is_that_of_the_whole_record(
+    call: tuple[CallMessage, Signing], observe: bool, now: float
+) -> None:
+    for _ in range(2):
+        assert Signed(*call, now, observe=observe).line() == signed(*call, now, observe=observe).line()
+
+
+@given(signings(), st.booleans(), st.booleans(), st.sampled_from(("active", "observe")))
+@settings(examples, max_examples=150)
+def test_the_usual_log_line_is_the_log_line(
+    call: tuple[CallMessage, Signing], full: bool, trace: bool, mode: str
+) -> None:
+    chosen = settings_with(log={"full_numbers": full, "trace": trace}, signing={"mode": mode})
+    for _ in range(2):
+        usual = usual_line(*call, chosen)
+        assert usual in {None, signing_line(*call, chosen)}
+
+
+def test_usual_calls_are_written_the_fast_way() -> None:
+    """Otherwise the two tests above would compare nothing."""
+    decision = Decision(Level.A, (Step("right", True, "x", "y"),), Trunk("acme-main", ACME), 3)
+    party = TelephoneNumber("12155551212")
+    signing = Signing(decision=decision, orig=party, dest=party, iat=1, identity="a.b.c;x", origid="o")
+    signing.credential = Credential("main", ())
+    message = CallMessage("INVITE", "", sip("1"), {}, call_id="x", source="192.0.2.1")
+    assert Signed(message, signing, NOW, observe=False)._usual() is not None
+    assert usual_line(message, signing, settings_with(log={"trace": False})) is not None
