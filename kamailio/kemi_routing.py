@@ -86,7 +86,7 @@ class Routing(Kamailio):  # shaken
     def relay(self, msg):
         # Arm both before every t_relay, the one after a failure included. You need not ask first: that
         # spares calls that are none of ours, and later requests of a call, five ways into Python.
-        if KSR.pvx.xavp_child_gete("shaken", "routes"):  # shaken
+        if self.shaken_routes(msg):  # shaken
             KSR.tm.t_on_branch("branch")
             KSR.tm.t_on_reply("reply")
         if KSR.tm.t_relay() < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 import uuid
@@ -18,6 +19,7 @@ from shaken_plugin.adapters.kamailio import (
     ASKED,
     GO_ON,
     NOTHING,
+    ROUTES,
     SIGNING,
     VERIFYING,
     Kamailio,
@@ -133,6 +135,33 @@ def test_signs_in_the_branch_and_not_before(bench: Bench) -> None:
     assert ksr.sent_values("date") == ["Wed, 18 Nov 2026 11:06:40 GMT"]
     assert ksr.xavps[SIGNING, "level"] == "A"
     assert ksr.xavps[SIGNING, "customer"] == "acme"
+
+
+def test_it_says_which_calls_have_to_pass_the_branch_and_the_reply_route(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    assert not kamailio.shaken_routes()
+    kamailio.shaken_sign()
+    assert kamailio.shaken_routes()
+    assert ksr.xavps[ROUTES, "routes"] == "1"
+    unsigned, _ = bench.kamailio(invite(b"Identity: a.b.c;info=<http://x>"))
+    unsigned.shaken_sign()
+    assert not unsigned.shaken_routes()
+    later, _ = bench.kamailio(b"BYE sip:b SIP/2.0\r\nRoute: <sip:p;lr;shaken=1.x>\r\nTo: <sip:b>;tag=2\r\n\r\n")
+    assert later.shaken_routes()
+    verified, ksr = bench.kamailio(invite(b"Identity: a.b.c;info=<http://x>"), STRANGER)
+    verified.shaken_verify()
+    assert ksr.xavps[VERIFYING, "reason"]
+    assert verified.shaken_routes()
+    ksr.pvx = Broken(SystemError("bad"))  # type: ignore[assignment]  # a stand-in
+    assert verified.shaken_routes()
+
+
+@pytest.mark.parametrize(("written", "left"), [("verstat=x", ""), ("%76erstat=x", ""), ("other=x", ";other=x")])
+def test_later_requests_lose_a_verstat_however_it_is_written(bench: Bench, written: str, left: str) -> None:
+    bye = f"BYE sip:b SIP/2.0\r\nFrom: <sip:+12155551212;{written}@a>\r\nTo: <sip:b>;tag=2\r\n\r\n"
+    kamailio, ksr = bench.kamailio(bye.encode(), STRANGER)
+    assert kamailio.shaken_verify() == GO_ON
+    assert ksr.sent_values("from") == [f"<sip:+12155551212{left}@a>"]
 
 
 def test_iat_is_a_fresh_date_and_no_second_date_is_added(bench: Bench) -> None:
@@ -751,6 +780,15 @@ def test_the_start_says_what_is_on(bench: Bench) -> None:
     assert "signing active with main" in line
     assert "verification active with 1 trust anchors" in line
     assert ksr.counters["loads"] == 1
+
+
+def test_what_is_there_at_the_start_is_never_looked_at_again_and_stays_shared(bench: Bench) -> None:
+    gc.unfreeze()
+    try:
+        Kamailio(FakeKsr(invite()), bench.provider.settings)
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.usefixtures("process")

@@ -45,7 +45,9 @@ from shaken_plugin.switch import (
 )
 from shaken_plugin.switch.process import Process, load
 
-__all__ = ["ANSWERED", "ASKED", "GO_ON", "NOTHING", "SIGNING", "VERIFYING", "Kamailio", "KamailioObserver"]
+__all__ = [
+    "ANSWERED", "ASKED", "GO_ON", "NOTHING", "ROUTES", "SIGNING", "VERIFYING", "Kamailio", "KamailioObserver",
+]  # fmt: skip
 
 GO_ON: Final = 1
 ANSWERED: Final = 0
@@ -228,6 +230,17 @@ class Kamailio(Message):
             return GO_ON
         except BaseException as exc:
             return self._survive("dialog", exc)
+
+    def shaken_routes(self, _msg: object = None) -> bool:
+        """Whether `shaken_branch` and `shaken_reply` have anything to do: a KEMI script may ask before it arms them.
+
+        A native script asks ``$xavp(shaken=>routes) == "1" || $route_uri =~ ";shaken="``.
+        """
+        try:
+            return self._get(ROUTES, "routes") != "" or self._is_noted()
+        except BaseException as exc:
+            self._survive("routes", exc)
+            return True
 
     def _is_noted(self) -> bool:
         """Whether the request is of a dialog that was begun with another caller ID."""

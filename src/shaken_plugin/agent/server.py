@@ -30,6 +30,11 @@ IDLE: Final = 5.0
 """Seconds a connection may take to send a line, or to take one."""
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_DONE: Final = _encode({"v": PROTOCOL}).encode() + b"\n"
+"""The answer that says nothing more."""
+
+
 class SocketTaken(ShakenError):
     """The socket cannot be had; the text says why and what to do."""
 
@@ -119,8 +124,11 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lasts = False
         while True:
-            async with asyncio.timeout(None if lasts else IDLE):
+            if lasts:
                 line = await reader.readline()
+            else:
+                async with asyncio.timeout(IDLE):
+                    line = await reader.readline()
             if not line.endswith(b"\n"):
                 return
             request = _read(line)
@@ -131,9 +139,10 @@ class Server:
             else:
                 answer = await self._answer(request)
             if answer is not None:
-                writer.write(json.dumps({"v": PROTOCOL, **answer}, separators=(",", ":")).encode() + b"\n")
-                async with asyncio.timeout(IDLE):
-                    await writer.drain()
+                writer.write(_encode({"v": PROTOCOL, **answer}).encode() + b"\n" if answer else _DONE)
+                if writer.transport.get_write_buffer_size():  # mostly it has gone at once
+                    async with asyncio.timeout(IDLE):
+                        await writer.drain()
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
         if "error" in request:
@@ -172,7 +181,7 @@ class Server:
 def _read(line: bytes) -> dict[str, Any]:
     """A request; with ``error`` where it is none."""
     try:
-        request = json.loads(line)
+        request = json.loads(line.decode())
     except (ValueError, RecursionError):
         return {"error": "not JSON"}
     if not isinstance(request, dict) or request.get("v") != PROTOCOL or "error" in request:

@@ -146,20 +146,35 @@ class AgentLine:
         Raises:
             StoreUnavailable: there is none.
         """
+        return self.read(self.exchange(message(request)))
+
+    def exchange(self, line: bytes) -> bytes:
+        """The line that answers a line of `message`; to be looked at by `read`, unless it is known.
+
+        Raises:
+            StoreUnavailable: there is none.
+        """
         if self._trouble and not self._answers_again():
             raise StoreUnavailable(self._trouble)
-        line, end = message(request), self._clock() + self._timeout
+        end = self._clock() + self._timeout
         try:
             try:
-                answer = self._exchange(line, end)
+                return self._exchange(line, end)
             except ConnectionError:
                 self._close()  # the agent was restarted: the connection is of the one before
-                answer = self._exchange(line, end)
+                return self._exchange(line, end)
         except OSError as exc:
             self._close()
             self._trouble = f"the agent on {self._path} does not answer: {exc.strerror or exc}"
             self._probe_at = self._clock() + PROBE
             raise StoreUnavailable(self._trouble) from exc
+
+    def read(self, answer: bytes) -> dict[str, Any]:
+        """What a line from the agent says.
+
+        Raises:
+            StoreUnavailable: that it does not do it, or nothing that can be read.
+        """
         if answer == _DONE:
             return {"v": PROTOCOL}
         try:
@@ -173,8 +188,8 @@ class AgentLine:
             raise StoreUnavailable(f"the agent on {self._path} answers something else; is it of another release?")
         return found
 
-    def tell(self, said: dict[str, Any]) -> None:
-        """Say something that is not answered, without waiting.
+    def tell(self, line: bytes) -> None:
+        """Send a line of `message` that is not answered, without waiting.
 
         Raises:
             StoreUnavailable: it did not go.
@@ -182,7 +197,7 @@ class AgentLine:
         if self._trouble:
             raise StoreUnavailable(self._trouble)
         try:
-            self._wire().send(message(said))
+            self._wire().send(line)
         except OSError as exc:
             self._close()
             raise StoreUnavailable(f"the agent on {self._path} does not read: {exc.strerror or exc}") from exc

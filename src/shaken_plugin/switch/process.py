@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import uuid
 from collections.abc import Callable
@@ -50,6 +51,10 @@ def load(
         switch = Switch(services, observer, time.time, lambda: str(uuid.uuid4()), WaitingRoom())
         Process.switch, Process.observer, Process.inline = switch, observer, inline
         _report_start(observer, services, now)
+        # What is here now stays until the end. No collection looks at it again, and writes to each page of it:
+        # processes that are forked go on sharing them.
+        gc.collect()
+        gc.freeze()
         return switch
     switch, observer = Process.switch, Process.observer
     store = Path(switch.services.settings.store.path)
