@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from itertools import zip_longest
+from pkgutil import walk_packages
 
 import pytest
 from hypothesis import settings
 
+from shaken_plugin import core
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.lab.pki import Authority
@@ -29,13 +33,44 @@ def pytest_xdist_auto_num_workers() -> int:
 LONG = ("tests/e2e/", "tests/agent/", "tests/setup/", "tests/probe/")
 """Folders of tests that wait more than they count."""
 
+MEASURED = ("tests/unit/", "tests/services/", "tests/agent/test_counting.py", "tests/property/test_limit_properties.py")
+"""Tests that make the coverage of the core whole; measuring doubles their time, and would that of the others."""
+
+
+@contextmanager
+def unmeasured(config: pytest.Config) -> Iterator[None]:
+    """Without coverage, where that is measured at all."""
+    controller = getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
+    if controller is None:
+        yield
+        return
+    controller.pause()
+    try:
+        yield
+    finally:
+        controller.resume()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What runs when modules are loaded is measured in the core alone: the tests are many."""
+    for module in walk_packages(core.__path__, f"{core.__name__}."):
+        import_module(module.name)
+    with unmeasured(session.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What is drawn at random must not be what makes coverage whole."""
+    if item.nodeid.startswith(MEASURED) and not item.get_closest_marker("hypothesis"):
+        return (yield)
+    with unmeasured(item.config):
+        return (yield)
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        # Coverage doubles the time of these, and what is drawn at random must not be what makes the core's whole.
-        if item.get_closest_marker("hypothesis"):
-            item.add_marker("no_cover")
     if hasattr(config, "workerinput"):
         place = {file: number for number, file in enumerate(_alternating(dict.fromkeys(map(_file, items))))}
         items.sort(key=lambda item: place[_file(item)])

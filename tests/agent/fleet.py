@@ -17,13 +17,14 @@ from shaken_plugin.config.settings import parse_settings
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.redis import RedisServer
-from shaken_plugin.lab.servers import AgentServer, service_port
+from shaken_plugin.lab.servers import service_port
 from shaken_plugin.runtime.fleet import fleet_policy
 from shaken_plugin.stores.policy import KINDS, NUMBER_KINDS
 from shaken_plugin.stores.redis.log import FleetLog
 from shaken_plugin.stores.redis.policy import RedisPolicy
 from shaken_plugin.stores.redis.upkeep import upload_snapshot
 from shaken_plugin.stores.sqlite import SqlitePolicy
+from tests.agent.prepared import PreparedAgent
 from tests.agent.proxy import Proxy
 
 NAME = "test"
@@ -69,7 +70,7 @@ class Member:
         self.provider = Provider.make(folder, authority, time.time(), store=store, agent=agent, **settings)
         self.path = folder / "policy.db"
         runtime.start(self.provider.settings, time.time())  # as its switch does
-        self.agent = AgentServer(f"agent-{name}", folder, self.provider.settings, folder / "agent.sock")
+        self.agent = PreparedAgent(f"agent-{name}", folder, self.provider.settings, folder / "agent.sock")
         self._stack = stack
 
     def start(self) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from shaken_plugin.certs.agent_client import AgentClient
 from shaken_plugin.certs.cache import CertificateCache
-from tests.agent.prepared import Prepared, Process
+from tests.agent.prepared import Prepared, scripted_agent
 from tests.agent.scripted import downloads
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ class Host:
         }
         self.cache = CertificateCache(self.cache_file)
         self.client = AgentClient(folder / "agent.sock", self.cache.lend)
-        self.process: Process | None = None
+        self.process: Prepared | subprocess.Popen[str] | None = None
         self.logs: list[Path] = []
 
     def change(self, settings: Mapping[str, Any]) -> None:
@@ -59,14 +59,14 @@ class Host:
             self.settings[name] = {**self.settings.get(name, {}), **section}
         (self.folder / "shaken.yaml").write_text(yaml.safe_dump(self.settings))
 
-    def launch(self, before: Callable[[], None] | None = None) -> Process:
+    def launch(self, before: Callable[[], None] | None = None) -> Prepared | subprocess.Popen[str]:
         """Start the daemon, without waiting for it; as a program of its own where something is to be done before."""
         self.change({})
         log = self.folder / f"agent-{len(self.logs)}.log"
         log.touch()
         self.logs.append(log)
         if before is None:
-            self.process = Prepared("shaken.yaml", self.folder, log)
+            self.process = scripted_agent(self.folder, log)
             return self.process
         with log.open("w") as file:
             self.process = subprocess.Popen(
@@ -80,7 +80,7 @@ class Host:
             )
         return self.process
 
-    def start(self, before: Callable[[], None] | None = None) -> Process:
+    def start(self, before: Callable[[], None] | None = None) -> Prepared | subprocess.Popen[str]:
         """Start the daemon and wait until it answers."""
         process = self.launch(before)
         until(lambda: "/health" in self.log() or process.poll() is not None)

@@ -258,9 +258,13 @@ def test_while_nobody_can_say_who_sends_it_no_warning_is_sent(make: Make, server
             assert hook.requests == []
         finally:
             server.resume()
-        with one.state.changing() as connection:
-            connection.execute("UPDATE message SET due_at = 0")  # half a minute later
-        until(lambda: _turned(one) and hook.requests)
+
+        def half_a_minute_later() -> bool:
+            with one.state.changing() as connection:
+                connection.execute("UPDATE message SET due_at = 0")
+            return _turned(one)
+
+        until(lambda: half_a_minute_later() and hook.requests)
 
 
 def test_without_redis_in_the_settings_the_host_is_on_its_own_again(make: Make) -> None:

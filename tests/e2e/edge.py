@@ -26,7 +26,7 @@ from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.provider import dump
-from shaken_plugin.lab.servers import LOOPBACK, AgentServer, KamailioServer
+from shaken_plugin.lab.servers import LOOPBACK, KamailioServer
 from shaken_plugin.ports import Author
 from shaken_plugin.records.ledger import Ledger
 from shaken_plugin.records.search import Wanted, search
@@ -36,6 +36,7 @@ from shaken_plugin.stores.redis.log import FleetLog
 from shaken_plugin.stores.redis.policy import RedisPolicy
 from shaken_plugin.stores.redis.upkeep import upload_snapshot
 from tests.agent.host import until
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network, pair_of
 
 RATE: Final = 40
@@ -96,11 +97,11 @@ class Edge:
         self.called = network.called()
         self.signer = network.kamailio(self.provider, outside_peer=self.called.uri, workers=WORKERS)
 
-    def start_agent(self) -> AgentServer:
+    def start_agent(self) -> PreparedAgent:
         """A new agent, in the place of one that is gone."""
         self._agents += 1
         name, folder = f"agent-{self._agents}", self.provider.folder
-        self.agent = AgentServer(name, folder, self.provider.settings, folder / "agent.sock")
+        self.agent = PreparedAgent(name, folder, self.provider.settings, folder / "agent.sock")
         return self.network.stack.enter_context(self.agent)
 
     # --- The policy, changed from another host ----------------------------------------------------

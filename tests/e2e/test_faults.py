@@ -39,7 +39,8 @@ from shaken_plugin.lab import sipp
 from shaken_plugin.lab.administrator import PolicyAdministrator
 from shaken_plugin.lab.pki import Authority, certificate_builder, key_usage
 from shaken_plugin.lab.repository import Behaviour, Face, Repository
-from shaken_plugin.lab.servers import AgentServer, free_port, share
+from shaken_plugin.lab.servers import free_port, share
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import REQUIRE_ALL, Network
 from tests.e2e.test_verifying import header
 from tests.e2e.test_waiting import Verifier, make
@@ -60,7 +61,7 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 # --- The agent ----------------------------------------------------------------------------------
 
 
-def ask(agent: AgentServer, path: str) -> str:
+def ask(agent: PreparedAgent, path: str) -> str:
     """What the agent's HTTP server says."""
     port = int(re.findall(r"http://127\.0\.0\.1:(\d+)/health", agent.log_text())[-1])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -86,7 +87,7 @@ def restart(target: Verifier, between: Callable[[], None] = lambda: None) -> Non
     between()
     folder = target.provider.folder
     name = f"agent-{len(list(folder.glob('agent*.log')))}"
-    daemon = AgentServer(name, folder, target.provider.settings, folder / "agent.sock")
+    daemon = PreparedAgent(name, folder, target.provider.settings, folder / "agent.sock")
     target.agent = target.network.stack.enter_context(daemon)
     until(lambda: "/health" in daemon.log_text())
 

@@ -19,12 +19,13 @@ from shaken_plugin.agent.heldcalls import UNSENT
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.lab.demo import events
-from shaken_plugin.lab.servers import AgentServer, answers_sip, share
+from shaken_plugin.lab.servers import share
 from shaken_plugin.ports import Author
 from shaken_plugin.runtime import apply
 from shaken_plugin.stores.agent_line import TIMEOUT
 from shaken_plugin.stores.sqlite import SqlitePolicy
 from tests.agent.host import until
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.party import RINGS, Call, Message, Party
 
@@ -65,9 +66,9 @@ class Edge:
             environment={} if hurried else patient(network.folder),
         )
 
-    def start_agent(self, name: str) -> AgentServer:
+    def start_agent(self, name: str) -> PreparedAgent:
         folder = self.provider.folder
-        return self.stack.enter_context(AgentServer(name, folder, self.provider.settings, folder / "agent.sock"))
+        return self.stack.enter_context(PreparedAgent(name, folder, self.provider.settings, folder / "agent.sock"))
 
     def limit(self, limits: Limits) -> None:
         store = SqlitePolicy(self.provider.folder / "policy.db")
@@ -95,7 +96,7 @@ def patient(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *(path for path in sys.path if path.endswith("-packages"))])}
 
 
-def metrics(agent: AgentServer) -> str:
+def metrics(agent: PreparedAgent) -> str:
     import urllib.request
 
     address = agent.log_text().rpartition("http://")[2].partition("/health")[0]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from shaken_plugin.conduct import decisions, view
 from shaken_plugin.conduct.state import State
-from shaken_plugin.lab.servers import AgentServer
 from tests.agent.hook import SECRET, Hook
 from tests.agent.host import until
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network
 from tests.e2e.phone import Phone
 
@@ -96,7 +96,7 @@ def test_a_dialler_is_warned_and_then_suspended(network: Network) -> None:
         (provider.folder / "secret").write_bytes(SECRET)
         signer = network.kamailio(provider, outside_peer=called.uri, workers=2)
         network.stack.enter_context(
-            AgentServer("agent", provider.folder, provider.settings, provider.folder / "agent.sock")
+            PreparedAgent("agent", provider.folder, provider.settings, provider.folder / "agent.sock")
         )
         phone = Phone()
 

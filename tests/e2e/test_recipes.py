@@ -21,10 +21,11 @@ from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.lab.provider import Provider, dump
 from shaken_plugin.lab.redis import RedisServer, wait_until
-from shaken_plugin.lab.servers import LOOPBACK, AgentServer, LabError, find_program
+from shaken_plugin.lab.servers import LOOPBACK, LabError, find_program
 from shaken_plugin.stores.freshness import mark_of
 from shaken_plugin.stores.redis.connection import RedisAccess
 from tests.agent.host import until
+from tests.agent.prepared import PreparedAgent
 from tests.contract.fleet import ACL, PASSWORD
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.party import Party
@@ -98,7 +99,7 @@ class Host:
         self.folder = self.provider.folder
         self.path = self.folder / "policy.db"
         self._names = iter(range(100))
-        self.agent: AgentServer | None = None
+        self.agent: PreparedAgent | None = None
         self.switch: Any = None
         if first:
             runtime.apply(self.provider.settings, time.time())
@@ -116,7 +117,7 @@ class Host:
             if self.agent is not None:
                 self.agent.stop()
             name = f"agent-{next(self._names)}"
-            self.agent = AgentServer(name, self.folder, self.provider.settings, self.folder / "agent.sock")
+            self.agent = PreparedAgent(name, self.folder, self.provider.settings, self.folder / "agent.sock")
             self.network.stack.enter_context(self.agent)
             if "redis" in yaml.safe_load(self.provider.settings.read_text("utf-8"))["store"]:
                 until(lambda: mark_of(self.path).exists())
@@ -308,7 +309,7 @@ def test_a_host_that_is_not_moved_yet_decides_as_before_whatever_is_restarted_fi
     assert one.level() == "A"
     assert one.agent is not None
     one.agent.stop()
-    one.agent = AgentServer("early", one.folder, one.provider.settings, one.folder / "agent.sock")
+    one.agent = PreparedAgent("early", one.folder, one.provider.settings, one.folder / "agent.sock")
     network.stack.enter_context(one.agent)
     until(lambda: _alarm(one, "copy_not_updated") is not None)
     assert one.level() == "A"

@@ -15,10 +15,10 @@ import pytest
 
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab import sipp
-from shaken_plugin.lab.servers import AgentServer
 from shaken_plugin.records.ledger import Ledger
 from shaken_plugin.records.search import Wanted, search
 from tests.agent.host import until
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network
 from tests.records.test_spool import is_locked
 
@@ -57,8 +57,8 @@ def test_every_call_has_one_record_though_the_agent_is_killed_under_load(network
     signer = network.kamailio(origin, outside_peer=f"sip:127.0.0.1:{verifier.outside_port}")
     ledger = Ledger(f"sqlite:{origin.folder / 'ledger.db'}")
 
-    def agent(name: str) -> AgentServer:
-        return AgentServer(name, origin.folder, origin.settings, origin.folder / "agent.sock")
+    def agent(name: str) -> PreparedAgent:
+        return PreparedAgent(name, origin.folder, origin.settings, origin.folder / "agent.sock")
 
     with closing(ledger), ThreadPoolExecutor(1) as beside:
         for turn in range(ROUNDS):
@@ -91,8 +91,8 @@ def test_what_left_a_kamailio_that_is_killed_under_load_has_one_record(network: 
     signer = network.kamailio(origin, outside_peer=called.uri, workers=WORKERS)
     ledger = Ledger(f"sqlite:{origin.folder / 'ledger.db'}")
 
-    def agent(name: str) -> AgentServer:
-        return AgentServer(name, origin.folder, origin.settings, origin.folder / "agent.sock")
+    def agent(name: str) -> PreparedAgent:
+        return PreparedAgent(name, origin.folder, origin.settings, origin.folder / "agent.sock")
 
     def load() -> sipp.Run:
         patience = ("-recv_timeout", "3000")

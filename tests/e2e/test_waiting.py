@@ -22,8 +22,9 @@ from shaken_plugin.lab import sipp
 from shaken_plugin.lab.pki import Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.repository import Behaviour, Repository
-from shaken_plugin.lab.servers import AgentServer, KamailioServer, share
+from shaken_plugin.lab.servers import KamailioServer, share
 from shaken_plugin.lab.sipp import Answerer
+from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network, logged
 from tests.e2e.phone import Phone
 from tests.e2e.test_verifying import header
@@ -40,7 +41,7 @@ class Verifier:
     provider: Provider
     repository: Repository
     called: Answerer
-    agent: AgentServer
+    agent: PreparedAgent
     kamailio: KamailioServer
     signers: Iterator[int] = field(default_factory=lambda: iter(range(10_000)))
 
@@ -90,7 +91,7 @@ def make(
         "target", spc="123T", policy={}, verification=verification, agent=daemon_settings, **given
     )
     called = network.called()
-    daemon = AgentServer("agent", provider.folder, provider.settings, provider.folder / "agent.sock")
+    daemon = PreparedAgent("agent", provider.folder, provider.settings, provider.folder / "agent.sock")
     if agent:
         stack.enter_context(daemon)
     kamailio = network.kamailio(provider, inside_peer=called.uri, kemi=kemi, **changes)
@@ -289,7 +290,9 @@ def test_an_agent_that_is_killed_costs_no_call(network: Network) -> None:
     target.agent.kill()
     without = target.call(unknown)
     assert target.event(without)["code"] == "certificate_not_yet"
-    with AgentServer("again", target.provider.folder, target.provider.settings, target.provider.folder / "agent.sock"):
+    with PreparedAgent(
+        "again", target.provider.folder, target.provider.settings, target.provider.folder / "agent.sock"
+    ):
         time.sleep(1.1)  # a dead agent is not asked again for a second
         assert target.event(target.call(unknown))["verstat"] == "TN-Validation-Passed"
         load.join()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Protocol, Self
 
 from shaken_plugin.certs.agent_client import AgentClient
 from shaken_plugin.errors import ShakenError
@@ -84,6 +84,20 @@ def service_port() -> int:
     raise LabError("no free port on loopback")
 
 
+class Process(Protocol):
+    """What is used of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; raises `subprocess.TimeoutExpired`."""
+
+
 class Server:
     """A process in the foreground with its output in a file, ended when the context ends."""
 
@@ -93,20 +107,24 @@ class Server:
         self.log_path = folder / f"{name}.log"
         self._command = list(command)
         self._environment = {**os.environ, **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+
+    def launch(self, log: IO[bytes]) -> Process:
+        """Start the process as the first of a session, with its output in a file."""
+        return subprocess.Popen(
+            self._command,
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = self.launch(log)
         try:
             self.wait_until_ready()
         except BaseException:

@@ -81,6 +81,5 @@ def stop(server: FreeSwitchServer) -> float:
     assert process is not None
     command = [*server._command[:1], "-stop", "-run", str(server.folder / "run")]
     subprocess.run(command, env=server._environment, check=True, capture_output=True, timeout=10)
-    process.wait(15)
-    assert process.returncode == 0
+    assert process.wait(15) == 0
     return time.monotonic() - begin
