@@ -21,7 +21,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 	@echo "make check           lint and types alone"
 	@echo "make test-debian13   the same tests in a fresh Debian 13 tree (needs root); likewise test-debian12"
-	@echo "make test-large      the policy store with 10 million numbers: minutes, and 1 GB of disk"
+	@echo "make test-large      the policy store with 10 million numbers, and properties tenfold: minutes, and 1 GB of disk"
 	@echo "make bench           what calls cost, beside others that do the same: see docs/benchmarks.md"
 	@echo "make bench-quick     the ratios of it, in three minutes; SECTIONS=\"core scale\" runs some parts alone"
 	@echo "make load            calls for ten minutes while policy, keys and agents change, each judged: docs/load.md"
@@ -43,6 +43,7 @@ test: install
 # Takes minutes; not part of test.
 test-large: install
 	@$(BIN)/python -m pytest -m large tests/large
+	@$(BIN)/python -m pytest --hypothesis-profile=thorough tests/property
 
 # Its results go to results/; SECTIONS="core scale" runs these alone.
 bench bench-quick: install

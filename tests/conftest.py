@@ -19,6 +19,7 @@ from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.lab.pki import Authority
 
 settings.register_profile("patient", deadline=None)  # slow machines are no failure
+settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile("patient")
 
 NOW = 1_795_000_000.0

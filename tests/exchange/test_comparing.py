@@ -92,7 +92,7 @@ def test_runs_beyond_the_bound_are_counted() -> None:
     assert (len(only.added.runs), only.added.more) == (50, 0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies(), policies())
 def test_something_differs_if_and_only_if_the_contents_do(one: MemoryPolicy, other: MemoryPolicy) -> None:
     assert bool(found(one, other)) == (content(one) != content(other))

@@ -16,7 +16,7 @@ from shaken_plugin.stores.memory import MemoryPolicy
 from shaken_plugin.stores.replacing import replace_all
 from tests.exchange.policies import AUTHOR, as_csv, as_yaml, content, labels, load, policies
 
-_random = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+_random = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def _read(text: str, into: PolicyWriter) -> None:

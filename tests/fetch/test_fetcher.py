@@ -441,7 +441,7 @@ LINES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(st.lists(st.one_of(LINES, st.binary(max_size=20)), max_size=12).map(b"".join))
 def test_any_answer_is_a_document_or_a_named_failure(octets: bytes) -> None:
     async def work() -> None:

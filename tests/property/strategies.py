@@ -10,6 +10,12 @@ from hypothesis import strategies as st
 examples = settings(deadline=None)
 """Slow machines are no failure."""
 
+
+def many(times: int) -> settings:
+    """So many times as many examples as the profile says; ``make test-large`` has another one."""
+    return settings(examples, max_examples=times * examples.max_examples)
+
+
 PIECES = (
     *'sip:a@b;=<>"\\,.-+%?& \t\r\n()[]{}*#0123456789',
     "sip:", "tel:", "urn:service:sos", "\r\n ", '\\"', "%3B", "%3d", "%00", "%zz", ";verstat=", ";VERSTAT", "verstat",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shaken_plugin.core.attestation import (
@@ -41,7 +41,7 @@ from shaken_plugin.core.records import (
 )
 from shaken_plugin.core.telephone import TelephoneNumber, UriIdentity
 from tests.conftest import NOW
-from tests.property.strategies import examples
+from tests.property.strategies import examples, many
 from tests.records import changed, number_right
 
 CALLER, SUBSTITUTE = "12155551212", "12155551200"
@@ -174,7 +174,7 @@ def is_free_for_a(call: CallFacts, facts: PolicyFacts, policy: AttestationPolicy
     )
 
 
-@settings(examples, max_examples=1_500)
+@many(3)
 @given(case=cases)
 def test_nothing_gives_a_but_a_verified_customers_own_documented_right_in_force(case: Any) -> None:
     decision = decided(case)
@@ -189,7 +189,7 @@ def test_nothing_gives_a_but_a_verified_customers_own_documented_right_in_force(
     assert decided(case) == decision
 
 
-@settings(examples, max_examples=500)
+@examples
 @given(case=cases, other=policies)
 def test_the_level_of_such_a_call_depends_on_nothing_else(case: Any, other: AttestationPolicy) -> None:
     """Name, offences, holders: whatever is not in the list above cannot change an A."""
@@ -206,7 +206,7 @@ def test_the_level_of_such_a_call_depends_on_nothing_else(case: Any, other: Atte
     assert decide(call, facts, chosen, NOW).level is Level.A
 
 
-@settings(examples, max_examples=800)
+@many(2)
 @given(case=cases, level=maybe([Attest.B, Attest.C]), where=maybe(["route", "customer", "rules", "trunk", "right"]))
 def test_a_ceiling_never_raises_a_level_and_is_kept(case: Any, level: Attest, where: str) -> None:
     call, facts, policy = case
@@ -244,7 +244,7 @@ def _capped(rules: Overrides, level: Attest) -> Overrides:
     return replace(rules, ceiling=_lower(rules.ceiling, level))
 
 
-@settings(examples, max_examples=800)
+@many(2)
 @given(case=cases, reason=maybe([reason for reason in Withheld if reason is not Withheld.ALLOCATED]), at=st.booleans())
 def test_an_entry_of_the_list_never_raises_a_level_and_is_kept(case: Any, reason: Withheld, at: bool) -> None:
     call, facts, policy = case
@@ -257,7 +257,7 @@ def test_an_entry_of_the_list_never_raises_a_level_and_is_kept(case: Any, reason
         assert decision.refusal is (None if call.emergency else Refusal.DO_NOT_ORIGINATE)
 
 
-@settings(examples, max_examples=800)
+@many(2)
 @given(case=cases, which=st.integers(0, 2), state=maybe([CustomerState.SUSPENDED, CustomerState.TERMINATED]))
 def test_no_suspension_raises_a_level(case: Any, which: int, state: CustomerState) -> None:
     call, facts, policy = case
@@ -270,7 +270,7 @@ def test_no_suspension_raises_a_level(case: Any, which: int, state: CustomerStat
         assert decision.refusal in ({None} if call.emergency else {Refusal(state.value), Refusal.DO_NOT_ORIGINATE})
 
 
-@settings(examples, max_examples=800)
+@many(2)
 @given(case=cases, again=known)
 def test_a_substitute_is_final_and_no_other_number_is_refused_for_it(case: Any, again: PolicyFacts) -> None:
     call, _, policy = case
@@ -290,7 +290,7 @@ def test_a_substitute_is_final_and_no_other_number_is_refused_for_it(case: Any, 
         assert is_free_for_a(changed_call, again, policy)
 
 
-@settings(examples, max_examples=500)
+@examples
 @given(case=cases)
 def test_an_emergency_call_is_never_refused_changed_or_held_against_anybody(case: Any) -> None:
     call, facts, policy = case

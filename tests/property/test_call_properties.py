@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shaken_plugin.core.attestation import WITHOUT_RECORD, AttestationPolicy, CallFacts, Decision, Level, decide
@@ -23,7 +23,7 @@ from shaken_plugin.errors import SipSyntaxError
 from shaken_plugin.lab.pki import Authority
 from tests.builders import Bench, message
 from tests.conftest import NOW
-from tests.property.strategies import examples, mutated, wire_text
+from tests.property.strategies import examples, many, mutated, wire_text
 from tests.records import number_right
 
 numbers = st.text("0123456789", min_size=8, max_size=15).map(TelephoneNumber)
@@ -70,7 +70,7 @@ def test_signed_call_verifies(bench: Bench, call: dict[str, Any], asserted: bool
     assert (verdict.decisive.attest, verdict.decisive.orig) == (call["attest"], call["orig"])
 
 
-@settings(examples, max_examples=200)
+@examples
 @given(call=calls, other=parties, data=st.data())
 def test_call_with_anything_changed_fails(
     bench: Bench, call: dict[str, Any], other: Party, data: st.DataObject
@@ -162,7 +162,7 @@ def decided(call: CallFacts, source: Any, held: tuple[NumberRight, ...], policy:
     return decide(call, PolicyFacts(source, held, 1), policy, NOW)
 
 
-@settings(examples, max_examples=500)
+@examples
 @given(case=decisions)
 def test_decision_keeps_every_limit(case: Any) -> None:
     """A needs a documented right in force; gateways get C at most; nobody unknown is signed; and so on."""
@@ -194,7 +194,7 @@ def test_decision_keeps_every_limit(case: Any) -> None:
         assert decision.missing
 
 
-@settings(examples, max_examples=300)
+@examples
 @given(case=decisions, more=rights)
 def test_more_rights_never_make_it_worse(case: Any, more: NumberRight) -> None:
     """Another record of a right may raise the level, never lower it."""
@@ -238,7 +238,7 @@ foreign = st.lists(
 values = st.one_of(mutated(MARKED), foreign, foreign.map(lambda text: f"<sip:+1{text}@h>{text}"), wire_text)
 
 
-@settings(examples, max_examples=1_000)
+@many(2)
 @given(value=values)
 def test_no_verstat_is_left_for_any_reader(value: str) -> None:
     """After one pass neither Python's pattern, nor the C library's, nor our own parser finds a verstat."""
@@ -254,7 +254,7 @@ def test_no_verstat_is_left_for_any_reader(value: str) -> None:
     assert "verstat" not in {**parsed.user_params, **parsed.params}
 
 
-@settings(examples, max_examples=1_000)
+@many(2)
 @given(value=values)
 def test_switch_takes_out_the_same(value: str) -> None:
     """One global substitution by the C library leaves what Python leaves."""

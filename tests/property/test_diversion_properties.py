@@ -94,7 +94,7 @@ odd = {
 }
 
 
-@settings(examples, max_examples=300)
+@examples
 @given(
     signed=st.lists(
         st.tuples(st.sampled_from(PPTS), st.fixed_dictionaries(parts, optional=odd)), min_size=1, max_size=4

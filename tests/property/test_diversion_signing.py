@@ -79,7 +79,7 @@ def test_a_call_sent_on_any_number_of_times_is_believed(
     assert verdict.diversions == tuple(map(TelephoneNumber, hops[:-1]))
 
 
-@settings(examples, max_examples=200)
+@examples
 @given(data=st.data())
 def test_whatever_came_is_signed_or_not(providers: Providers, data: st.DataObject) -> None:
     """A header with anything changed raises nothing, and is never touched."""

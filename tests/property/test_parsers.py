@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shaken_plugin.core import x5u
@@ -132,7 +132,7 @@ def test_any_octets_are_parsed_or_refused_with_our_error(name: str, data: st.Dat
     assert outcome(parse, refusal, data.draw(st.one_of(wire_bytes, mutated_bytes(valid)))) in {"parsed", "refused"}
 
 
-@settings(examples, max_examples=300)
+@examples
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Attribute's length must be")
@@ -150,7 +150,7 @@ def test_any_rightly_signed_list_is_parsed_or_refused_with_our_error(data: st.Da
 REAL = sorted(FOLDER.glob("samples/*.pem"))
 
 
-@settings(examples, max_examples=200)
+@examples
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Attribute's length must be")
@@ -178,7 +178,7 @@ def parse_chain_or_none(document: bytes) -> tuple[x509.Certificate, ...] | None:
         return None
 
 
-@settings(examples, max_examples=300)
+@examples
 @given(content=mutated_bytes(ISSUED.certificate.public_bytes(Encoding.DER)))
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Attribute's length must be")
@@ -198,7 +198,7 @@ def test_changed_certificate_is_never_trusted_and_refused_with_our_error(content
 headers = st.lists(st.one_of(wire_text, mutated(ADDRESS), st.just(ADDRESS)), max_size=3).map(tuple)
 
 
-@settings(examples, max_examples=300)
+@examples
 @given(
     identity=st.lists(st.one_of(wire_text, mutated(IDENTITY), st.just(IDENTITY)), max_size=3),
     asserted=headers,
