@@ -91,8 +91,8 @@ def test_calls_that_wait_disturb_no_other(verifier: Verifier) -> None:
     for thread in threads:
         thread.join()
     assert [status for status, _ in (*beside, *outcome)] == [200] * 18
-    assert max(took for _, took in beside) < 0.5
     waited = [took for _, took in outcome if took > 1]
+    assert max(took for _, took in beside) < min(waited)
     assert len(waited) == 3  # places; the others went on at once
     assert max(waited) < WAIT + 1
     counters = verifier.switch.counters()
