@@ -126,11 +126,20 @@ class Side(asyncio.DatagramProtocol):
             self._udp.close()
         for server in self._servers:
             server.close()
-        for writer in self._writers.values():
+        writers = list(self._writers.values())
+        for writer in writers:
             writer.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Until they are closed: a loop that ends before leaves sockets open.
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+        except TimeoutError:  # of TLS, whose other side says no farewell
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.sleep(0)  # in which what was aborted, and the port of UDP, are closed
 
     def place(self, transport: str) -> Place:
         """Where it is reached."""
@@ -216,6 +225,9 @@ class Side(asyncio.DatagramProtocol):
             self._keep(transport, reader, writer)
         self._writers[key].write(data)
 
+
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the farewell of TLS."""
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for a TCP or TLS connection; a loaded SBC far away takes less than one."""
