@@ -398,9 +398,9 @@ def test_many_numbers_are_told_in_short_unless_all_are_wanted(filled: Path, run:
     assert len(one["numbers_added"]["runs"]) == 50
 
 
-# --- A million ----------------------------------------------------------------------------------
+# --- A million: at its pace, and into Redis all of it, in tests/stores/redis/test_import.py ----------
 
-MILLION = 1_000_000
+MANY = 300_000
 _MEASURED = """\
 import re, sys
 from shaken_plugin.cli import main
@@ -413,31 +413,31 @@ finally:  # of this program alone: ru_maxrss goes on counting from its parent's
 
 @pytest.mark.alone
 @pytest.mark.timeout(300)
-def test_a_million_numbers_are_imported_in_a_minute_in_little_memory(filled: Path) -> None:
+def test_many_numbers_are_imported_at_a_million_a_minute_in_little_memory(filled: Path) -> None:
     step = 7_919  # a prime: the numbers come in no order
-    with Path("million.csv").open("w") as file:
+    with Path("many.csv").open("w") as file:
         file.write("number,customer,basis,document,use_case,valid_until\r\n")
-        for index in range(MILLION):
-            number = 12_150_000_000 + index * step % MILLION * 3
+        for index in range(MANY):
+            number = 12_150_000_000 + index * step % MANY * 3
             file.write(f"+{number},acme,letter,LOA-{index % 1000},reminders,2027-06-30\r\n")
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, "import", "million.csv", "--json", *WHY],
+        [sys.executable, "-c", _MEASURED, "import", "many.csv", "--json", *WHY],
         capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
     seconds = time.monotonic() - began
     told = json.loads(done.stdout)
-    assert (told["new_numbers"], told["new_records"]) == (MILLION, 1000)
-    assert count(filled) == MILLION + 1
-    assert seconds < 60
-    assert int(done.stderr.split()[-1]) < 400
+    assert (told["new_numbers"], told["new_records"]) == (MANY, 1000)
+    assert count(filled) == MANY + 1
+    assert seconds < 60 * MANY / 1_000_000
+    assert int(done.stderr.split()[-1]) < 200
     out = subprocess.run(
         [sys.executable, "-c", _MEASURED, "export", "--format", "csv", "-o", "out.csv"],
         capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
-    assert int(out.stderr.split()[-1]) < 200
+    assert int(out.stderr.split()[-1]) < 150
     with Path("out.csv").open() as file:
-        assert sum(1 for _ in file) == MILLION + 2
+        assert sum(1 for _ in file) == MANY + 2
 
 
 def test_the_commands_are_known(host: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import Network
 
-CALLS, RATE = 400, 50
+CALLS, RATE = 400, 100
 
 
 @pytest.mark.alone

@@ -233,16 +233,6 @@ def test_calls_are_not_disturbed_while_200_000_numbers_are_imported(path: Path) 
     assert time.perf_counter() - began < LONGEST
 
 
-@pytest.mark.alone
-def test_a_million_numbers_are_added_within_a_minute(path: Path) -> None:
-    began = time.perf_counter()
-    assert fill(path, 1_000_000) == 1_000_000
-    assert time.perf_counter() - began < 60
-    assert SqliteStore(path).facts(None, None, "13000999999").rights
-    assert not SqliteStore(path).facts(None, None, "13001000000").rights
-
-
-@pytest.mark.alone
 def test_memory_of_the_writer_does_not_grow_with_the_numbers(path: Path) -> None:
     def write() -> None:
         fill(path, 50_000)
