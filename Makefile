@@ -35,7 +35,7 @@ test: install
 # Side by side, since each has one core.
 	@$(MAKE) --no-print-directory --jobs=2 lint bytecode
 # What measures time or load runs alone; all else, much of it waiting, on every core and one process more.
-	@$(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM)) $(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
+	@$(if $(ROOM),TMPDIR=$(ROOM)) $(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' mark.alone tests)
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --fail-under=100
