@@ -14,7 +14,7 @@ import trustme
 from shaken_plugin.lab.redis import Cluster, RedisServer, Sentinels, has_valkey
 from shaken_plugin.ports import Author, PolicyDraft
 from shaken_plugin.stores.redis.applying import mark_of
-from shaken_plugin.stores.redis.connection import RedisAccess
+from shaken_plugin.stores.redis.connection import Client, RedisAccess, connect
 from shaken_plugin.stores.redis.log import FleetLog
 from shaken_plugin.stores.redis.policy import RedisPolicy
 from shaken_plugin.stores.redis.replica import Replica
@@ -34,6 +34,14 @@ class Servers:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._found: dict[str, RedisAccess] = {}
+        self._clients: dict[str, Client] = {}
+
+    def client(self, kind: str) -> Client:
+        """One for all tests: first that of a Cluster reads all commands, that of TLS all authorities."""
+        if kind not in self._clients:
+            self._clients[kind] = connect(self.access(kind))
+            self._stack.callback(self._clients[kind].close)
+        return self._clients[kind]
 
     def access(self, kind: str) -> RedisAccess:
         """How to get in; started where it is not running yet."""
@@ -61,6 +69,7 @@ class Servers:
     def close(self) -> None:
         self._stack.close()
         self._found.clear()
+        self._clients.clear()
 
 
 SERVERS = Servers()
@@ -81,7 +90,9 @@ def guarded(folder: Path, name: str = "127.0.0.1") -> RedisServer:
 
 def new_fleet(kind: str) -> FleetLog:
     """The log of a fleet that nobody else has."""
-    return FleetLog(SERVERS.access(kind), f"t{uuid.uuid4().hex[:20]}")
+    log = FleetLog(SERVERS.access(kind), f"t{uuid.uuid4().hex[:20]}")
+    log._client = SERVERS.client(kind)
+    return log
 
 
 class FleetBackend:
