@@ -23,7 +23,7 @@ from bench.sections import Options
 from bench.sections.registry import SECTIONS
 from bench.stores import Stores
 
-WIDTH: Final = 124
+WIDTH: Final = 140
 """Characters of a line where the output is no terminal."""
 
 
@@ -50,6 +50,7 @@ def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
             folder = Path(scratch) / name
             folder.mkdir()
             reports.append(_run(name, Options(quick, folder, begin, stores)))
+            console.print(f"{name}: {'failed' if reports[-1].failed else 'measured'} in {reports[-1].seconds} s")
     console.print(table.summary(reports, machine))
     folder = results / f"{made:%Y-%m-%dT%H%M%SZ}"
     folder.mkdir(parents=True)

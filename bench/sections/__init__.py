@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bench.results import Report
 from bench.stores import Stores
+
+TOO_BUSY: Final = "the machine was too busy, or is too slow for this rate: measure again"
 
 
 @dataclass(frozen=True, slots=True)

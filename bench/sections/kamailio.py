@@ -31,14 +31,12 @@ from bench.proxies import (
     Variant,
 )
 from bench.results import BenchError, Report, Series, Target
-from bench.sections import Options, Section
+from bench.sections import TOO_BUSY, Options, Section
 from bench.workers import Measure, interleave
 from shaken_plugin.lab.servers import LabError
 
 RATE: Final = 300
 """Calls a second."""
-
-TOO_BUSY: Final = "the machine was too busy, or is too slow for this rate: measure again"
 
 SETTLING: Final = 0.5
 """Seconds that an agent has after the last call to put its records into the ledger, which counts."""

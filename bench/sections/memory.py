@@ -12,7 +12,7 @@ from bench.processes import proportional_memory
 from bench.proxies import Stage, Variant
 from bench.ratios import Interval, slope
 from bench.results import CALLS, BenchError, Report, Series, Target
-from bench.sections import Options, Section
+from bench.sections import TOO_BUSY, Options, Section
 from bench.stores import Store
 from bench.table import short
 from shaken_plugin.lab.servers import LabError
@@ -65,8 +65,9 @@ def run(options: Options) -> Report:
     if options.quick:
         report.notes.append(f"growth is measured in the full run only: {QUICK_LONG} calls are for filling caches")
     report.notes.append(f"{RATE} calls a second, each from another number; the long run {name}")
-    if failed:
-        report.notes.append(f"{failed} calls failed: the machine was too busy, or is too slow for this rate")
+    if failed > (long + step * (len(sizes) - 1)) // 100:
+        report.notes.append(f"{failed} calls failed; {TOO_BUSY}")
+        report.failed = True
     return report
 
 
