@@ -17,7 +17,7 @@ class Outcome(NamedTuple):
 
     def __str__(self) -> str:
         if self.status != 200:
-            return f"answered {self.status}"
+            return f"answered {self.status}" + (f", and level {self.level} at the other side" if self.level else "")
         return "unsigned" if self.level is None else f"level {self.level}"
 
 

@@ -45,7 +45,7 @@ def _rate(run: Observation, path: Path) -> Path:
 def _latency(run: Observation, path: Path) -> Path:
     figure, (axes,) = _figure(1)
     found = [one for one in buckets(run) if one.latency]
-    for name, colour in (("max", "#bbbbbb"), ("p99", "#d62728"), ("p95", "#ff7f0e"), ("p50", "#1f77b4")):
+    for name, colour in (("max", "#d62728"), ("p95", "#ff7f0e"), ("p50", "#1f77b4")):
         axes.plot(
             [one.at for one in found], [one.latency[name] for one in found], label=name, color=colour, linewidth=1.2
         )
