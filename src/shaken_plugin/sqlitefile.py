@@ -137,8 +137,8 @@ class _Watch:
 
     index: int
     file: Hashable
-    written: int
-    """When the file itself was written last: should a log that is empty again ever have an older one's header."""
+    written: Hashable
+    """When the file itself was written last, and its size: should a log that is empty again have an older's header."""
     looked: float
     header: bytes = b""
     stamp: Hashable = None
@@ -180,6 +180,7 @@ class Connections:
         local = self._local
         file = os.stat(self._path)
         opened = (os.getpid(), file.st_dev, file.st_ino)
+        local.written = (file.st_mtime_ns, file.st_size)
         if getattr(local, "opened", None) != opened:
             # Closed before another is opened: SQLite keeps one book of locks per process and
             # file, and would believe that a child holds the locks that its parent took.
@@ -189,21 +190,25 @@ class Connections:
             local.opened = opened
         return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
 
-    def stamp(self) -> Hashable | None:
+    def stamp(self, *, look: bool = False) -> Hashable | None:
         """A value that is another after every commit to the file, whoever made it; None where that cannot be told.
 
         While nothing changes it costs one read of `INDEX_HEADER` octets and takes no lock: a commit in WAL mode
         writes both copies of this header, with its checksum over all that the log holds. Only whether the name is
-        another file's by now is looked at every `LOOK_EVERY` seconds.
+        another file's by now is looked at every `LOOK_EVERY` seconds, or now, with ``look``.
         """
         watch: _Watch | None = getattr(self._local, "watch", None)
-        if watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY:
-            watch = self._local.watch = self._watch()
-            if watch is None:
-                return None
         try:
+            if look and watch is not None:
+                self.get()
+                if (watch.file, watch.written) != (self._local.opened, self._local.written):
+                    watch = None
+            if watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY:
+                watch = self._local.watch = self._watch()
+                if watch is None:
+                    return None
             header = os.pread(watch.index, INDEX_HEADER, 0)
-        except OSError:
+        except (OSError, sqlite3.Error, StoreError):
             self._local.watch = None
             return None
         if header != watch.header:
@@ -214,21 +219,22 @@ class Connections:
         return watch.stamp
 
     def _watch(self) -> _Watch | None:
-        """What is to be looked at for `stamp`."""
-        try:
-            self.get()
-            file, written = self._local.opened, os.stat(self._path).st_mtime_ns
-            index = os.stat(f"{self._path}-shm")
-            known: _Watch | None = getattr(self._local, "watch", None)
-            if known is not None and known.file == file and _is_open_as(known.index, index):
-                if known.written != written:  # the log was taken into the file
-                    known.header, known.written = b"", written
-                known.looked = time.monotonic()
-                return known
-            numbers = (int(entry.name) for entry in Path("/proc/self/fd").iterdir())
-            descriptor = next((number for number in numbers if _is_open_as(number, index)), None)
-        except (OSError, sqlite3.Error, StoreError):
-            return None
+        """What is to be looked at for `stamp`.
+
+        Raises:
+            OSError, sqlite3.Error, StoreError: as for `get`; also where there is no log.
+        """
+        self.get()
+        file, written = self._local.opened, self._local.written
+        index = os.stat(f"{self._path}-shm")
+        known: _Watch | None = getattr(self._local, "watch", None)
+        if known is not None and known.file == file and _is_open_as(known.index, index):
+            if known.written != written:  # the log was taken into the file
+                known.header, known.written = b"", written
+            known.looked = time.monotonic()
+            return known
+        numbers = (int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        descriptor = next((number for number in numbers if _is_open_as(number, index)), None)
         return None if descriptor is None else _Watch(descriptor, file, written, time.monotonic())
 
     def forget(self) -> None:

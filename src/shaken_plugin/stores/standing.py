@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from shaken_plugin.bounded import Bounded
 from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import PolicyStore, Standing, StandingSource
@@ -23,6 +24,9 @@ from shaken_plugin.stores.statefile import check, missing
 BLIND: Final = 0.25
 """Seconds without another question after somebody kept the file locked for `BUSY_TIMEOUT`: one call may ask
 several times, and must not wait each time."""
+
+MAX_KNOWN: Final = 4_096
+"""Standings remembered per process."""
 
 REINSTATED: Final = "reinstated"
 """The state of a customer against whom nothing stands any more, in the file."""
@@ -96,7 +100,7 @@ def _with(holders: Iterable[Customer], changed: dict[str, Customer]) -> tuple[Cu
 class StandingFile:
     """A `ports.StandingSource` in the file of the runtime state, for SIP workers.
 
-    One read by index for each customer of a call, some 10 µs, and nothing remembered.
+    One read by index for each customer of a call, some 10 µs; what was read holds as long as the stamp stays.
 
     Args:
         path: the file. It need not exist yet: until it does, every question fails.
@@ -108,6 +112,7 @@ class StandingFile:
         self._policy = policy
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
         self._local = threading.local()
+        self._known: Bounded[str, tuple[Hashable | None, Standing | None]] = Bounded(MAX_KNOWN)
         self._blind_until = 0.0
         self._of = _OF
 
@@ -128,6 +133,20 @@ class StandingFile:
 
     def of(self, customer: str) -> Standing | None:
         """See `ports.StandingSource.of`."""
+        known = self._known.get(customer)
+        # Not at the first question: a file that is locked costs one wait, and not one for each look.
+        stamp = None if known is None else self.stamp(look=True)
+        if known is not None and stamp is not None and known[0] == stamp:
+            return known[1]
+        standing = self._read(customer)
+        self._known.put(customer, (stamp, standing))
+        return standing
+
+    def _note_lock(self, exc: Exception) -> None:
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            self._blind_until = time.monotonic() + BLIND
+
+    def _read(self, customer: str) -> Standing | None:
         if time.monotonic() < self._blind_until:
             raise StoreUnavailable(f"{self._path}: it was locked a moment ago")
         try:
@@ -140,8 +159,7 @@ class StandingFile:
             raise StoreUnavailable(str(exc)) from exc
         except (sqlite3.Error, OSError) as exc:
             self._connections.forget()
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-                self._blind_until = time.monotonic() + BLIND
+            self._note_lock(exc)
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         if not rows or rows[0][0] == REINSTATED:
             return None
@@ -152,20 +170,23 @@ class StandingFile:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc}") from exc
         return standing
 
-    def stamp(self) -> Hashable | None:
-        """See `ports.StandingSource.stamp`.
+    def stamp(self, *, look: bool = False) -> Hashable | None:
+        """See `ports.StandingSource.stamp`; ``look`` as for `Connections.stamp`.
 
         The file changes with every call that counts as an offence, the table of standings seldom: rows are only
         ever added to it, so the last one's number is asked for when the file has changed.
         """
-        file = self._connections.stamp()
+        if time.monotonic() < self._blind_until:
+            return None
+        file = self._connections.stamp(look=look)
         if file is None:
             return None
         known: tuple[Hashable, Hashable] | None = getattr(self._local, "known", None)
         if known is None or known[0] != file:
             try:
                 last = self._connections.get().execute(_LAST).fetchone()
-            except (sqlite3.Error, StoreError, OSError):
+            except (sqlite3.Error, StoreError, OSError) as exc:
+                self._note_lock(exc)
                 return None
             known = self._local.known = file, last
         return known[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from shaken_plugin.core.attestation.decision import Case, Finding, InvalidNumbers, Level, Refusal
-from shaken_plugin.core.attestation.inheritance import chosen, scopes
+from shaken_plugin.core.attestation.inheritance import chosen
 from shaken_plugin.core.attestation.rights import DOCUMENTED, is_documented, lacks
 from shaken_plugin.core.attestation.substitution import substitution_for
 from shaken_plugin.core.records import BASIS_TEXT, CustomerKind, Trunk, Unauthorised, Withheld
@@ -85,7 +85,7 @@ def _counts(case: Case) -> bool:
     """Whether an unauthorised caller ID is an offence of the customer."""
     if not isinstance(case.facts.source, Trunk):
         return False
-    said, _ = chosen(scopes(case), "offences")
+    said, _ = chosen(case.scopes, "offences")
     return case.customer.kind in COUNTS if said is None else bool(said)
 
 
@@ -147,14 +147,14 @@ def unauthorised_rule(case: Case) -> Finding:
 
 
 def _against(case: Case) -> Finding:
-    action, by = chosen(scopes(case), "unauthorised")
+    action, by = chosen(case.scopes, "unauthorised")
     what = "the caller ID is unauthorised"
     if action is Unauthorised.REFUSE:
         refused = Finding(False, f"{what}: refused by {by}", by, Level.REFUSE)
         return refused._replace(settled=True, refusal=Refusal.UNAUTHORISED)
     if action is Unauthorised.DOWNGRADE:
         return Finding(False, f"{what}: B at most by {by}", by, Level.B)
-    number, named_by = chosen(scopes(case), "substitute")
+    number, named_by = chosen(case.scopes, "substitute")
     if number is None or TelephoneNumber(number) == case.call.orig:
         return Finding(False, f"{what}: substituted by {by}, but by no other number", by, Level.B)
     text = f"{what}: the call goes on with the caller ID {number} by {named_by}"

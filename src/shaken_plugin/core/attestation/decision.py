@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from shaken_plugin.core.passport import Attest
@@ -182,7 +183,8 @@ class Decision:
         return tuple(step.rule for step in self.trace)
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """What rules are asked about.
 
     ``replaced`` is the caller ID whose place `call.orig` has taken; ``beside`` the header that names `call.orig`,
@@ -202,12 +204,45 @@ class Case(NamedTuple):
         assert isinstance(self.facts.source, Trunk)
         return self.facts.source.customer
 
-    @property
+    @cached_property
     def own(self) -> tuple[NumberRight, ...]:
         """The customer's own rights to the number, in force or not, narrowest first."""
         source = self.facts.source
         mine = source.customer.id if isinstance(source, Trunk) else None
         return tuple(right for right in self.facts.rights if right.right.customer == mine)
+
+    @cached_property
+    def general_scopes(self) -> tuple[Scope, ...]:
+        """The records that may decide whoever calls, most general first."""
+        route = self.facts.route
+        settings = Scope(SETTINGS, self.policy.overrides)
+        return (settings,) if route is None else (settings, Scope(f"route {route.id}", route.rules))
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, ...]:
+        """All that may decide this call, most general first.
+
+        A right speaks whether it is in force or not: one that is suspended shall not take its ceiling with it.
+        """
+        source = self.facts.source
+        if not isinstance(source, Trunk):
+            return self.general_scopes
+        return (
+            *self.general_scopes,
+            Scope(f"customer {source.customer.id}", source.customer.rules),
+            Scope(f"trunk {source.id}", source.rules),
+            *(Scope(f"right {right.right.id}", right.right.rules) for right in reversed(self.own)),
+        )
+
+
+class Scope(NamedTuple):
+    """A record that may decide, as a trace names it: ``route intl``."""
+
+    name: str
+    says: Overrides
+
+
+SETTINGS = "the settings"
 
 
 class Finding(NamedTuple):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shaken_plugin.core.attestation.decision import AttestationPolicy, Case, Finding, Level, Refusal
-from shaken_plugin.core.attestation.inheritance import Scope, ceilings, chosen, general_scopes, scopes
+from shaken_plugin.core.attestation.decision import AttestationPolicy, Case, Finding, Level, Refusal, Scope
+from shaken_plugin.core.attestation.inheritance import ceilings, chosen
 from shaken_plugin.core.records import CarrierStatus, CustomerKind, CustomerState, Gateway, PendingLevel
 from shaken_plugin.core.telephone import Party, TelephoneNumber
 
@@ -52,7 +52,7 @@ def customer_verified_rule(case: Case) -> Finding:
     record = f"customer {customer.id}"
     if customer.state is not CustomerState.PENDING:
         return Finding(True, f"know-your-customer of {customer.name} is complete", record)
-    pending, by = chosen(scopes(case), "pending")
+    pending, by = chosen(case.scopes, "pending")
     refused = pending is PendingLevel.REFUSE
     return Finding(
         False,
@@ -92,12 +92,12 @@ def kind_rule(case: Case) -> Finding:
 
 def destination_rule(case: Case) -> Finding:
     """Whether such calls are signed."""
-    return _signs(case, scopes(case))
+    return _signs(case, case.scopes)
 
 
 def unsigned_destination(case: Case) -> Finding:
     """Whether calls there are signed, whoever calls; ends the list where they are not."""
-    finding = _signs(case, general_scopes(case))
+    finding = _signs(case, case.general_scopes)
     return finding._replace(settled=not finding.held)
 
 
