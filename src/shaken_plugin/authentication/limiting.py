@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shaken_plugin.authentication.model import Signing
-from shaken_plugin.core.attestation import Level, Refusal, Step
+from shaken_plugin.core.attestation import Decision, Level, Refusal, Step
 from shaken_plugin.core.call import CallMessage
-from shaken_plugin.core.limits import Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
+from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
 from shaken_plugin.core.records import Limits, Rate, Trunk
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.errors import SkipReason, StoreUnavailable
@@ -44,7 +44,7 @@ class Limiter:
         if decision is None or base.emergency or not isinstance(decision.source, Trunk):
             return base
         customer = decision.source.customer
-        found = bounds(customer.limits, decision.level.attest)
+        found = decision.once(_bounds)
         if not found:
             return base
         if not slot and any(bound.concurrent for bound in found):
@@ -67,7 +67,7 @@ class Limiter:
             skip = SkipReason.LIMITS_UNAVAILABLE
             return replace(base, skip=skip, refuse=True, detail=str(exc)) if self.refuse_uncounted else base
         step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
-        traced = replace(decision, trace=(*decision.trace, step))
+        traced = decision.once(_traced, step)
         base = replace(base, decision=traced)
         if verdict.outcome.passes:
             return replace(base, counted=request.call, slot=request.call if request.takes_slot else "")
@@ -78,6 +78,14 @@ class Limiter:
             base = replace(base, orig=base.substituted_for, substitute=None, substituted_for=None)
         refused = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
         return replace(base, decision=refused, skip=SkipReason.POLICY_REFUSED, refuse=True)
+
+
+def _bounds(decision: Decision) -> tuple[Bound, ...]:
+    return bounds(decision.source.customer.limits, decision.level.attest) if isinstance(decision.source, Trunk) else ()
+
+
+def _traced(decision: Decision, step: Step) -> Decision:
+    return replace(decision, trace=(*decision.trace, step))
 
 
 def _call(customer: str, message: CallMessage, random: str) -> str:

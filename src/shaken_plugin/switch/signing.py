@@ -227,8 +227,10 @@ class SigningGuard(Guard):
         """Foreign verstat out: a customer's is believed no more than a stranger's."""
         if not message.is_initial_invite:
             return ()
+        if not substitute:
+            return strip_foreign(message)
         # The same header cannot be edited twice; what is written anew has none.
-        written = self.substitution(message, substitute) if substitute else ()
+        written = self.substitution(message, substitute)
         anew = {action.name for action in written}
         return tuple(action for action in strip_foreign(message) if action.name not in anew)
 

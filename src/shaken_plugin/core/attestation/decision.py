@@ -38,18 +38,20 @@ class Level(Enum):
     UNSIGNED = "unsigned"
     REFUSE = "refuse"
 
+    __hash__ = object.__hash__  # by identity, as they are compared; see `core.call.CallerHeader`
+
     @property
     def attest(self) -> Attest | None:
         """The ``attest`` claim, None where the call is not signed."""
-        return Attest(self.value) if self in _SIGNED else None
+        return _ATTEST.get(self)
 
     @property
     def signs(self) -> bool:
         """Whether a PASSporT is signed."""
-        return self in _SIGNED or self is Level.DIV
+        return self in _ATTEST or self is Level.DIV
 
 
-_SIGNED = (Level.A, Level.B, Level.C)
+_ATTEST = {Level.A: Attest.A, Level.B: Attest.B, Level.C: Attest.C}
 _RANK = {level: rank for rank, level in enumerate(Level)}
 
 
