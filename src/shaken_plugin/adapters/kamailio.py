@@ -66,6 +66,7 @@ VERIFYING: Final = "shaken_vs"
 TASK_GROUP: Final = "shaken"
 """Name of the asynchronous task group whose workers wait for certificates."""
 
+_SIGNING_OFF: Final = SkipReason.SIGNING_OFF.code
 _TOLD: Final = (
     "level", "skip", "customer", "origid", "ppt", "refusal", "unauthorised", "substituted_for", "rules", "policy",
 )  # fmt: skip
@@ -109,11 +110,12 @@ class Kamailio(Message):
                 ``auth_check``. Never pass a name that was not checked.
         """
         try:
+            if self.switch.services.authentication is None:
+                if not self._get(SIGNING, "state"):
+                    self._set(SIGNING, "skip", _SIGNING_OFF)
+                return GO_ON
             if self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute"):
                 return GO_ON  # a failover: the branch route signs anew if it must
-            if self.switch.services.authentication is None:
-                self._set(SIGNING, "skip", SkipReason.SIGNING_OFF.code)
-                return GO_ON
             account = None if user in {None, "", "<null>"} else user
             counted = self._get(SIGNING, "counted")
             outcome = self.switch.sign(
@@ -234,7 +236,7 @@ class Kamailio(Message):
     def shaken_routes(self, _msg: object = None) -> bool:
         """Whether `shaken_branch` and `shaken_reply` have anything to do: a KEMI script may ask before it arms them.
 
-        A native script asks ``$xavp(shaken=>routes) == "1" || $route_uri =~ ";shaken="``.
+        A native script asks as ``kamailio-native.cfg`` does.
         """
         try:
             return self._get(ROUTES, "routes") != "" or self._is_noted()
