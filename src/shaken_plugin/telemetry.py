@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TextIO
 
 from shaken_plugin.ports import Observer, Severity
@@ -32,7 +31,7 @@ def event(name: str, fields: Mapping[str, Any]) -> str:
 
     Always valid JSON: where the line would be longer than `MAX_LINE`, texts and lists are cut.
     """
-    present = {"event": name, **{key: value for key, value in fields.items() if value or value == 0}}
+    present = {"event": name} | {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
     line = _structured(present)
     for longest in _CUTS:
         if len(line) <= MAX_LINE:
@@ -51,16 +50,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _structured(fields: Mapping[str, Any]) -> str:
-    # As an encoder of the whole would write it: most values are texts, and it is made anew for each line.
-    parts = [
-        f'"{key}":{encode_basestring_ascii(value) if type(value) is str else _encode(value)}'
-        for key, value in fields.items()
-    ]
-    return f"shaken {{{','.join(parts)}}}"
-
-
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-"""Like `encode_basestring_ascii`, escapes all but printable ASCII."""
+    return "shaken " + json.dumps(fields, separators=(",", ":"))  # escapes all but printable ASCII
 
 
 def _cut(value: Any, longest: int) -> Any:

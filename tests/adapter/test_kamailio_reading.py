@@ -13,7 +13,6 @@ from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, headers_of
 from shaken_plugin.adapters.kamailio_message import Message
 from shaken_plugin.adapters.kamailio_state import STATE, pack, unpack
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
-from shaken_plugin.core.verstat import has_verstat, strip_verstat
 
 START: Final = b"INVITE sip:+12025550143@b.example SIP/2.0"
 NAMES: Final = (
@@ -59,9 +58,3 @@ def test_the_state_of_a_signing_comes_back_as_it_was() -> None:
     assert unpack(pack(variables)) == variables
     assert unpack(pack({"identity": "x"})) == dict.fromkeys(STATE, "") | {"identity": "x"}
     assert unpack(pack({"level": "A"})) == dict.fromkeys(STATE, "")
-
-
-@given(st.lists(st.sampled_from([";", "%3B", "verstat", "VerStat", "%76erstat", "vers", "tat", "=x", "%", "a"])))
-def test_a_verstat_is_found_where_one_would_be_taken_out(parts: list[str]) -> None:
-    value = "".join(parts)
-    assert has_verstat(value) == (strip_verstat(value) != value)

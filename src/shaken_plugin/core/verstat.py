@@ -44,12 +44,6 @@ def strip_verstat(value: str) -> str:
     return _RUN.sub(lambda match: "" if match["verstat"] else match.group(), value)
 
 
-def has_verstat(value: str) -> bool:
-    """Whether `strip_verstat` would take something out."""
-    # Nearly no header has any: unless a letter of the name is escaped, the name itself stands there.
-    return ("%" in value or "verstat" in value.lower()) and strip_verstat(value) != value
-
-
 def with_verstat(uri: str, verstat: str) -> str | None:
     """The URI with the parameter, None where it has no user part to put it in."""
     scheme, colon, rest = uri.partition(":")

@@ -11,7 +11,7 @@ from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.verification import Result, Verdict
-from shaken_plugin.core.verstat import has_verstat
+from shaken_plugin.core.verstat import strip_verstat
 from shaken_plugin.switch.reports import source_name
 from shaken_plugin.telemetry import clean
 
@@ -219,11 +219,10 @@ STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value f
 
 def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
     """Actions that take foreign verstat out of every header that may have any."""
-    found = [header.value for header, lines in message.callers.items() if header is not without and _is_foreign(lines)]
-    found += [name for name, lines in message.naming.items() if _is_foreign(lines)]
-    return tuple(map(StripVerstat, found))
-
-
-def _is_foreign(lines: Sequence[str]) -> bool:
-    # Of very many lines not all were read.
-    return len(lines) > MAX_ASSERTED or any(strip_verstat(line) != line for line in lines)
+    lines_of = {header.value: lines for header, lines in message.callers.items() if header is not without}
+    return tuple(
+        StripVerstat(name)
+        for name, lines in (lines_of | message.naming).items()
+        # Of very many lines not all were read.
+        if len(lines) > MAX_ASSERTED or any(strip_verstat(line) != line for line in lines)
+    )
