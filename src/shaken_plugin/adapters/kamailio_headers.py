@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from shaken_plugin.core.call import NAMING, CallerHeader
 from shaken_plugin.core.sip import COMPACT_NAMES
@@ -19,11 +20,8 @@ _WANTED: Final = frozenset(
     )
 )  # fmt: skip
 _NAMES: Final = {name: name for name in _WANTED} | {
-    short: name if name in _WANTED else "" for short, name in COMPACT_NAMES.items()
+    short: name for short, name in COMPACT_NAMES.items() if name in _WANTED
 }
-"""What a name on a line stands for; nothing where nobody wants it."""
-
-T = TypeVar("T")
 
 
 class Headers(NamedTuple):
@@ -31,11 +29,6 @@ class Headers(NamedTuple):
 
     headers: dict[str, tuple[str, ...]]
     body: str
-
-    def first(self, name: str, other: T) -> str | T:
-        """The first value of a header, or else the other."""
-        values = self.headers.get(name)
-        return values[0] if values else other
 
 
 def headers_of(message: str) -> Headers | None:
@@ -55,11 +48,20 @@ def headers_of(message: str) -> Headers | None:
     found: dict[str, tuple[str, ...]] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        name = name.rstrip(" \t").lower()
-        if wanted := _NAMES.get(name):
-            found[wanted] = (*found.get(wanted, ()), value.strip(" \t"))
-        elif wanted is None and (len(name) < 2 or name[0] in " \t" or not colon):
+        wanted = _wanted(name)
+        if wanted is None or not colon:
             return None
-    if any(len(values) > MAX_HEADERS for values in found.values()):
-        return None
+        if wanted:
+            before = found.get(wanted, ())
+            if len(before) == MAX_HEADERS:
+                return None
+            found[wanted] = (*before, value.strip(" \t"))
     return Headers(found, body)
+
+
+@lru_cache(512)
+def _wanted(written: str) -> str | None:
+    """What a name on a line stands for: empty where nobody wants it, None where Kamailio has to say."""
+    name = written.rstrip(" \t").lower()
+    found = _NAMES.get(name, "")
+    return found if found or name in COMPACT_NAMES or (len(name) > 1 and name[0] not in " \t") else None

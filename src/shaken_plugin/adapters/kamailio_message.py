@@ -16,6 +16,9 @@ ASKED: Final = "shaken_in"
 _CALLERS: Final = tuple((header, header.value.lower()) for header in CallerHeader)
 _NAMING: Final = tuple((name, name.lower()) for name in NAMING)
 
+_EMPTY: Final = ("",)
+_NO_DATE: Final = (None,)
+
 _STRIP: Final = f"/{VERSTAT_PATTERN}//g"
 
 
@@ -39,20 +42,20 @@ class Message:
             found = None
         if found is None:
             return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
-        pv, first, lines = self._ksr.pv, found.first, found.headers.get
+        pv, lines = self._ksr.pv, found.headers.get
         return CallMessage(
             method=pv.get("$rm"),
             request_uri=self._pseudo("$ru") or self._unparsed_uri(),
-            to=first("to", ""),
+            to=lines("to", _EMPTY)[0],
             callers={header: values for header, name in _CALLERS if (values := lines(name))},
-            call_id=first("call-id", ""),
-            date=first("date", None),
+            call_id=lines("call-id", _EMPTY)[0],
+            date=lines("date", _NO_DATE)[0],
             identity=lines("identity", ()),
-            priority=first("priority", ""),
+            priority=lines("priority", _EMPTY)[0],
             naming={header: values for header, name in _NAMING if (values := lines(name))},
             resource_priority=lines("resource-priority", ()),
             sdp=found.body if body else "",
-            replaces=first("replaces", ""),
+            replaces=lines("replaces", _EMPTY)[0],
             counted=counted,
             source=pv.get("$si"),
             user=user,

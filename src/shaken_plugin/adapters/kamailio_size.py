@@ -31,7 +31,7 @@ def transport_of(uri: str) -> str | None:
 
     A host name without one may lead to TCP by NAPTR records, where Kamailio is set to ask for them.
     """
-    found = _TRANSPORT.search(_parts(uri)[1])
+    found = _TRANSPORT.search(_parts(uri)[1]) if ";" in uri else None
     if found is not None:
         return found.group(1).lower()
     return "tls" if uri[:5].lower() == "sips:" else None
@@ -91,7 +91,9 @@ class BranchSize:
             return state, {}
         target = str(pv.get("$du") or pv.get("$ru") or "")
         asked = transport_of(target)
-        advice = self._switch.check_size(state, size, asked or "udp", peer_of(target), may_switch=asked is None)
+        # Who it goes to matters where it may be asked to take TCP.
+        peer = peer_of(target) if self._switch.services.settings.signing.size.action == "tcp" else None
+        advice = self._switch.check_size(state, size, asked or "udp", peer, may_switch=asked is None)
         if advice.outcome is SizeOutcome.FITS:
             return state, {}
         remember = {"size": f"{advice.outcome.value} {advice.size}"}

@@ -17,6 +17,8 @@ TCP_HOLDS: Final = 60.0
 TCP_TRIED: Final = 600.0
 """Seconds after a try by TCP that was not answered before the next call tries again."""
 
+MAX_WARNED: Final = 4_096
+
 _DONE: Final = {
     SizeOutcome.WARN: "sent by UDP all the same",
     SizeOutcome.USE_TCP: "sent by TCP, and by UDP where that fails",
@@ -41,6 +43,8 @@ class SizeGuard:
         self._reports = reports
         self._clock = clock
         self._marks = Marks()
+        self._warned: set[tuple[SizeOutcome, str]] = set()
+        """What this process knows to have been said, without looking at what all of them share."""
 
     def check(
         self,
@@ -63,6 +67,10 @@ class SizeGuard:
             return advice
         self._reports.count(advice.outcome.value)
         source = variables.get("source") or "an unknown source"
+        if (advice.outcome, source) in self._warned:
+            return advice
+        if len(self._warned) < MAX_WARNED:
+            self._warned.add((advice.outcome, source))
         key = f"warned {advice.outcome.value} {source}"
         if not self._marks.until(key):
             self._marks.mark(key, math.inf)
