@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shaken_plugin.authentication.model import Signing
-from shaken_plugin.core.attestation import Decision, Level, Refusal, Step
+from shaken_plugin.core.attestation import Level, Refusal, Step
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
-from shaken_plugin.core.records import Customer, Limits, Rate, Trunk
+from shaken_plugin.core.records import Limits, Rate, Trunk
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.errors import SkipReason, StoreUnavailable
 from shaken_plugin.ports import CallLimiter
 
 RULE: Final = "limits"
 """The name of this step in a trace."""
-
-MAX_KNOWN: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,6 @@ class Limiter:
     plan: DialPlan
     enforce: bool = True
     refuse_uncounted: bool = False
-    _known: dict[tuple[int, Verdict], tuple[Decision, Decision]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
 
     def limited(self, base: Signing, message: CallMessage, random: str, *, slot: bool) -> Signing:
         """The outcome for a call that would go on; without limits nobody is asked.
@@ -71,30 +66,18 @@ class Limiter:
             base = replace(base, uncounted=str(exc))
             skip = SkipReason.LIMITS_UNAVAILABLE
             return replace(base, skip=skip, refuse=True, detail=str(exc)) if self.refuse_uncounted else base
-        traced = self._traced(decision, verdict, customer)
+        step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
+        traced = replace(decision, trace=(*decision.trace, step))
+        base = replace(base, decision=traced)
         if verdict.outcome.passes:
-            slot_of = request.call if request.takes_slot else ""
-            return replace(base, decision=traced, counted=request.call, slot=slot_of)
-        over = f"{verdict.outcome.value}{verdict.scope and ' '}{verdict.scope}"
-        base = replace(base, decision=traced, over_limit=over)
+            return replace(base, counted=request.call, slot=request.call if request.takes_slot else "")
+        base = replace(base, over_limit=f"{verdict.outcome.value}{verdict.scope and ' '}{verdict.scope}")
         if not self.enforce:
             return base
         if base.substitute is not None:
             base = replace(base, orig=base.substituted_for, substitute=None, substituted_for=None)
         refused = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
         return replace(base, decision=refused, skip=SkipReason.POLICY_REFUSED, refuse=True)
-
-    def _traced(self, decision: Decision, verdict: Verdict, customer: Customer) -> Decision:
-        """The decision with this step, and of the same decision the same: what else is known of it stays with it."""
-        known = self._known.get(at := (id(decision), verdict))
-        if known is not None and known[0] is decision:
-            return known[1]
-        step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
-        traced = replace(decision, trace=(*decision.trace, step))
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[at] = decision, traced
-        return traced
 
 
 def _bounds(decision: Decision) -> tuple[Bound, ...]:
