@@ -19,7 +19,7 @@ PACKAGE = "shaken_plugin"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"bounded", "sqlitefile"}),
+    frozenset({"bounded", "jsontext", "sqlitefile"}),
     frozenset({"core"}),
     frozenset({"ports"}),
     frozenset({"authentication"}),

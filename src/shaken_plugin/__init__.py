@@ -9,6 +9,7 @@ Layers, each importing only from those above it in this list:
 
 ``errors``         exceptions, and the failure codes with their SIP answers
 ``bounded``, ``sqlitefile``  a mapping that forgets its least recently used entry; opening shared files
+``jsontext``                 compact JSON for lines that are written once a call
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
 ``ports``          what the services need from outside, as Protocols
 ``authentication`` the authentication service of RFC 8224 section 6.1

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TextIO
 
+from shaken_plugin.jsontext import flat
 from shaken_plugin.ports import Observer, Severity
 
 MAX_LINE: Final = 2_000
@@ -31,7 +32,7 @@ def event(name: str, fields: Mapping[str, Any]) -> str:
 
     Always valid JSON: where the line would be longer than `MAX_LINE`, texts and lists are cut.
     """
-    present = {"event": name} | {key: value for key, value in fields.items() if value not in (None, "", (), [], {})}
+    present = {"event": name, **{key: value for key, value in fields.items() if value or value == 0}}
     line = _structured(present)
     for longest in _CUTS:
         if len(line) <= MAX_LINE:
@@ -50,7 +51,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _structured(fields: Mapping[str, Any]) -> str:
-    return "shaken " + json.dumps(fields, separators=(",", ":"))  # escapes all but printable ASCII
+    return f"shaken {flat(fields)}"
 
 
 def _cut(value: Any, longest: int) -> Any:
