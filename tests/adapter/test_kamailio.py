@@ -262,6 +262,7 @@ def test_an_unknown_source_is_unsigned_by_default_and_refused_by_setting(bench: 
     kamailio, ksr = bench.kamailio(invite(), STRANGER)
     assert kamailio.shaken_sign() == ANSWERED
     assert ksr.reply == (403, "Source Not Known")
+    assert ksr.has_transaction  # a retransmission gets the same answer, and leaves no record of its own
 
 
 def test_a_declared_gateway_gets_c(bench: Bench) -> None:
@@ -599,6 +600,7 @@ def test_a_failure_is_answered_where_the_policy_says_so(bench: Bench) -> None:
     ksr, code = verified(bench, invite(b"Identity: nonsense"))
     assert code == ANSWERED
     assert ksr.reply == (438, "Invalid Identity Header")
+    assert ksr.has_transaction
     assert ksr.reply_headers == ['Reason: STIR;cause=438;text="Invalid Identity Header"']
     bench.configure(verification={"reject": [428]})
     ksr, code = verified(bench, invite())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,11 +16,15 @@ import pytest
 
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab import sipp
+from shaken_plugin.lab.demo import events
+from shaken_plugin.lab.provider import dump, sample_policy
 from shaken_plugin.records.ledger import Ledger
 from shaken_plugin.records.search import Wanted, search
+from shaken_plugin.runtime import apply
 from tests.agent.host import until
 from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network
+from tests.e2e.phone import Phone
 from tests.records.test_spool import is_locked
 
 ROUNDS, CALLS, RATE, WORKERS = 2, 100, 50, 4
@@ -116,3 +121,28 @@ def test_what_left_a_kamailio_that_is_killed_under_load_has_one_record(network: 
     assert set(found.values()) == {1}
     # Each worker was with one call at most when it was killed, whose INVITE then never left.
     assert len(found.keys() - left) <= WORKERS
+
+
+@pytest.mark.parametrize("kemi", [False, True], ids=["native", "KEMI"])
+def test_a_refused_call_that_is_sent_again_has_one_record_and_stays_refused(network: Network, kemi: bool) -> None:
+    """By whatever the records say by then: whoever called has heard the refusal."""
+    origin, called = network.provider("origin", signing={"unknown_source": "refuse"}), network.called()
+    signer = network.kamailio(origin, outside_peer=called.uri, kemi=kemi, workers=1)
+    phone = Phone("127.0.0.9")
+    invite = phone.invite()
+    answer = phone.ask(invite, signer.inside_port)
+    assert answer is not None
+    assert answer[0] == 403
+    policy = sample_policy(time.time())
+    policy["customers"][0]["trunks"][0]["addresses"].append(phone.address)
+    dump(origin.folder / "policy.yaml", policy)
+    apply(origin.settings, time.time())
+    for _ in range(3):
+        phone.send(invite, signer.inside_port)
+    other = phone.ask(phone.invite(), signer.inside_port)  # the only worker has done with them when it answers this
+    phone.close()
+    assert other is not None
+    assert other[0] == 200
+    call_id = next(line.split()[1].decode() for line in invite.splitlines() if line.startswith(b"Call-ID:"))
+    assert len(list(events(signer.log_text(), call_id))) == 1
+    assert call_id not in {found.header("Call-ID")[0] for found in called.invites()}

@@ -124,10 +124,6 @@ class Kamailio(Message):
             if account or self._get(SIGNING, "user"):
                 self._set(SIGNING, "user", account or "")
             outcome = self._followed(outcome, counted)
-            if outcome.reject is not None and outcome.variables.get("over_limit"):
-                # Another moment gives another answer: without a transaction, a retransmission of a call that
-                # was refused would be let through, and ring where nobody calls any more.
-                self._ksr.tm.t_newtran()
             return self._finish(SIGNING, outcome)
         except BaseException as exc:
             return self._survive("sign", exc)
@@ -374,12 +370,17 @@ class Kamailio(Message):
         return ANSWERED
 
     def _answer(self, reject: Reject) -> None:
+        is_held = bool(self._get(VERIFYING, "waiting"))
+        if not is_held:
+            # Without a transaction a retransmission would be a call of its own: decided and recorded once more, and by
+            # what holds at another moment even let through, to ring where nobody calls any more.
+            self._ksr.tm.t_newtran()
         for reason in reject.reasons:
             self._ksr.hdr.append_to_reply(f"Reason: {reason}\r\n")
         if reject.retry_after:
             self._ksr.hdr.append_to_reply(f"Retry-After: {reject.retry_after}\r\n")
-        if self._get(VERIFYING, "waiting"):
-            self._ksr.tm.t_reply(reject.status, reject.phrase)  # a held call has a transaction
+        if is_held:
+            self._ksr.tm.t_reply(reject.status, reject.phrase)
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
 
