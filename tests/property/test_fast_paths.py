@@ -108,7 +108,7 @@ def test_a_value_without_the_letters_has_no_verstat(value: str) -> None:
 def test_a_long_line_is_read_as_a_short_one(length: int) -> None:
     name = "x" * (length - 60)
     number = "<sip:+12155551212@a.example>"
-    callers = {CallerHeader.FROM: (f'"{name}" {number};tag=1',)}
+    callers: dict[CallerHeader, tuple[str, ...]] = {CallerHeader.FROM: (f'"{name}" {number};tag=1',)}
     message = CallMessage("INVITE", f"sip:+12025550143@{name}", f'"{name}" <tel:911>;tag=7', callers)
     for _ in range(2):
         (caller,) = message.callers_in(CallerHeader.FROM, PLAN)

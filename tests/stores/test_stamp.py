@@ -29,7 +29,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(sqlitefile.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("shaken_plugin.sqlitefile.time.monotonic", lambda: self.now)
 
     def look_again(self) -> None:
         """Let so much time go by that files are looked at again."""
