@@ -114,6 +114,22 @@ def test_an_entry_says_that_a_number_is_allocated() -> None:
     assert judged(RIGHT, numbering=says(None), withheld=(allocated,)).level is Level.A
 
 
+def test_the_numbering_plan_is_asked_only_where_nobody_vouches_for_the_number() -> None:
+    asked: list[str] = []
+
+    def plan(digits: str) -> None:
+        asked.append(digits)
+
+    entry = DoNotOriginate("new-block", Withheld.ALLOCATED)
+    judged(RIGHT, numbering=plan)
+    judged(numbering=plan, withheld=(entry,))
+    judged(numbering=plan, withheld=(LISTED,))
+    assert asked == []
+    decision = judged(changed(RIGHT, basis=Basis.CUSTOMER_WORD), numbering=plan)
+    assert asked == [ORIG]
+    assert step(decision, "do_not_originate").finding == "the caller ID is valid, and on no do-not-originate list"
+
+
 def test_a_suspended_entry_refuses_and_excepts_nothing() -> None:
     entry = DoNotOriginate("x", Withheld.INBOUND_ONLY, suspended=True)
     decision = judged(RIGHT, withheld=(entry,))
