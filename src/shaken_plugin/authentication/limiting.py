@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from shaken_plugin.authentication.model import Signing
-from shaken_plugin.core.attestation import Level, Refusal, Step
+from shaken_plugin.authentication.model import Fresh, Signing, drawn
+from shaken_plugin.core.attestation import Decision, Level, Refusal, Step
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
 from shaken_plugin.core.records import Limits, Rate, Trunk
@@ -31,7 +31,7 @@ class Limiter:
     enforce: bool = True
     refuse_uncounted: bool = False
 
-    def limited(self, base: Signing, message: CallMessage, random: str, *, slot: bool) -> Signing:
+    def limited(self, base: Signing, message: CallMessage, random: Fresh, *, slot: bool) -> Signing:
         """The outcome for a call that would go on; without limits nobody is asked.
 
         Args:
@@ -88,11 +88,11 @@ def _traced(decision: Decision, step: Step) -> Decision:
     return replace(decision, trace=(*decision.trace, step))
 
 
-def _call(customer: str, message: CallMessage, random: str) -> str:
+def _call(customer: str, message: CallMessage, random: Fresh) -> str:
     """The key of a call, the same each time that one INVITE, or a leg's call, is looked at."""
     if message.leg:
         return key(customer, message.leg)
-    new = call_key(customer, message.call_id, message.from_tag, random)
+    new = call_key(customer, message.call_id, message.from_tag, drawn(random))
     return message.counted if dialog_of(message.counted) == dialog_of(new) else new
 
 

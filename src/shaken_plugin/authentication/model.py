@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -24,6 +24,15 @@ from shaken_plugin.ports import Signer
 
 PPT: Final = "shaken"
 PPT_DIV: Final = "div"
+
+
+Fresh = str | Callable[[], str]
+"""A random UUID as text, or what draws one: most calls need none."""
+
+
+def drawn(fresh: Fresh) -> str:
+    """The UUID itself."""
+    return fresh if isinstance(fresh, str) else fresh()
 
 
 class ExistingIdentity(Enum):

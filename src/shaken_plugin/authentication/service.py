@@ -13,11 +13,13 @@ from shaken_plugin.authentication.model import (
     PPT,
     Credentials,
     ExistingIdentity,
+    Fresh,
     OrigidScope,
     Signing,
     SigningPair,
     SigningRules,
     StaleDate,
+    drawn,
 )
 from shaken_plugin.core.attestation import (
     Decision,
@@ -101,7 +103,7 @@ class AuthenticationService(Judge):
         self.credentials = credentials
 
     def sign(
-        self, message: CallMessage, now: float, random_origid: str, *, again: bool = False, slot: bool = False
+        self, message: CallMessage, now: float, random_origid: Fresh, *, again: bool = False, slot: bool = False
     ) -> Signing:
         """Decide a call's level and, where it gets one, sign it.
 
@@ -110,7 +112,7 @@ class AuthenticationService(Judge):
                 the new target, a ``div`` is signed or nothing, unless the caller is substituted; ``existing`` is
                 not about those.
             now: POSIX seconds.
-            random_origid: a fresh UUID, used where origids are per call, and at the limits.
+            random_origid: a fresh UUID, used (and drawn) where origids are per call, and at the limits.
             again: the call was signed when it came and leaves once more, later: its Date was good
                 then, and is now replaced by the present time. It was counted then, too.
             slot: the switch tells the end of the call (`ports.CallLimiter.ended`).
@@ -128,7 +130,7 @@ class AuthenticationService(Judge):
             return self._diverted(base, *diversion, facts, message, now)
         return self._attested(base, base.decision, judgement, message, now, random_origid, again=again)
 
-    def admit(self, message: CallMessage, now: float, random: str, *, slot: bool = False) -> Signing:
+    def admit(self, message: CallMessage, now: float, random: Fresh, *, slot: bool = False) -> Signing:
         """What `sign` would do about a call but for the signature: whether it is answered instead of sent on.
 
         It is counted; `sign` knows it then, when a leg of it leaves.
@@ -145,7 +147,7 @@ class AuthenticationService(Judge):
         judgement: Judgement,
         message: CallMessage,
         now: float,
-        random_origid: str,
+        random_origid: Fresh,
         *,
         again: bool,
     ) -> Signing:
@@ -198,7 +200,7 @@ class AuthenticationService(Judge):
         return self._with_header(base, name, diverting, serialise(claims), message, now)
 
     def _signed(
-        self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: str
+        self, base: Signing, decision: Decision, message: CallMessage, now: float, random_origid: Fresh
     ) -> Signing:
         rules = self._rules
         assert decision.level.attest is not None
@@ -288,10 +290,10 @@ class AuthenticationService(Judge):
             named = source.customer.credential
         return named or self._rules.default_credential
 
-    def _origid(self, source: Trunk | Gateway | None, random_origid: str) -> str:
+    def _origid(self, source: Trunk | Gateway | None, random_origid: Fresh) -> str:
         """RFC 8588 §5; §10 recommends one per call for privacy, traceback wants a stable one."""
         if self._rules.origid is OrigidScope.CALL or source is None:
-            return random_origid
+            return drawn(random_origid)
         if isinstance(source, Gateway):
             return _origid_of(self._rules.origid_namespace, f"gateway/{source.id}")
         customer = source.customer

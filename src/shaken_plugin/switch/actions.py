@@ -77,9 +77,11 @@ def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:
     identity = variables.get("identity")
     if not identity and not variables.get("substitute"):
         return ()
-    # From the back, so that the indices stay right while headers go.
-    drop = sorted((int(index) for index in variables.get("drop", "").split(",") if index), reverse=True)
-    actions: list[Action] = [RemoveHeader("Identity", index) for index in drop]
+    actions: list[Action] = []
+    if drop := variables.get("drop"):
+        # From the back, so that the indices stay right while headers go.
+        indices = sorted((int(index) for index in drop.split(",") if index), reverse=True)
+        actions += [RemoveHeader("Identity", index) for index in indices]
     if not identity:
         return tuple(actions)
     if date := variables.get("date"):

@@ -94,7 +94,7 @@ class SigningGuard(Guard):
         self, service: AuthenticationService, message: CallMessage, *, again: bool, left_as: LeftAs | None
     ) -> Outcome:
         now = self._clock()
-        signing = service.sign(message, now, self._new_uuid(), again=again, slot=self.tells_ends)
+        signing = service.sign(message, now, self._new_uuid, again=again, slot=self.tells_ends)
         if self.services.copy is not None and (trouble := self.services.copy.trouble) is not None:
             self._reports.warn("copy_stale", f"shaken: {trouble}", now)
         if unusable := service.credentials.trouble:
@@ -146,7 +146,7 @@ class SigningGuard(Guard):
         try:
             now = self._clock()
             message = read()
-            signing = service.admit(message, now, self._new_uuid(), slot=self.tells_ends)
+            signing = service.admit(message, now, self._new_uuid, slot=self.tells_ends)
             if signing.refuse:
                 return self._outcome(message, signing, now, None)
             return Outcome({"slot": signing.slot} if signing.slot else {})
