@@ -19,8 +19,8 @@ from shaken_plugin.core.call import CallerHeader
 from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.ports import PolicyStore
 
-MAX_DECISIONS: Final = 4_096
-"""Decisions remembered per process, some 3 KB each."""
+MAX_DECISIONS: Final = 2_048
+"""Decisions remembered per process, some 7 KB each with what is made of them."""
 
 T = TypeVar("T")
 
