@@ -167,7 +167,7 @@ def headers(draw: Any) -> str:
 
 waits = st.tuples(
     st.just("wait"),
-    st.sampled_from((0.0, 0.3, 0.5, 1.0, 29.0, 60.0, 61.0, 119.0, DAY, 30 * DAY, 400 * DAY, -1.0, -90.0)),
+    st.sampled_from((0.0, 0.3, 0.5, 1.0, 29.0, 60.0, 61.0, 119.0, DAY, 30 * DAY, 400 * DAY)),
 )
 changes = st.one_of(
     st.tuples(st.just("publish"), st.integers(0, 2), st.none() | st.integers(0, len(ISSUED))),
@@ -192,7 +192,8 @@ calls = st.tuples(
 def test_memories_change_no_verdict(acts: list[tuple[Any, ...]], published: list[int]) -> None:
     """A call some time after a change is judged by what is so now, as by a verifier that was started for it.
 
-    What changes is seen `LOOK_AFTER` later at the latest, so each change is followed by so much time.
+    What changes is seen `LOOK_AFTER` later at the latest, so each change is followed by so much time; and by a clock
+    that was put back by as much a change may be seen later.
     """
     verdicts = []
     for verifier in (Verifier(remembers=True), Verifier(remembers=False)):
@@ -230,6 +231,8 @@ VALUE = '"A" <sip:+12155551212@a.example;user=phone>;x=1'
 @given(line=st.one_of(wire_text, mutated(VALUE), st.just(VALUE)))
 @example(line="\x0b<tel:+12155551212>\x1c")
 @example(line=" <tel:+12155551212> ")
+@example(line="no address")
+@example(line="tel:+12155551212 x")
 def test_a_single_value_is_marked_like_one_of_several(line: str) -> None:
     marked = mark_single(line, "TN-Validation-Passed")
     parties = [

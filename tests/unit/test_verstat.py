@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity
-from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, strip_verstat, with_verstat
+from shaken_plugin.core.verstat import (
+    asserted_from,
+    mark_asserted,
+    mark_from,
+    mark_single,
+    strip_verstat,
+    with_verstat,
+)
 from tests.builders import DEST, ORIG
 
 PASSED = "TN-Validation-Passed"
@@ -152,3 +159,17 @@ def test_from_is_marked_where_it_names_a_number(us: DialPlan, value: str, expect
 )
 def test_asserted_identity_is_made_from_from_without_its_tag(us: DialPlan, value: str, expected: str | None) -> None:
     assert asserted_from(value, PASSED, us) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "marked"),
+    [
+        (" <tel:+12155551212> ", ["<tel:+12155551212;verstat=No-TN-Validation>"]),
+        ("<sip:a@b>,<sip:c@b>", None),
+        ("é <tel:+12155551212>", None),
+        ("<tel:+12155551212;verstat=X>", None),
+        ("\x0b<tel:+12155551212>", None),
+    ],
+)
+def test_a_single_plain_value_is_marked_and_all_else_is_looked_at(line: str, marked: list[str] | None) -> None:
+    assert mark_single(line, "No-TN-Validation") == marked
