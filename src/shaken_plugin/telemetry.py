@@ -21,6 +21,8 @@ REPEAT_AFTER: Final = 60.0
 
 def clean(text: str) -> str:
     """Text without control or non-ASCII characters and at most `MAX_LINE` long: no log injection."""
+    if text.isascii() and text.isprintable() and len(text) <= MAX_LINE:
+        return text
     printable = text.encode("ascii", "backslashreplace").decode("ascii")
     if not printable.isprintable():
         printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in printable)

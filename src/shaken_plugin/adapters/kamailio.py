@@ -339,6 +339,8 @@ class Kamailio(Message):
             if not ours and not add:
                 return GO_ON
             lines = list(self._headers("Reason"))
+            if not lines and not add:
+                return GO_ON
             values = self.switch.reply_reasons(lines, ours or None, add or None)
             if values is not None:
                 if lines:
@@ -386,13 +388,14 @@ class Kamailio(Message):
 
     def _publish_signing(self, variables: Mapping[str, str]) -> None:
         """For the routing script each by its name, for `shaken_branch` together."""
+        set_ = self._ksr.pvx.xavp_child_sets
         for name, value in variables.items():
             if name not in INNER:
-                self._set(SIGNING, name, value)
+                set_(SIGNING, name, value)
         state = pack(variables)
-        self._set(SIGNING, "state", state)
+        set_(SIGNING, "state", state)
         if state or variables.get("slot"):
-            self._set(ROUTES, "routes", "1")
+            set_(ROUTES, "routes", "1")
 
     def _branch(self) -> str:
         return f"{self._ksr.tm.t_get_branch_index()},"
