@@ -34,7 +34,8 @@ class RedisSettings(Section):
     tls: Switch = False
     """Whether the connections are encrypted, and the servers shown to be who they are."""
     ca: str | None = None
-    """PEM file of the authorities that the servers' certificates lead to; the system's by default."""
+    """PEM file of authorities that the servers' certificates may lead to, beside the system's, which redis-py always
+    believes."""
     certificate: str | None = None
     """PEM file of this host's own certificate, where the servers ask for one."""
     key: str | None = None

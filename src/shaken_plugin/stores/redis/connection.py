@@ -45,7 +45,8 @@ class RedisAccess:
     sentinel_password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca: str | None = None
-    """PEM file of the authorities that the servers' certificates lead to; the system's by default."""
+    """PEM file of authorities that the servers' certificates may lead to, beside the system's, which redis-py always
+    believes."""
     certificate: str | None = None
     """PEM file of our own certificate, where the servers ask for one; with its key."""
     key: str | None = None
