@@ -273,7 +273,7 @@ class Kamailio(Message):
                 beginning: it must be the one that calls this function. Without it no call waits.
         """
         try:
-            if self._get(VERIFYING, "result") or self._is_of_no_interest():
+            if self._is_of_no_interest() or self._get(VERIFYING, "result"):
                 return GO_ON
 
             def read() -> CallMessage:
