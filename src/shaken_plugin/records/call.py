@@ -238,15 +238,14 @@ class Signed:
 
 def _parts(decision: Decision) -> tuple[str, str]:
     """What a decision says in a line, before and behind the credential."""
-    said = _decided(decision)
-    present = {name: said[name] for name in _NAMES if _tells(said.get(name))}
-    behind: dict[str, Any] = {name: present.pop(name) for name in ("rules", "missing") if name in present}
+    present = {name: value for name, value in _decided(decision).items() if name != "trace" and _tells(value)}
+    behind = {name: present.pop(name) for name in ("rules", "missing") if name in present}
     trace = ",".join(map(_step, decision.trace))
     return f"{flat(present)[1:-1]},", f'{flat(behind)[1:-1]},"trace":[{trace}]}}'
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
-    """What a record takes from a decision. The one place where its fields are read."""
+    """What a record takes from a decision, in the order of its fields. The one place where they are read."""
     source = decision.source
     return {
         "customer": source.customer.id if isinstance(source, Trunk) else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
 from typing import Final
 
@@ -160,6 +161,8 @@ class Reporter:
         )
 
 
+_encode: Final[Callable[[object], str]] = json.JSONEncoder(separators=(",", ":")).encode
+
 _TROUBLE: Final = (SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED)
 
 
@@ -223,7 +226,7 @@ def _last_of_line(decision: Decision, full_numbers: bool) -> str:
     missing = [text if full_numbers else _without_numbers(text) for text in decision.missing]
     fields = {"policy": decision.policy_version, "source": source_name(decision), "missing": missing}
     present = {name: value for name, value in fields.items() if value or name == "policy"}
-    return json.dumps(present, separators=(",", ":"))[1:]
+    return _encode(present)[1:]
 
 
 def _counted(decision: Decision) -> str:
