@@ -136,7 +136,8 @@ class _Watch:
     """
 
     index: int
-    file: Hashable
+    file: tuple[int, int, int]
+    """The process that opened it, its device and inode."""
     written: Hashable
     """When the file itself was written last, and its size: should a log that is empty again have an older's header."""
     looked: float
@@ -203,7 +204,8 @@ class Connections:
                 self.get()
                 if (watch.file, watch.written) != (self._local.opened, self._local.written):
                     watch = None
-            if watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY:
+            is_due = watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY
+            if watch is None or is_due or watch.file[0] != os.getpid():  # a child has no lock on what it inherited
                 watch = self._local.watch = self._watch()
                 if watch is None:
                     return None

@@ -74,6 +74,31 @@ def test_every_commit_changes_it_at_once(path: Path, clock: Clock) -> None:
     assert clock.now == 100.0
 
 
+def test_a_child_sees_commits_at_once_though_its_parent_looked_before(path: Path, clock: Clock) -> None:
+    store = SqliteStore(path)
+    before = store.stamp()
+    asks, answers = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        try:
+            seen = [store.stamp()]
+            while os.read(asks[0], 1) == b"?":
+                seen.append(store.stamp())
+                os.write(answers[1], b"1" if seen[-1] not in {None, seen[-2]} else b"0")
+        finally:
+            os._exit(0)
+    store._connections.forget()
+    for number in range(3):
+        commit(path, number)
+        os.write(asks[1], b"?")
+        assert os.read(answers[0], 1) == b"1"
+    os.write(asks[1], b".")
+    os.waitpid(child, 0)
+    for descriptor in (*asks, *answers):
+        os.close(descriptor)
+    assert store.stamp() not in {None, before}
+    assert clock.now == 100.0
+
+
 def test_no_commit_changes_it_while_calls_are_decided(path: Path, clock: Clock) -> None:
     store = SqliteStore(path)
     before = store.stamp()
