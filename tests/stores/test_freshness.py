@@ -167,6 +167,46 @@ def test_a_copy_that_is_too_old_is_read_in_one_mode_alone(path: Path, clocks: Cl
     assert copy.trouble is None
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_only_a_copy_that_is_young_enough_has_a_stamp(
+    path: Path, clocks: Clocks, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shaken_plugin.stores.freshness.time.monotonic", lambda: clocks.steady)
+    copy = Copy(Everything(), path, 300, goes_on=goes_on)
+    copy._age = age_of(path, clocks)
+    assert copy.stamp() is None  # there never was one
+    mark(path, NOW - 299.95)
+    assert (copy.stamp(), copy.trouble) == (7, None)
+    clocks.pass_by(0.04)
+    assert copy.stamp() == 7
+    clocks.pass_by(0.02)
+    assert copy.stamp() is None
+    assert "too old" in (copy.trouble or "")
+    mark(path, clocks.wall)
+    assert (copy.stamp(), copy.trouble) == (7, None)
+
+
+def test_that_nothing_is_known_of_a_copy_any_more_is_seen_a_little_later(
+    path: Path, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shaken_plugin.stores.freshness.time.monotonic", lambda: clocks.steady)
+    copy = Copy(Everything(), path, 300, goes_on=True)
+    copy._age = age_of(path, clocks)
+    mark(path, NOW)
+    looks, real = list[object](), os.stat
+
+    def stat(file: Any, **how: Any) -> os.stat_result:
+        looks.append(file)
+        return real(file, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert [copy.stamp() for _ in range(10)] == [7] * 10
+    assert len(looks) == 1
+    unmark(path)
+    clocks.pass_by(0.2)
+    assert copy.stamp() is None
+
+
 def test_a_copy_of_which_nothing_is_known_is_said_so(path: Path, clocks: Clocks) -> None:
     copy = Copy(Everything(), path, 300, goes_on=True)
     copy._age = age_of(path, clocks)
