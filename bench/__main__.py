@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +74,8 @@ def _run(name: str, options: Options) -> Report:
         report = section.run(options)
     except BenchError as exc:
         report = Report(name, section.title, notes=[f"not measured: {exc}"], failed=True)
+    except Exception:  # what the other sections found must not be lost
+        report = Report(name, section.title, notes=[f"not measured:\n{traceback.format_exc()}"], failed=True)
     report.seconds = round(time.monotonic() - began)
     return report
 

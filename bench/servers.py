@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import Final
 
 from bench.processes import children, cpu_seconds
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.servers import KamailioServer
+
+SETTLING: Final = 10.0
+LOOK: Final = 0.25
+IDLE: Final = 0.03
+"""Part of a core's time that all processes of a Kamailio without calls take, and a little more."""
 
 
 class Proxy(KamailioServer):
@@ -20,6 +27,15 @@ class Proxy(KamailioServer):
     def cpu(self) -> float:
         """CPU seconds of all its processes so far."""
         return sum(map(cpu_seconds, (self.pid, *children(self.pid))))
+
+    def settle(self) -> None:
+        """Return once it has nothing more to do, with what came too fast for it; or after `SETTLING` seconds."""
+        deadline, before = time.monotonic() + SETTLING, self.cpu()
+        while time.monotonic() < deadline:
+            time.sleep(LOOK)
+            before, last = self.cpu(), before
+            if before - last < LOOK * IDLE:
+                return
 
     def sip_workers(self) -> list[int]:
         """The processes that take SIP messages, by pid."""

@@ -106,6 +106,8 @@ def _cost(on: Stage, variant: Variant, calls: int, trouble: Counter[str]) -> Mea
         if fleet:
             time.sleep(SETTLING)
         after = spent()
+        if counts.failed or counts.retransmissions:
+            variant.proxy.settle()  # what it has still in hand would be work of the next turn
         trouble.update({f"{name}, failed": counts.failed, f"{name}, retransmitted": counts.retransmissions})
         # More: a retransmission that comes while another worker has its INVITE at hand is taken for a call, too.
         if variant.counter and variant.counted() - counted < counts.successful:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
 from bench import proxies
+from bench.phones import PATIENCE
 from bench.proxies import PLAIN, SIGN, SIGN_OTHER, VERIFY, VERIFY_OTHER, Stage, Variant
 from bench.ratios import Interval, differences, percentiles
 from bench.results import RATE, BenchError, Report, Series
@@ -57,8 +57,10 @@ def run(options: Options) -> Report:
         except LabError as exc:
             raise BenchError(str(exc)) from exc
     report.series = beside(found) + report.series
-    report.notes += [f"{name} at {rate}/s: {count} calls lost" for (name, _, rate), count in lost.items() if count]
-    report.notes.append(f"{calls} calls in a turn, by chance (exponential gaps); our own caller and called party")
+    report.notes += [
+        f"{name} at {rate}/s: {count} calls of {rounds * calls} lost" for (name, _, rate), count in lost.items()
+    ]
+    report.notes.append(f"{calls} calls in a turn, by chance (exponential gaps); a lost one counts as {PATIENCE:.0f} s")
     if not options.quick:
         report.notes.append(
             f"{HIGHEST}: no call lost in {TRIED} s of SIPp, found to {RESOLUTION:.0%}; SIPp has its share of the "
@@ -77,8 +79,11 @@ def timed(on: Stage, variant: Variant, rate: int, calls: int, lost: dict[_Key, i
     def measure() -> Mapping[_Key, float]:
         with on.phones(variant) as phones:
             outcome = phones.place(variant.port, on.headers(variant, calls), rate, draw)
-        lost[key] = lost.get(key, 0) + outcome.lost
-        found = [*percentiles(outcome.setups, PERCENTILES), max(outcome.setups)]
+        if outcome.lost:
+            lost[key] = lost.get(key, 0) + outcome.lost
+            variant.proxy.settle()  # what it has still in hand would be work of the next turn
+        values = [*outcome.setups, *[PATIENCE] * outcome.lost]
+        found = [*percentiles(values, PERCENTILES), max(values)]
         return {(variant.name, name, rate): value * 1e3 for name, value in zip(NAMES, found, strict=True)}
 
     return measure
@@ -108,10 +113,12 @@ def _pushed(on: Stage, variant: Variant, options: Options) -> Series:
             with on.answering():
                 # Beyond what a call takes at most, the time for what is sent again after half a second.
                 counts = on.call(variant, rate * TRIED, rate, arguments=("-timeout", f"{TRIED + 3}s")).counts
+            held = counts.failed == 0 and counts.successful == rate * TRIED
         except LabError:  # SIPp did not come to the end of it
-            time.sleep(1)  # what is still under way ends
-            return False
-        return counts.failed == 0 and counts.successful == rate * TRIED
+            held = False
+        if not held:
+            variant.proxy.settle()
+        return held
 
     found = highest(holds, FIRST, RESOLUTION, CEILING)
     return Series(f"{HIGHEST}: {variant.name}", "calls/s", (float(found.held),), more=True, span=_between(found))
