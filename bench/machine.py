@@ -14,7 +14,7 @@ from typing import Final
 from cryptography.hazmat.backends.openssl import backend
 
 LIBRARIES: Final = ("shaken-plugin", "cryptography", "PyJWT")
-PACKAGES: Final = ("kamailio", "kamailio-secsipid-modules", "libsecsipid1", "sip-tester")
+PACKAGES: Final = ("kamailio", "kamailio-secsipid-modules", "libsecsipid1", "sip-tester", "redis-server")
 """Debian packages of the peers."""
 
 

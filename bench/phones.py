@@ -91,7 +91,9 @@ class Phones:
         """Where the called one listens."""
         return int(self._called.getsockname()[1])
 
-    def place(self, proxy: int, headers: Sequence[str], rate: float, draw: random.Random) -> Outcome:
+    def place(
+        self, proxy: int, headers: Sequence[str], rate: float, draw: random.Random, patience: float = PATIENCE
+    ) -> Outcome:
         """Place calls and wait for their end; they come by chance, as calls do (exponential gaps).
 
         Args:
@@ -99,6 +101,7 @@ class Phones:
             headers: of each call a line, or nothing.
             rate: calls a second, on average.
             draw: the chance.
+            patience: seconds after the last INVITE.
         """
         self._outcome, self._open, self._seen = Outcome(), {}, set()
         due = time.monotonic()
@@ -109,7 +112,7 @@ class Phones:
             text = self._invite(call_id, header)
             self._open[call_id.encode()] = _Times(time.time_ns())
             self._caller.sendto(text, (LOOPBACK, proxy))
-        self._serve(time.monotonic() + PATIENCE, proxy, until_done=True)
+        self._serve(time.monotonic() + patience, proxy, until_done=True)
         self._outcome.lost = len(self._open)
         return self._outcome
 

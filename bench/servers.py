@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,3 +59,10 @@ class Called(sipp.Answerer):
         self._command[at] = str(port)
         del self._command[messages : messages + 3]
         self.port = port
+
+    def stop(self) -> None:
+        """End it at once: SIPp waits ten seconds for calls that are open."""
+        if self.running():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        super().stop()

@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 from bench import stage
 from bench.phones import Phones
 from bench.processes import cpu_seconds
-from bench.proxies import CALLER
+from bench.proxies import CALLER, COLD
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import Options, Section
 from bench.servers import Called
@@ -187,7 +187,8 @@ def prove(house: House, bridge: Bridge) -> None:
         BenchError: what it did instead.
     """
     with house.phones() as phones:
-        good = phones.place(bridge.server.inside_port, [""] * WARMING, RATE, random.Random(bridge.name))
+        draw = random.Random(bridge.name)
+        good = phones.place(bridge.server.inside_port, [""] * WARMING, RATE, draw, COLD)
     if good.lost:
         raise BenchError(f"{bridge.name}: {good.lost} of {WARMING} calls were lost\n{bridge.server.log_tail()}")
     found = {len(re.findall(rb"^(?:Identity|y): ", invite, re.MULTILINE)) for invite in good.invites}

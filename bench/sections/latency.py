@@ -42,7 +42,7 @@ def run(options: Options) -> Report:
     report, secsipid = Report("latency", TITLE, axis=RATE), proxies.need_programs()
     if not secsipid:
         report.notes.append(proxies.NO_SECSIPID)
-    rates, rounds, calls = ((100,), 3, 100) if options.quick else ((100, 300, 600), 5, 400)
+    rates, rounds, calls = ((100,), 3, 100) if options.quick else ((100, 300, 600), 4, 400)
     with ExitStack() as stack:
         try:
             stage = Stage(options.folder, stack, secsipid=secsipid)
@@ -112,7 +112,7 @@ def _pushed(on: Stage, variant: Variant, options: Options) -> Series:
         try:
             with on.answering():
                 # Beyond what a call takes at most, the time for what is sent again after half a second.
-                counts = on.call(variant, rate * TRIED, rate, arguments=("-timeout", f"{TRIED + 3}s")).counts
+                counts = on.call(variant, rate * TRIED, rate, arguments=("-timeout", f"{TRIED + 2}s")).counts
             held = counts.failed == 0 and counts.successful == rate * TRIED
         except LabError:  # SIPp did not come to the end of it
             held = False
