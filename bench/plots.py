@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,8 @@ def names(report: Report, *, all_of_them: bool = False) -> list[str]:
 def _parts(report: Report) -> tuple[list[Series], list[Series]]:
     """What is compared, and what grows."""
     single = [one for one in report.series if one.at is None]
-    return single, [one for one in report.series if one.at is not None]
+    growing = [one for one in report.series if one.at is not None]
+    return single, growing if len({one.at for one in growing}) > 1 else []
 
 
 def _bars(report: Report, series: Sequence[Series], path: Path) -> Path:
@@ -91,11 +93,20 @@ def _lines(report: Report, panels: Panels, path: Path) -> Path:
     figure, axes = _figure(10, 3.2 * len(panels), len(panels), {})
     for each, (title, lines) in zip(axes, panels.items(), strict=True):
         medians = [one.median for part in lines.values() for one in part]
-        for name, part in lines.items():
+        for (name, part), marker in zip(lines.items(), itertools.cycle("os^vD"), strict=False):
             points = sorted((one.at or 0, one.interval) for one in part)
             errors = [[span.median - span.low for _, span in points], [span.high - span.median for _, span in points]]
             middle = [span.median for _, span in points]
-            each.errorbar([at for at, _ in points], middle, yerr=errors, marker="o", ms=4, capsize=3, label=name)
+            each.errorbar(
+                [at for at, _ in points],
+                middle,
+                yerr=errors,
+                marker=marker,
+                ms=5,
+                fillstyle="none",
+                capsize=3,
+                label=name,
+            )
         # What spans decades is read from its exponents, what does not from a scale that begins at 0.
         if min(medians) > 0 and max(medians) > DECADES * min(medians):
             each.set_yscale("log")

@@ -21,7 +21,7 @@ SIZES: Final = (10_000, 1_000_000, 10_000_000)
 """Numbers in the store; the last is the one with which all calls are made."""
 QUICK: Final = SIZES[:1]
 
-RATE: Final = 500
+RATE: Final = 400
 """Calls a second."""
 
 STEP: Final = 5_000
