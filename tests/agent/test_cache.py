@@ -142,6 +142,7 @@ def test_no_file_and_an_empty_one_know_nothing(path: Path) -> None:
     assert "the agent fills it" in unavailable(CertificateCache(path))
 
 
+@pytest.mark.alone
 def test_a_locked_file_costs_one_wait_and_the_last_known_goes_on(writer: CacheWriter, path: Path) -> None:
     writer.put([document()])
     cache = CertificateCache(path)

@@ -138,6 +138,7 @@ class Mute:
             connection.close()
 
 
+@pytest.mark.alone
 def test_one_deadline_holds_for_all_urls_of_a_call(tmp_path: Path, client: AgentClient) -> None:
     with closing(Mute(tmp_path / "agent.sock")):
         begin = time.monotonic()
@@ -145,6 +146,7 @@ def test_one_deadline_holds_for_all_urls_of_a_call(tmp_path: Path, client: Agent
         assert 0.25 < time.monotonic() - begin < 0.6
 
 
+@pytest.mark.alone
 def test_who_does_not_wait_asks_without_an_answer(tmp_path: Path, client: AgentClient) -> None:
     urls = [f"{URL}{number}" for number in range(20)]
     with closing(Mute(tmp_path / "agent.sock")) as mute:
@@ -187,6 +189,7 @@ def test_an_agent_that_comes_back_is_asked_again(tmp_path: Path) -> None:
     peer.close()
 
 
+@pytest.mark.alone
 def test_a_full_queue_does_not_wait(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as busy:

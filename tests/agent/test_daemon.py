@@ -64,6 +64,7 @@ def test_one_download_however_many_workers_ask(host: Host) -> None:
     assert host.downloads() == [url]
 
 
+@pytest.mark.alone
 def test_a_wait_ends_in_time_and_the_download_goes_on(host: Host) -> None:
     host.start()
     url = f"{BASE}/slow-1/a.pem"
@@ -167,6 +168,7 @@ def test_killed_and_restarted_under_load_nothing_is_lost(host: Host, chain: byte
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.alone
 def test_a_dead_agent_costs_nothing(host: Host) -> None:
     begin = time.monotonic()
     for _ in range(1000):
@@ -175,6 +177,7 @@ def test_a_dead_agent_costs_nothing(host: Host) -> None:
     assert not host.client.alive()
 
 
+@pytest.mark.alone
 def test_a_stopped_agent_costs_the_time_that_was_given(host: Host) -> None:
     process = host.start()
     process.send_signal(signal.SIGSTOP)

@@ -302,6 +302,7 @@ def test_calls_go_on_without_an_agent_and_a_new_one_knows_the_old_calls(network:
     until(lambda: edge.held() == 0)
 
 
+@pytest.mark.alone
 def test_an_agent_that_hangs_costs_50_ms_once(network: Network, kemi: bool) -> None:
     edge = Edge(network, kemi=kemi, limits=Limits(Rate(1000, None)), hurried=True)
     usual = median(timed(edge) for _ in range(5))

@@ -73,6 +73,7 @@ def test_a_trust_list_that_the_agent_keeps_is_what_calls_are_verified_by(folder:
     )
 
 
+@pytest.mark.alone
 def test_revocation_and_agent_are_there_when_settings_want_them(folder: Path) -> None:
     lists = {"us": {**LISTED, "crl": {"urls": ["http://a.example.com/crl"], "signers": ["file:anchors.pem"]}}}
     services, problems = build(folder, verification={"trust_list": "us", "revocation": "hard"}, trust_lists=lists)

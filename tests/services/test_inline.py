@@ -135,6 +135,7 @@ def test_what_was_downloaded_outlives_a_reload(start: Start, authority: Authorit
     assert repository.count("/reloaded.pem") == 1
 
 
+@pytest.mark.alone
 def test_no_call_waits_longer_than_the_settings_say(start: Start, authority: Authority, repository: Repository) -> None:
     started = start(verification={"wait": 0.3})
     assert started.told(f"{HERE} 0.3 s")

@@ -278,6 +278,7 @@ def test_a_request_that_the_agent_refuses_is_no_reason_to_ask_it_no_more(peer: P
     assert len(peer.connections) == 1
 
 
+@pytest.mark.alone
 def test_an_answer_in_parts_is_waited_for_no_longer_than_one(peer: Peer, path: Path) -> None:
     line = AgentLine(path, timeout=0.4)
     for _ in range(2):
