@@ -86,7 +86,7 @@ def signing(settings: Path, callers: list[str]) -> Task:
 
 def run(options: Options) -> Report:
     """See `Section`."""
-    sizes, rounds, calls = (QUICK, 4, 500) if options.quick else (SIZES, 10, 1_500)
+    sizes, rounds, calls = (QUICK, 3, 500) if options.quick else (SIZES, 10, 1_500)
     report = Report("scale", TITLE)
     stores = {size: options.stores.of(size) for size in sizes}
     with one_core():
