@@ -8,8 +8,8 @@ of its own unless the policy says so.
 Layers, each importing only from those above it in this list:
 
 ``errors``         exceptions, and the failure codes with their SIP answers
-``bounded``, ``sqlitefile``  a mapping that forgets its least recently used entry; opening shared files
-``jsontext``                 compact JSON for lines that are written once a call
+``bounded``, ``jsontext``, ``sqlitefile``  a mapping that forgets its least recently used entry; compact JSON for
+                   lines that are written once a call; opening shared files
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
 ``ports``          what the services need from outside, as Protocols
 ``authentication`` the authentication service of RFC 8224 section 6.1
