@@ -53,7 +53,9 @@ class PolicyStore(Protocol):
     def stamp(self) -> Hashable | None:
         """A value that changes with everything that `facts` may answer, much cheaper than to ask. Never raises.
 
-        None where nobody can tell now: then nothing that was answered before may be relied on.
+        It changes as well with an answer that is given for want of the present one: so an answer may be kept only
+        where the stamp is the same before and after the question. None where nobody can tell now: then nothing
+        that was answered before may be relied on.
         """
 
 

@@ -118,7 +118,9 @@ class Judge:
         if known is None:
             asked = Asked(self.store, now)
             known = self._plainly(base, message, asked, now)
-            memory.keep(question, stamp, now, asked, known)
+            # Another stamp: a commit came between two answers, or one of them was what the store last knew.
+            if self.store.stamp() == stamp:
+                memory.keep(question, stamp, now, asked, known)
         return known
 
     def _question(self, base: Signing, message: CallMessage, memory: Memory[Judgement], stamp: Hashable) -> Question:

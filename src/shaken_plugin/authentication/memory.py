@@ -106,7 +106,7 @@ class Memory(Generic[T]):
 
         Args:
             question: it answers this.
-            stamp: of the store, from before it was asked.
+            stamp: of the store, the same before and after it was asked.
             now: when it was made.
             asked: what was asked for it.
             said: the decision.

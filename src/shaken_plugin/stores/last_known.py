@@ -18,7 +18,27 @@ MAX_ROUTES: Final = 1_000
 """Routes likewise."""
 
 
-class LastKnown:
+class _Stamped:
+    """The stamp of a source, made another by every answer that was given in its place.
+
+    Whoever asks for it before and after a question thereby knows whether the answer is the source's own. Of the
+    failure the source's stamp may tell nothing: one read that fails is no commit.
+    """
+
+    def __init__(self, source: PolicyStore | StandingSource) -> None:
+        self._stamped = source
+        self._answered_for = object()
+
+    def _answers_for_it(self) -> None:
+        self._answered_for = object()  # not a count, which two threads could raise by one
+
+    def stamp(self) -> Hashable | None:
+        """See `ports.PolicyStore.stamp`."""
+        stamp = self._stamped.stamp()
+        return None if stamp is None else (stamp, self._answered_for)
+
+
+class LastKnown(_Stamped):
     """Wraps a store; while it cannot be read, answers what it last answered.
 
     Source, calling number and route are remembered apart: whoever is called for the first time while the
@@ -26,6 +46,7 @@ class LastKnown:
     """
 
     def __init__(self, store: PolicyStore) -> None:
+        super().__init__(store)
         self._store = store
         self._sources: Bounded[tuple[str | None, str | None], PolicyFacts] = Bounded(MAX_REMEMBERED)
         self._numbers: Bounded[str | None, PolicyFacts] = Bounded(MAX_REMEMBERED)
@@ -47,6 +68,7 @@ class LastKnown:
             came, holds = self._sources.get((source, user)), self._numbers.get(number)
             if came is None or holds is None:
                 raise
+            self._answers_for_it()
             return replace(
                 holds, source=came.source, substitutions=came.substitutions, route=self._route(called or "", route)
             )
@@ -57,10 +79,6 @@ class LastKnown:
         if answer.route is not None and len(self._routes) < MAX_ROUTES:
             self._routes[answer.route.id] = answer.route
         return answer
-
-    def stamp(self) -> Hashable | None:
-        """See `ports.PolicyStore.stamp`; what was answered before a failure is this class's to know."""
-        return self._store.stamp()
 
     def _route(self, called: str, named: str | None) -> Route | None:
         routes = dict(self._routes)
@@ -75,10 +93,11 @@ class LastKnown:
         return max(matching, key=lambda pair: pair[0])[1] if matching else None
 
 
-class LastStanding:
+class LastStanding(_Stamped):
     """Wraps the standings of customers; while they cannot be read, answers what it last answered."""
 
     def __init__(self, source: StandingSource) -> None:
+        super().__init__(source)
         self._source = source
         self._known: Bounded[str, tuple[Standing | None]] = Bounded(MAX_REMEMBERED)
 
@@ -90,10 +109,7 @@ class LastStanding:
             known = self._known.get(customer)
             if known is None:
                 raise
+            self._answers_for_it()
             return known[0]
         self._known.put(customer, (standing,))
         return standing
-
-    def stamp(self) -> Hashable | None:
-        """See `ports.StandingSource.stamp`."""
-        return self._source.stamp()

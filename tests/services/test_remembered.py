@@ -1,0 +1,83 @@
+"""A service whose memory is warm: what is answered for want of better is not kept, every change decides at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shaken_plugin.authentication import AuthenticationService
+from shaken_plugin.core.call import CallerHeader
+from shaken_plugin.core.records import CustomerState, PolicyFacts
+from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.ports import Author, PolicyStore, Standing
+from shaken_plugin.stores.last_known import LastKnown, LastStanding
+from shaken_plugin.stores.memory import MemoryPolicy
+from shaken_plugin.stores.replacing import replace_all
+from shaken_plugin.stores.standing import StandingInMemory, WithStanding
+from tests.conftest import NOW
+from tests.services.builders import ACME, RANDOM_ORIGID, STRANGE_ADDRESS, call, pair, policy, service, sip
+
+ANN = Author("Ann", "a test", NOW)
+OTHERS = call(source=STRANGE_ADDRESS, callers={CallerHeader.FROM: (sip("13125550100"),)})
+
+
+class Failing:
+    """A store, and standings, of which the next questions fail as if by an I/O error: no stamp tells of it."""
+
+    def __init__(self, store: MemoryPolicy, standings: StandingInMemory) -> None:
+        self._store, self._standings = store, standings
+        self.failures = 0
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("disk I/O error")
+
+    def facts(
+        self,
+        source: str | None,
+        user: str | None,
+        number: str | None,
+        called: str | None = None,
+        route: str | None = None,
+    ) -> PolicyFacts:
+        self._fail()
+        return self._store.facts(source, user, number, called, route)
+
+    def of(self, customer: str) -> Standing | None:
+        self._fail()
+        return self._standings.of(customer)
+
+    def stamp(self) -> object:
+        return self._store.stamp(), self._standings.stamp()
+
+
+def level(signer: AuthenticationService, now: float = NOW) -> str | None:
+    signing = signer.sign(call(), now, RANDOM_ORIGID)
+    return None if signing.decision is None else signing.decision.level.value
+
+
+@pytest.mark.parametrize("which", ["policy", "standing"])
+@pytest.mark.parametrize("others", [0, 2], ids=["the first call after it", "others called meanwhile"])
+def test_an_answer_from_before_a_failure_is_not_remembered(authority: Authority, which: str, others: int) -> None:
+    records, standings = MemoryPolicy(), StandingInMemory()
+    replace_all(records, policy(), ANN, "x")
+    failing = Failing(records, standings)
+    store: PolicyStore = (
+        WithStanding(LastKnown(failing), LastStanding(standings))
+        if which == "policy"
+        else WithStanding(LastKnown(records), LastStanding(failing))
+    )
+    signer = service(pair(authority), store=store)
+    assert [level(signer) for _ in range(3)] == ["A"] * 3
+    if which == "policy":
+        replace_all(records, policy(customers=(replace(ACME, state=CustomerState.SUSPENDED),)), ANN, "x")
+    else:
+        standings.standings["acme"] = Standing("acme", CustomerState.SUSPENDED, NOW, "Ann", "x")
+    for _ in range(others):
+        signer.sign(OTHERS, NOW, RANDOM_ORIGID)
+    failing.failures = 1
+    assert level(signer) == "A"  # as last known
+    assert [level(signer, NOW + seconds) for seconds in (0, 0, 3_600)] == ["refuse"] * 3
