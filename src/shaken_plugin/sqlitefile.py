@@ -11,11 +11,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from shaken_plugin.errors import StoreError
 
@@ -128,6 +128,17 @@ def reads(connection: sqlite3.Connection) -> float:
         return math.inf
 
 
+class Stamp(NamedTuple):
+    """What a file is at one moment, see `Connections.stamp`."""
+
+    file: tuple[int, int, int]
+    """The process that opened it, its device and inode."""
+    written: tuple[int, int]
+    """When the file itself was written last, and its size: a log that is taken in, or empty again, changes them."""
+    header: bytes
+    """Of the WAL index, which every commit writes."""
+
+
 @dataclass(slots=True)
 class _Watch:
     """The WAL index of an open file, through the descriptor that SQLite itself has of it.
@@ -137,12 +148,11 @@ class _Watch:
 
     index: int
     file: tuple[int, int, int]
-    """The process that opened it, its device and inode."""
-    written: Hashable
-    """When the file itself was written last, and its size: should a log that is empty again have an older's header."""
+    written: tuple[int, int]
+    """As in `Stamp`: should a log that is empty again have an older's header."""
     looked: float
     header: bytes = b""
-    stamp: Hashable = None
+    stamp: Stamp | None = None
 
 
 def _is_open_as(descriptor: int, file: os.stat_result) -> bool:
@@ -191,7 +201,7 @@ class Connections:
             local.opened = opened
         return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
 
-    def stamp(self, *, look: bool = False) -> Hashable | None:
+    def stamp(self, *, look: bool = False) -> Stamp | None:
         """A value that is another after every commit to the file, whoever made it; None where that cannot be told.
 
         While nothing changes it costs one read of `INDEX_HEADER` octets and takes no lock: a commit in WAL mode
@@ -217,7 +227,7 @@ class Connections:
             half = INDEX_HEADER // 2
             if len(header) < INDEX_HEADER or header[:half] != header[half:] or not any(header):
                 return None  # it is being written just now
-            watch.header, watch.stamp = header, (watch.file, watch.written, header)
+            watch.header, watch.stamp = header, Stamp(watch.file, watch.written, header)
         return watch.stamp
 
     def _watch(self) -> _Watch | None:

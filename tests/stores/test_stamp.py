@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from shaken_plugin import sqlitefile
 from shaken_plugin.core.records import Customer, CustomerState
 from shaken_plugin.ports import Author
-from shaken_plugin.sqlitefile import Connections
+from shaken_plugin.sqlitefile import Connections, Stamp
 from shaken_plugin.stores import statefile
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.sqlite import SqlitePolicy, SqliteStore, replace_policy
@@ -218,6 +219,62 @@ def test_a_standing_changes_the_stamp_and_nothing_else_in_its_file_does(path: Pa
     after = store.stamp()
     assert after not in {before, None}
     assert standings.of("acme") is not None
+
+
+SAID = "INSERT INTO standing VALUES ('{}', '{}', 'suspended', 1.0, 1.0, 'Ann', 'x', NULL)"
+
+
+@pytest.mark.parametrize("uid", ["u1", "u2"], ids=["and the last of them has the same id", "of others"])
+def test_another_state_file_with_as_many_standings_has_another_stamp(
+    state: Path, tmp_path: Path, clock: Clock, uid: str
+) -> None:
+    """As a backup, or one that was filled anew under the id that the policy remembers."""
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(state, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(state, other)
+    change(state, SAID.format("u1", "somebody"))
+    change(other, SAID.format(uid, "acme"))
+    standings = StandingFile(state)
+    assert [standings.of("acme") for _ in range(3)] == [None] * 3
+    before = standings.stamp()
+    for suffix in ("-wal", "-shm"):
+        state.with_name(state.name + suffix).unlink(missing_ok=True)
+    other.replace(state)
+    clock.look_again()
+    assert standings.stamp() not in {before, None}
+    assert standings.of("acme") is not None
+
+
+def test_another_last_standing_has_another_stamp_though_the_file_seems_the_same(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inode is used again, and a time of writing can be set."""
+    monkeypatch.setattr(Connections, "stamp", lambda *_, **__: Stamp((1, 2, 3), (4, 5), os.urandom(8)))
+    standings = StandingFile(state)
+    change(state, SAID.format("u1", "somebody"))
+    before = standings.stamp()
+    assert standings.stamp() == before
+    change(state, "DROP TRIGGER standing_is_kept")
+    schema = standings.stamp()
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("DELETE FROM standing")
+        other.execute(SAID.format("u1", "acme"))
+        other.execute("COMMIT")
+    assert len({before, schema, standings.stamp()}) == 3
+
+
+def test_a_checkpoint_of_the_state_file_keeps_what_is_said(state: Path, clock: Clock) -> None:
+    standings = StandingFile(state)
+    change(state, SAID.format("u1", "acme"))
+    for _ in range(2):
+        with closing(sqlite3.connect(state, isolation_level=None)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        clock.look_again()
+        assert standings.stamp() is not None
+        assert standings.of("acme") is not None
+        change(state, "INSERT OR REPLACE INTO mark VALUES ('ledger', 'a place')")
 
 
 def test_without_one_of_the_files_there_is_no_stamp(path: Path, state: Path, tmp_path: Path) -> None:

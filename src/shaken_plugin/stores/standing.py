@@ -36,10 +36,10 @@ _OF_V1: Final = "SELECT state, at, who, why FROM standing WHERE customer = ? ORD
 """Of schema 1, until 'shaken store migrate': an upgrade must let nobody call who is suspended."""
 
 _LAST: Final = """
-SELECT (SELECT max(rowid) FROM standing), (SELECT value FROM meta WHERE key = 'id'), schema_version
-FROM pragma_schema_version
+SELECT (SELECT value FROM meta WHERE key = 'id'), schema_version, last.*
+FROM pragma_schema_version LEFT JOIN (SELECT rowid, * FROM standing ORDER BY rowid DESC LIMIT 1) AS last
 """
-"""What tells one content of the table from all others, in whichever file and schema."""
+"""What tells one content of a file's table from all others that it may have, in whichever schema."""
 
 _RANK: Final = {CustomerState.SUSPENDED: 1, CustomerState.TERMINATED: 2}
 """The states that a standing can be; a policy's others are better."""
@@ -174,7 +174,8 @@ class StandingFile:
         """See `ports.StandingSource.stamp`; ``look`` as for `Connections.stamp`.
 
         The file changes with every call that counts as an offence, the table of standings seldom: rows are only
-        ever added to it, so the last one's number is asked for when the file has changed.
+        ever added to it, so the last one is asked for when the file has changed. Another file in its place may
+        have as many, under the same id: which file it is, and when it was written last, belong to the stamp.
         """
         if time.monotonic() < self._blind_until:
             return None
@@ -188,7 +189,7 @@ class StandingFile:
             except (sqlite3.Error, StoreError, OSError) as exc:
                 self._note_lock(exc)
                 return None
-            known = self._local.known = file, last
+            known = self._local.known = file, (file.file, file.written, last)
         return known[1]
 
 
