@@ -340,6 +340,26 @@ def test_a_passport_is_looked_for_here_then_over_the_fleet_and_here_alone_withou
     assert not replays.first_use(b"\xcc", b"\x02", 1060.0, 1000.0)
 
 
+class Full:
+    """A replay memory that can remember nothing now."""
+
+    def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
+        raise StoreUnavailable("replay.memory: full")
+
+
+def test_the_fleet_knows_a_passport_also_where_this_host_can_remember_none(peer: Peer, path: Path) -> None:
+    replays = FleetReplay(Full(), AgentLine(path, timeout=5))
+    peer.answer = lambda request: b'{"v": 1, "first": %s}\n' % (b"true" if request["token"] == "aa" else b"false")
+    assert replays.first_use(b"\xaa", b"\x01", 1060.0, 1000.0)
+    assert not replays.first_use(b"\xbb", b"\x01", 1060.0, 1000.0)
+    peer.answer = lambda _: b'{"v": 1}\n'  # no answer to that question
+    with pytest.raises(StoreUnavailable, match="full"):
+        replays.first_use(b"\xcc", b"\x01", 1060.0, 1000.0)
+    peer.end()
+    with pytest.raises(StoreUnavailable, match="full"):
+        replays.first_use(b"\xaa", b"\x01", 1060.0, 1000.0)
+
+
 # --- Whether a process is there -----------------------------------------------------------------
 
 

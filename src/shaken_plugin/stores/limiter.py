@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
@@ -129,7 +130,7 @@ def _bounds(bounds: tuple[Bound, ...]) -> str:
 
 
 class FleetReplay:
-    """A `ports.ReplayMemory` over all hosts: the local one is asked first, and alone where nobody else answers.
+    """A `ports.ReplayMemory` over all hosts: the local one is asked first, and either alone where the other fails.
 
     Args:
         local: of this host.
@@ -142,11 +143,17 @@ class FleetReplay:
 
     def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
         """See `ports.ReplayMemory.first_use`."""
-        if not self._local.first_use(token, call, until, now):
-            return False
+        trouble: StoreUnavailable | None = None
+        try:
+            if not self._local.first_use(token, call, until, now):
+                return False
+        except StoreUnavailable as exc:
+            trouble = exc
         milliseconds = max(1, int((until - now) * 1000))
         asked = {"op": "first_use", "token": token.hex(), "call": call.hex(), "milliseconds": milliseconds}
-        try:
-            return self._line.ask(asked).get("first") is not False
-        except StoreUnavailable:
-            return True
+        first: object = None
+        with suppress(StoreUnavailable):
+            first = self._line.ask(asked).get("first")
+        if trouble and not isinstance(first, bool):
+            raise trouble
+        return first is not False
