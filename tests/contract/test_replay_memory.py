@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ import pytest
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import ReplayMemory
 from shaken_plugin.stores.memory import ReplayInMemory
-from shaken_plugin.stores.replay import LOOK_AFTER, MAX_SIZE, ReplayFile, _place_of
+from shaken_plugin.stores.replay import LOOK_AFTER, MAX_SIZE, ReplayFile
+from shaken_plugin.stores.replaytable import Table, place_of
 from tests.conftest import NOW
 
 TOKEN, OTHER = bytes(32), bytes(31) + b"\1"
@@ -111,7 +112,7 @@ def test_a_set_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, monkeyp
     memory.first_use(OTHER, CALL, UNTIL, NOW)
     with ExitStack() as stack:
         stack.enter_context(_locked(file))
-        monkeypatch.setattr("shaken_plugin.stores.replay.time.sleep", lambda _seconds: stack.close())
+        monkeypatch.setattr("shaken_plugin.stores.replaytable.time.sleep", lambda _seconds: stack.close())
         assert memory.first_use(TOKEN, CALL, UNTIL, NOW)
 
 
@@ -175,14 +176,119 @@ def test_a_time_that_no_token_lasts_until_is_damage_and_no_place_is_lost_by_it(t
     assert memory.first_use(OTHER[::-1], CALL, UNTIL, NOW)
 
 
-def test_a_file_that_became_too_small_by_new_settings_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_became_too_small_by_new_settings_goes_into_a_larger_one(tmp_path: Path) -> None:
     file = tmp_path / "replay.memory"
     small, large = ReplayFile(file, 60), ReplayFile(file, 600)
-    assert small.first_use(TOKEN, CALL, UNTIL, NOW)
-    assert large.first_use(OTHER, CALL, UNTIL, NOW)
+    tokens = [index.to_bytes(32) for index in range(200)]
+    assert all(small.first_use(token, CALL, UNTIL, NOW) for token in tokens)
+    assert small.first_use(TOKEN[:1], CALL, NOW + 1, NOW)
+    assert large.first_use(OTHER[::-1], CALL, UNTIL, NOW + 2)
+    assert not any(large.first_use(token, ANOTHER, UNTIL, NOW + 2) for token in tokens)
+    assert all(large.first_use(token, CALL, UNTIL, NOW + 2) for token in tokens)
+    assert large.first_use(TOKEN[:1], ANOTHER, UNTIL, NOW + 2)
     # Whoever still has the old settings takes the larger file.
-    assert not small.first_use(OTHER, ANOTHER, UNTIL, NOW)
-    assert not ReplayFile(file, 60).first_use(OTHER, ANOTHER, UNTIL, NOW)
+    assert not small.first_use(OTHER[::-1], ANOTHER, UNTIL, NOW)
+    assert not ReplayFile(file, 60).first_use(OTHER[::-1], ANOTHER, UNTIL, NOW)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_is_cut_while_it_goes_into_a_larger_one_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "replay.memory"
+    ReplayFile(file, 60).first_use(TOKEN, CALL, UNTIL, NOW)
+    truncate, large = os.truncate, ReplayFile(file, 600)
+
+    def cut(descriptor: int, length: int) -> None:
+        monkeypatch.setattr("shaken_plugin.stores.replay.os.truncate", truncate)
+        truncate(file, 4_096)
+        truncate(descriptor, length)
+
+    monkeypatch.setattr("shaken_plugin.stores.replay.os.truncate", cut)
+    for _ in range(2):
+        with suppress(StoreUnavailable):
+            large.first_use(TOKEN, CALL, UNTIL, NOW)
+    assert not large.first_use(TOKEN, ANOTHER, UNTIL, NOW)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def _in_another_process(file: Path, lifetime: float, token: bytes) -> bool:
+    """What a worker is told about a token in its call `CALL`, after it was told of damage at most once."""
+    child = os.fork()
+    if child == 0:
+        memory = ReplayFile(file, lifetime)
+        try:
+            first = memory.first_use(token, CALL, UNTIL, NOW)
+        except StoreUnavailable:
+            first = memory.first_use(token, CALL, UNTIL, NOW)
+        os._exit(first)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.parametrize("change", ["size", "damage"])
+def test_what_one_worker_made_anew_no_other_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    file = tmp_path / "replay.memory"
+    ReplayFile(file, 60).first_use(OTHER, CALL, UNTIL, NOW)
+    if change == "damage":
+        os.truncate(file, 4_096)
+    lockf, first = fcntl.lockf, []
+
+    def after_another(*arguments: int) -> None:  # who found the same, and was faster
+        monkeypatch.setattr("shaken_plugin.stores.replay.fcntl.lockf", lockf)
+        first.append(_in_another_process(file, 240, TOKEN))
+        lockf(*arguments)
+
+    monkeypatch.setattr("shaken_plugin.stores.replay.fcntl.lockf", after_another)
+    assert not ReplayFile(file, 240).first_use(TOKEN, ANOTHER, UNTIL, NOW)
+    assert first == [True]
+    assert not ReplayFile(file, 240).first_use(TOKEN, ANOTHER, UNTIL, NOW)
+
+
+def test_a_worker_that_waited_while_the_file_was_replaced_asks_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "replay.memory"
+    memory = ReplayFile(file, 60)
+    memory.first_use(OTHER, CALL, UNTIL, NOW)
+    lockf, first = fcntl.lockf, []
+
+    def after_another(*arguments: int) -> None:
+        monkeypatch.setattr("shaken_plugin.stores.replay.fcntl.lockf", lockf)
+        first.append(_in_another_process(file, 240, TOKEN))
+        lockf(*arguments)
+
+    monkeypatch.setattr("shaken_plugin.stores.replay.fcntl.lockf", after_another)
+    assert not memory.first_use(TOKEN, ANOTHER, UNTIL, NOW)
+    assert first == [True]
+
+
+def test_a_file_that_is_in_use_is_replaced_when_nobody_has_it(tmp_path: Path) -> None:
+    file = tmp_path / "replay.memory"
+    ReplayFile(file, 60).first_use(TOKEN, CALL, UNTIL, NOW)
+    large = ReplayFile(file, 240)
+    with _locked(file), pytest.raises(StoreUnavailable, match="another process has it locked"):
+        large.first_use(TOKEN, CALL, UNTIL, NOW)
+    assert not large.first_use(TOKEN, ANOTHER, UNTIL, NOW)
+
+
+def test_a_file_that_others_replace_all_the_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "replay.memory"
+    memory = ReplayFile(file)
+    memory.first_use(TOKEN, CALL, UNTIL, NOW)
+    lockf = fcntl.lockf
+
+    def lose(*arguments: int) -> None:
+        file.unlink(missing_ok=True)
+        lockf(*arguments)
+
+    monkeypatch.setattr("shaken_plugin.stores.replay.fcntl.lockf", lose)
+    with pytest.raises(StoreUnavailable, match="again and again"):
+        memory.first_use(TOKEN, CALL, UNTIL, NOW)
+    monkeypatch.undo()
+    ReplayFile(file, 60).first_use(TOKEN, CALL, UNTIL, NOW)
+    monkeypatch.setattr(ReplayFile, "_has_the_name", lambda *_: False)
+    with pytest.raises(StoreUnavailable, match="again and again"):
+        ReplayFile(file, 240).first_use(TOKEN, CALL, UNTIL, NOW)
 
 
 def _lose_the_folder(file: Path) -> None:
@@ -202,6 +308,10 @@ def _make_a_database(file: Path) -> None:
         connection.execute("CREATE TABLE policy (a)")
 
 
+def _overwrite(file: Path) -> None:
+    file.write_bytes(b"this is no memory, whatever else it is" * 100)
+
+
 def _make_a_folder(file: Path) -> None:
     file.unlink()
     file.mkdir()
@@ -212,7 +322,8 @@ def _make_a_folder(file: Path) -> None:
     [
         (_lose_the_folder, "No such file"),
         (_make_a_link, "is a link"),
-        (_make_a_database, "is a database"),
+        (_make_a_database, "is no replay memory"),
+        (_overwrite, "is no replay memory, and is left as it is; name another file in verification.replay_memory"),
         (_make_a_folder, "Is a directory"),
     ],
 )
@@ -289,20 +400,27 @@ def _descriptor(file: Path) -> int:
     return int(found.name)
 
 
-def _scribble(file: Path) -> None:
-    file.write_bytes(b"this is no memory, whatever else it is" * 100)
-
-
 def _cut(file: Path) -> None:
     os.truncate(file, 4_096)
+
+
+def _cut_in_the_magic(file: Path) -> None:
+    os.truncate(file, 3)
 
 
 def _empty(file: Path) -> None:
     os.truncate(file, 0)
 
 
+def _spoil_the_header(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(20)
+        opened.write(b"?")
+    os.truncate(file, 4_608)  # who has it open notices it by that
+
+
 @pytest.mark.parametrize("new", [False, True])
-@pytest.mark.parametrize("damage", [_cut, _empty, _scribble])
+@pytest.mark.parametrize("damage", [_cut, _cut_in_the_magic, _empty, _spoil_the_header])
 def test_a_damaged_file_is_said_and_made_anew(tmp_path: Path, damage: Callable[[Path], None], new: bool) -> None:
     file = tmp_path / "replay.memory"
     memory = ReplayFile(file)
@@ -310,16 +428,36 @@ def test_a_damaged_file_is_said_and_made_anew(tmp_path: Path, damage: Callable[[
     damage(file)
     if new:
         memory = ReplayFile(file)
-    said: list[str] = []
-    while len(said) < 3:
-        try:
-            assert memory.first_use(TOKEN, CALL, UNTIL, NOW)
-            break
-        except StoreUnavailable as exc:
-            said.append(str(exc))
-    assert said
-    assert all("was damaged, and is made anew" in text for text in said)
+    with pytest.raises(StoreUnavailable, match="was damaged, and is made anew"):
+        memory.first_use(b"\1" * 32, CALL, UNTIL, NOW)
+    assert memory.first_use(TOKEN, CALL, UNTIL, NOW)
     assert not memory.first_use(TOKEN, ANOTHER, UNTIL, NOW)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"-----BEGIN PRIVATE KEY-----\nMIGH", b"customers: []\n", bytes(32), b"\n", b"SQLite format 3\0", b"shaken ca"],
+)
+def test_what_the_setting_names_by_mistake_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"key: is no replay memory, .* or remove that setting"):
+            ReplayFile(file).first_use(TOKEN, CALL, UNTIL, NOW)
+    assert file.read_bytes() == content
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_device_or_pipe_is_no_empty_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        descriptor = os.open(path, os.O_RDWR)
+        with pytest.raises(OSError, match=r"is no replay memory"):
+            Table(descriptor)
+        os.close(descriptor)
 
 
 def test_two_workers_that_make_the_file_at_once_have_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +480,6 @@ def test_half_a_tag_is_no_tag() -> None:
     tag = bytes(range(16))
     content = bytearray(512)
     content[8:24] = tag
-    assert _place_of(tag, content) is None
+    assert place_of(tag, content) is None
     content[32:48] = tag
-    assert _place_of(tag, content) == 2
+    assert place_of(tag, content) == 2
