@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 import trustme
 
 from shaken_plugin.lab.redis import Cluster, RedisServer, Sentinels, has_valkey
@@ -26,6 +27,8 @@ ACL = (
     "~shaken:* resetchannels -@all +@read +@write +@scripting +@connection +wait +time +cluster|slots -@dangerous +info"
 )
 """What docs/fleet.md tells to allow."""
+
+NO_VALKEY = "Valkey is not installed (Debian 13: apt-get install valkey-server; Debian 12 has none)"
 
 
 class Servers:
@@ -55,6 +58,8 @@ class Servers:
         return self._stack.enter_context(RedisServer("redis", folder)).access
 
     def _valkey(self, folder: Path) -> RedisAccess:
+        if not has_valkey():
+            pytest.skip(NO_VALKEY)
         return self._stack.enter_context(RedisServer("valkey", folder, program="valkey-server")).access
 
     def _tls(self, folder: Path) -> RedisAccess:
@@ -174,5 +179,5 @@ FLEETS: dict[str, Callable[[Path], FleetBackend]] = {
     "redis behind Sentinels": Sentinel,
     "redis cluster": OnCluster,
     "a second host's copy": FollowingBackend,
-    **({"valkey": Valkey} if has_valkey() else {}),
+    "valkey": Valkey,
 }

@@ -29,6 +29,7 @@ from shaken_plugin.stores.redis.upkeep import sweep
 from shaken_plugin.stores.sqlite import SqlitePolicy, replace_policy
 from shaken_plugin.stores.sqlite.schema import Patience, patience
 from shaken_plugin.stores.sqlite.upkeep import compact
+from tests.contract.fleet import NO_VALKEY
 from tests.stores.redis.conftest import ACME, ALICE, RIGHT, Host, NewHost, changes, everything, hosts_of
 from tests.stores.redis.test_copies import chunks, expire, scattered
 
@@ -437,9 +438,9 @@ def test_a_failover_of_sentinels_loses_no_change_that_a_replica_has(tmp_path: Pa
 
 
 def test_valkey_serves_a_fleet_as_redis_does(tmp_path: Path) -> None:
-    # Where it is installed, all contract tests run with it, too.
+    # All contract tests run with it, too.
     if not has_valkey():
-        pytest.skip("Valkey is not installed (Debian 13: apt-get install valkey-server; Debian 12 has none)")
+        pytest.skip(NO_VALKEY)
     with RedisServer("valkey", tmp_path / "valkey", program="valkey-server") as server:
         make = hosts_of(server, tmp_path)
         here, there = make("here"), make("there")
