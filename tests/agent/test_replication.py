@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from shaken_plugin import __version__
 from shaken_plugin.agent import replication
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.breaker import LONGEST_PAUSE, Breaker
@@ -378,6 +379,27 @@ def test_a_host_on_its_own_says_how_it_is_to_whoever_asks(path: Path, reporting:
     assert one.look().calls_per_second is None
     path.write_bytes(b"no database" * 100)
     assert one.look().version is None
+
+
+def test_agent_schema_and_last_errors_are_metrics_too(path: Path, reporting: Callable[..., Reporting]) -> None:
+    one = reporting(Table())
+
+    def info() -> list[dict[str, str]]:
+        return [sample.labels for metric in one.bench.metrics.agent.collect() for sample in metric.samples]
+
+    one.look()
+    assert info() == [{"version": __version__, "schema": "", "redis_schema": "3"}]
+    with SqlitePolicy(path).change(Author("test", "test", NOW), "a customer") as draft:
+        draft.put(Customer("acme", "Acme", CustomerState.VERIFIED))
+    one.bench.alarms.on("host_behind", "it lags", "edge2")
+    one.bench.alarms.clear("host_behind", "edge2")
+    raised = one.bench.now[0]
+    one.look()
+    one.look()
+    assert info() == [{"version": __version__, "schema": str(SCHEMA_VERSION), "redis_schema": "3"}]
+    labels = {"name": "host_behind", "about": "edge2"}
+    assert one.bench.metrics.registry.get_sample_value("shaken_agent_info", info()[0]) == 1
+    assert one.bench.metrics.registry.get_sample_value("shaken_alarm_raised_timestamp_seconds", labels) == raised
 
 
 def test_a_host_of_a_fleet_reports_itself(path: Path, reporting: Callable[..., Reporting]) -> None:

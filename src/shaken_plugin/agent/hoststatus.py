@@ -91,6 +91,7 @@ class HostReport:
         self._reported = False
         self._rate = Rate()
         self._lagging: set[str] = set()
+        self._labels: tuple[str, ...] = ()
         self._thread = ThreadPoolExecutor(1, "hosts")
         self.parts: dict[str, Callable[[], Any]] = {}
         """Further parts of the agent that have something to say, by name: values must be JSON."""
@@ -108,8 +109,7 @@ class HostReport:
         loop = asyncio.get_running_loop()
         schema, version = await loop.run_in_executor(self._thread, self._file)
         self.status = status = self._look(schema, version)
-        self._metrics.policy_version.set(status.version or 0)
-        self._metrics.calls_per_second.set(status.calls_per_second or 0.0)
+        self._count(status)
         if self._fleet is None:
             await loop.run_in_executor(self._thread, self._look_whose)
             return
@@ -173,6 +173,20 @@ class HostReport:
             time=now,
             parts={name: part() for name, part in self.parts.items()},
         )
+
+    def _count(self, status: HostStatus) -> None:
+        """The same as metrics; what other parts of the agent know (the copy, slots) they set themselves."""
+        metrics = self._metrics
+        metrics.policy_version.set(status.version or 0)
+        metrics.calls_per_second.set(status.calls_per_second or 0.0)
+        schemas = ["" if schema is None else str(schema) for schema in (status.file_schema, status.redis_schema)]
+        labels = status.agent, *schemas
+        if labels != self._labels:  # the file was made, or migrated: what was true before is not any more
+            metrics.agent.clear()
+            metrics.agent.labels(*labels).set(1)
+            self._labels = labels
+        for error in reversed(status.errors):
+            metrics.raised.labels(error.name, error.about).set(error.at)
 
     def _compare(self, hosts: Hosts, status: HostStatus) -> None:
         """Alarms about hosts that lag."""

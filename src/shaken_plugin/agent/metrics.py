@@ -52,6 +52,18 @@ class Metrics:
         self.limit_over = Counter(
             "shaken_limit_over", "Calls over a limit, refused or marked", ["limit"], registry=registry
         )
+        self.agent = Gauge(
+            "shaken_agent_info",
+            "Always 1: the release of the agent, the schema of its local file, the newest of Redis that it knows",
+            ["version", "schema", "redis_schema"],
+            registry=registry,
+        )
+        self.raised = Gauge(
+            "shaken_alarm_raised_timestamp_seconds",
+            "POSIX time at which one of the last alarms was raised, over or not",
+            ["name", "about"],
+            registry=registry,
+        )
         self.policy_version = Gauge(
             "shaken_policy_version", "Version of the policy that calls are decided by", registry=registry
         )
