@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shaken_plugin import sqlitefile
 from shaken_plugin.core.records import Gateway
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.sqlite import SqliteStore, read_header, replace_policy
+from shaken_plugin.stores.sqlite.reader import BLIND
 from tests.records import reached
 from tests.stores.descriptors import open_files
 from tests.stores.test_sqlite import ask, policy, raw, trunk_of
@@ -72,6 +78,36 @@ def locked(path: Path) -> Iterator[None]:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("COMMIT")
+
+
+RECOVERING = """
+import fcntl, os, sys
+index = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(index, fcntl.LOCK_EX, 3, 120)  # the locks to write, to check-point and to recover
+os.pwrite(index, bytes(96), 0)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def recovering(*paths: Path) -> Iterator[None]:
+    """Another process is stopped while it makes the WAL index anew: nobody can begin to read.
+
+    It has the locks, and the header is empty, as "WAL-Index Recovery" says (sqlite.org/walformat.html). Once it is
+    gone, the next one makes the index anew. Unlike an exclusive transaction this keeps those out that read already.
+    """
+    with ExitStack() as stack:
+        for path in paths:
+            reader = stack.enter_context(raw(path))  # the last one to close the file takes the index with it
+            reader.execute("PRAGMA user_version").fetchone()
+            command = [sys.executable, "-c", RECOVERING, f"{path}-shm"]
+            other = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert other.stdin is not None
+            stack.callback(other.stdin.close)
+            assert other.stdout is not None
+            other.stdout.readline()
+        yield
 
 
 @contextmanager
@@ -153,6 +189,52 @@ def test_a_locked_file_is_unavailable_until_the_lock_ends(path: Path) -> None:
     store = SqliteStore(path)
     with locked(path), pytest.raises(StoreUnavailable, match="locked"):
         ask(store)
+    time.sleep(BLIND)
+    assert trunk_of(ask(store)) == "one"
+
+
+@pytest.mark.parametrize("open_before", [True, False])
+def test_whoever_reads_already_is_kept_out_as_well_while_the_index_is_made_anew(path: Path, open_before: bool) -> None:
+    store = SqliteStore(path)
+    if open_before:
+        ask(store)
+    with recovering(path), pytest.raises(StoreUnavailable, match="locked"):
+        ask(store)
+    time.sleep(BLIND)
+    assert trunk_of(ask(store)) == "one"
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What SQLite refuses."""
+    texts: list[str] = []
+    execute = sqlitefile._Connection.execute
+
+    def watched(connection: sqlitefile._Connection, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return execute(connection, *arguments)
+        except sqlite3.OperationalError as exc:
+            texts.append(str(exc))
+            raise
+
+    monkeypatch.setattr(sqlitefile._Connection, "execute", watched)
+    return texts
+
+
+@pytest.mark.parametrize("open_before", [True, False])
+def test_a_locked_file_costs_one_short_wait_and_not_one_for_each_call(
+    path: Path, refused: list[str], open_before: bool
+) -> None:
+    store = SqliteStore(path)
+    if open_before:
+        ask(store)
+    with recovering(path):
+        for _ in range(20):
+            with pytest.raises(StoreUnavailable, match="locked"):
+                ask(store)
+            assert store.stamp() is None
+        assert refused == ["database is locked"]
+    time.sleep(BLIND)
     assert trunk_of(ask(store)) == "one"
 
 

@@ -20,7 +20,7 @@ from shaken_plugin.ports import Author, Span
 from shaken_plugin.stores.sqlite import SqlitePolicy, SqliteStore, replace_policy
 from tests.stores.test_migrations import make_old
 from tests.stores.test_sqlite import ADDRESS, ask, policy, raw, trunk_of
-from tests.stores.test_sqlite_faults import BEFORE_OPENING, FAULTS, NOBODY, Fault, locked
+from tests.stores.test_sqlite_faults import BEFORE_OPENING, FAULTS, NOBODY, Fault, locked, recovering
 
 LONGEST: Final = 0.050
 """Seconds that a call may wait, whatever happened to the file."""
@@ -87,6 +87,7 @@ TROUBLE: dict[str, Fault] = {
     **FAULTS,
     **BEFORE_OPENING,
     "locked": locked,
+    "its index made anew": recovering,
     "truncated": _truncated,
     "of schema 1": _of_schema_1,
 }

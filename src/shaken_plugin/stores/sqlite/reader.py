@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,12 @@ MAX_SOURCES: Final = 4_096
 MAX_RECORDS: Final = 4_096
 """Records likewise, about 1 KB each."""
 
+BLIND: Final = 0.25
+"""Seconds without another question after the file was locked: one call waits for that, and those after it do not. Where
+SQLite waited for longer than it was told to, which can happen for the locks of the WAL index, it is as long as that."""
+
+_LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
 _COVERING: Final = """
 SELECT n.owner, s.first, s.last FROM number AS n LEFT JOIN span AS s ON s.id = n.span
 WHERE n.key IN ({}) AND n.until IS NULL
@@ -68,6 +75,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
+        self._blind_until = 0.0
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
 
     def limits_concurrency(self) -> bool:
@@ -91,19 +99,29 @@ class SqliteStore:
         route: str | None = None,
     ) -> PolicyFacts:
         """See `ports.PolicyStore.facts`."""
-        question = source, user, number or "", called or "", route
+        question, began = (source, user, number or "", called or "", route), time.monotonic()
+        if began < self._blind_until:
+            raise StoreUnavailable(f"{self._path}: it was locked a moment ago")
         try:
             return self._facts_unchanged(question) or self._facts(question)
         except (sqlite3.Error, StoreError, OSError) as exc:
-            self._connections.forget()
+            self._forget(exc, began)
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
 
+    def _forget(self, exc: Exception, began: float) -> None:
+        """A question failed: those that come next begin anew, or not at all for a while."""
+        self._connections.forget()
+        self._local.content = None
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _LOCKED:
+            now = time.monotonic()
+            self._blind_until = now + max(BLIND, now - began)
+
     def _facts(self, question: _Question) -> PolicyFacts:
         """The answer, read in one transaction, so that it is of one version."""
+        connection = self._connections.get()  # first: whether it can be had is found out once
         before = self._connections.stamp()
-        connection = self._connections.get()
         connection.execute("BEGIN")
         try:
             content = self._content(connection)
@@ -118,8 +136,10 @@ class SqliteStore:
 
         That is three statements less for a number with which nobody called before.
         """
+        if getattr(self._local, "content", None) is None:
+            return None
         stamp = self._connections.stamp(look=True)  # first: it may open the file anew
-        content: _Content | None = getattr(self._local, "content", None)
+        content: _Content | None = self._local.content
         if content is None or stamp is None or content.stamp != stamp:
             return None
         facts = content.facts(*question)
@@ -127,7 +147,7 @@ class SqliteStore:
 
     def stamp(self) -> Hashable | None:
         """See `ports.PolicyStore.stamp`."""
-        return self._connections.stamp()
+        return None if time.monotonic() < self._blind_until else self._connections.stamp()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
