@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from shaken_plugin import runtime
 from shaken_plugin.core.attestation import Level
-from shaken_plugin.core.records import Customer
+from shaken_plugin.core.records import Customer, PolicyFacts
 from shaken_plugin.errors import SkipReason, StoreError
 from shaken_plugin.lab.provider import Provider, dump
 from shaken_plugin.ports import Author, Severity
@@ -167,6 +168,44 @@ def test_a_copy_that_is_too_old_decides_in_the_declared_mode(
     assert len([text for text in warnings() if not text.startswith("shaken {")]) == 2
     mark(path, time.time())
     assert ask() == ("A", False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "refused"), [("last_known", "A", False), ("unsigned", None, False), ("refuse", None, True)]
+)
+def test_decisions_that_are_remembered_end_with_the_age_of_the_copy(
+    provider: Provider,
+    path: Path,
+    change: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    level: str | None,
+    refused: bool,
+) -> None:
+    change(store={"path": "policy.db", "redis": REDIS, "max_age": 300, "when_unavailable": mode})
+    services, observer, asked = runtime.start(provider.settings, NOW), MemoryObserver(), list[object]()
+    switch = Switch(services, observer, lambda: NOW, lambda: RANDOM_ORIGID)
+    real, steady, later = sqlite.SqliteStore.facts, time.monotonic, [0.0]
+
+    def facts(*question: Any) -> PolicyFacts:
+        asked.append(question)
+        return real(*question)
+
+    monkeypatch.setattr(sqlite.SqliteStore, "facts", facts)
+    monkeypatch.setattr(time, "monotonic", lambda: steady() + later[0])
+    found = []
+    for age in (0, 0, 0, 0, 301, 301, 301):
+        mark(path, time.time() - age)
+        later[0] += 1  # the mark is looked at again
+        outcome = switch.sign(lambda: call(source="127.0.0.2"))
+        found.append((outcome.variables.get("level"), outcome.reject is not None, len(asked)))
+    assert found[:4] == [("A", False, 1), *[("A", False, 2)] * 3]
+    assert [one[:2] for one in found[4:]] == [(level, refused)] * 3
+    assert [one[2] for one in found[4:]] == ([3, 4, 5] if mode == "last_known" else [2] * 3)
+    assert observer.counts["copy_stale"] == 3
+    mark(path, time.time())
+    later[0] += 1
+    assert switch.sign(lambda: call(source="127.0.0.2")).variables.get("level") == "A"
 
 
 def test_a_mark_that_is_lost_is_no_copy(provider: Provider, path: Path) -> None:

@@ -54,6 +54,18 @@ class Failing:
         return self._store.stamp(), self._standings.stamp()
 
 
+class Meanwhile(StandingInMemory):
+    """Standings of which one holds while the records are asked, and neither before nor after."""
+
+    def __init__(self, *standings: Standing) -> None:
+        super().__init__()
+        self.meanwhile = {standing.customer: standing for standing in standings}
+
+    def of(self, customer: str) -> Standing | None:
+        self.standings = self.meanwhile
+        return super().of(customer)
+
+
 def level(signer: AuthenticationService, now: float = NOW) -> str | None:
     signing = signer.sign(call(), now, RANDOM_ORIGID)
     return None if signing.decision is None else signing.decision.level.value
@@ -81,3 +93,15 @@ def test_an_answer_from_before_a_failure_is_not_remembered(authority: Authority,
     failing.failures = 1
     assert level(signer) == "A"  # as last known
     assert [level(signer, NOW + seconds) for seconds in (0, 0, 3_600)] == ["refuse"] * 3
+
+
+def test_an_answer_is_not_remembered_that_another_stamp_was_read_with(authority: Authority) -> None:
+    records, standings = MemoryPolicy(), Meanwhile(Standing("acme", CustomerState.SUSPENDED, NOW, "Ann", "x"))
+    replace_all(records, policy(), ANN, "x")
+    signer = service(pair(authority), store=WithStanding(records, standings))
+    for _ in range(3):
+        standings.standings = {}
+        signer.sign(OTHERS, NOW, RANDOM_ORIGID)  # asks of no customer
+        assert level(signer) == "refuse"
+    standings.standings = standings.meanwhile = {}
+    assert level(signer) == "A"

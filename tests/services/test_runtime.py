@@ -7,20 +7,26 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from shaken_plugin import runtime
+from shaken_plugin.core.call import CallerHeader
+from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import FileProblems, StoreError, StoreUnavailable
 from shaken_plugin.lab.provider import Provider, dump
 from shaken_plugin.stores import sqlite
+from shaken_plugin.switch import Switch
+from shaken_plugin.telemetry import MemoryObserver
 from tests.conftest import NOW
-from tests.services.builders import RANDOM_ORIGID, call, claims_of
+from tests.services.builders import CALLER, RANDOM_ORIGID, call, claims_of, sip
 from tests.stores.descriptors import open_files
 
 SOURCE = "127.0.0.2"
 """Address of the lab's contact centre."""
+CALLERS = (CallerHeader.ASSERTED, CallerHeader.FROM)
 
 
 def _store(provider: Provider) -> Path:
@@ -276,6 +282,50 @@ def test_records_decide_at_once_and_settings_at_the_reload(provider: Provider, c
     assert (_level(services, "127.0.0.77"), _level(services)) == ("A", "unsigned")
     reloaded, version = runtime.reload(_store(provider), NOW)
     assert (version, _level(reloaded)) == (2, "refuse")
+
+
+INVALID, ELSEWHERE = "11015550123", "13125550100"
+"""No numbering plan has the first; nobody has a right to the second."""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "choice", "before", "after"),
+    [
+        ((INVALID,) * 2, {"invalid_numbers": "downgrade"}, ("refuse", INVALID), ("B", INVALID)),
+        ((CALLER, ELSEWHERE), {"sources": ["From"]}, ("A", CALLER), ("B", ELSEWHERE)),
+        ((CALLER,) * 2, {"origid": {"per": "call"}}, ("A", CALLER), ("A", CALLER)),
+        ((CALLER,) * 2, {"origid": {"namespace": RANDOM_ORIGID}}, ("A", CALLER), ("A", CALLER)),
+        ((CALLER,) * 2, {"leave_alone": ["1202"]}, ("A", CALLER), ("unsigned", CALLER)),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_new_settings_decide_the_next_call_though_the_one_before_is_remembered(
+    provider: Provider,
+    change: Callable[..., None],
+    numbers: tuple[str, str],
+    choice: dict[str, Any],
+    before: tuple[str, str],
+    after: tuple[str, str],
+) -> None:
+    change(store={"when_unavailable": "unsigned"})  # its stamps say nothing but what the files are
+    switch = Switch(runtime.start(provider.settings, NOW), MemoryObserver(), lambda: NOW, lambda: RANDOM_ORIGID)
+    shown = {header: (sip(number),) for header, number in zip(CALLERS, numbers, strict=True)}
+
+    def sign() -> tuple[tuple[str, str], str | None]:
+        assert switch.services.authentication is not None
+        signing = switch.services.authentication.sign(call(source=SOURCE, callers=shown), NOW, RANDOM_ORIGID)
+        assert signing.decision is not None
+        assert isinstance(signing.orig, TelephoneNumber)
+        return (signing.decision.level.value, signing.orig.digits), signing.origid
+
+    change(signing=choice)
+    runtime.apply(provider.settings, NOW)  # which is a commit: so calls are made after it
+    (known, origid), *others = [sign() for _ in range(4)]
+    assert others == [(known, origid)] * 3
+    switch.services, _ = runtime.reload(_store(provider), NOW)
+    assert (known, sign()[0]) == (before, after)
+    if "origid" in choice:
+        assert sign()[1] not in {origid, None}
 
 
 def test_reload_reads_no_yaml(provider: Provider) -> None:
