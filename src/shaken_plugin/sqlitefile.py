@@ -28,6 +28,15 @@ INDEX_HEADER: Final = 96
 BUSY_TIMEOUT: Final = 0.02
 """Seconds a reader waits for a lock. A call must not; Python's default is 5."""
 
+BLIND: Final = 0.25
+"""Seconds for which a file that was locked is not opened again: one call waits, and those after it do not."""
+
+_BLIND_AFTER: Final = {
+    sqlite3.SQLITE_BUSY: BLIND,
+    sqlite3.SQLITE_LOCKED: BLIND,
+    sqlite3.SQLITE_PROTOCOL: 10.0,  # SQLite's own wait for a slot of the WAL index, which heeds no timeout
+}
+
 FILE_MODE: Final = 0o660
 """The switch's user and the administrator's group both read and write (WAL needs both)."""
 
@@ -176,6 +185,7 @@ class Connections:
         self._timeout = timeout
         self._prepare = prepare
         self._local = threading.local()
+        self._blind_until = 0.0
 
     def get(self) -> sqlite3.Connection:
         """This thread's connection; a new one where there is none to this very file.
@@ -185,7 +195,7 @@ class Connections:
 
         Raises:
             OSError: there is no such file.
-            sqlite3.Error: it cannot be opened.
+            sqlite3.Error: it cannot be opened, or was locked a moment ago.
             StoreError: it is a link, or what ``prepare`` raises.
         """
         local = self._local
@@ -196,8 +206,14 @@ class Connections:
             # Closed before another is opened: SQLite keeps one book of locks per process and
             # file, and would believe that a child holds the locks that its parent took.
             self.forget()
+            if time.monotonic() < self._blind_until:
+                raise sqlite3.OperationalError("it was locked a moment ago")
             local.connection = connect(self._path, self._timeout)
-            self._prepare(local.connection)
+            try:
+                self._prepare(local.connection)
+            except sqlite3.Error as exc:
+                self.forget(exc)
+                raise
             local.opened = opened
         return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
 
@@ -249,8 +265,11 @@ class Connections:
         descriptor = next((number for number in numbers if _is_open_as(number, index)), None)
         return None if descriptor is None else _Watch(descriptor, file, written, time.monotonic())
 
-    def forget(self) -> None:
-        """Close the connection; the next question opens another."""
+    def forget(self, why: Exception | None = None) -> None:
+        """Close the connection; the next question opens another, unless the file was locked (``why``) a moment ago."""
+        blind = _BLIND_AFTER.get(getattr(why, "sqlite_errorcode", 0) & 0xFF)
+        if blind is not None:
+            self._blind_until = time.monotonic() + blind
         connection = getattr(self._local, "connection", None)
         self._local.connection = self._local.opened = self._local.watch = None
         if connection is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
 from shaken_plugin.errors import ConflictError, StoreError, StoreUnavailable
-from shaken_plugin.ports import Author
+from shaken_plugin.ports import Author, PolicyStore
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.sqlite import (
     FILE_MODE,
@@ -37,7 +37,7 @@ def policy(name: str = "one") -> Policy:
     return Policy((customer,), (reached(Trunk(name, customer), ADDRESS),))
 
 
-def ask(store: SqliteStore) -> PolicyFacts:
+def ask(store: PolicyStore) -> PolicyFacts:
     return store.facts(ADDRESS, None, "12155551212")
 
 

@@ -82,11 +82,13 @@ def test_a_child_sees_commits_at_once_though_its_parent_looked_before(path: Path
     if not (child := os.fork()):
         try:
             seen = [store.stamp()]
+            os.write(answers[1], b".")
             while os.read(asks[0], 1) == b"?":
                 seen.append(store.stamp())
                 os.write(answers[1], b"1" if seen[-1] not in {None, seen[-2]} else b"0")
         finally:
             os._exit(0)
+    assert os.read(answers[0], 1) == b"."  # a commit while it opens the file could lock it out
     store._connections.forget()
     for number in range(3):
         commit(path, number)

@@ -85,8 +85,8 @@ def check(connection: sqlite3.Connection, path: Path, policy: Path | None, oldes
     Raises:
         StoreError: it is empty, of another release, or another file than was made for the policy.
     """
-    made = remembered(policy)
     version = sqlitefile.check_schema(connection, path, SCHEMA_VERSION, oldest)
+    made = remembered(policy)  # last: where both files are locked, a call waits for this one alone
     if not version:
         raise StoreError(lost(path, "it is empty") if made else f"{path}: nothing in it yet; run 'shaken apply'")
     if made is not None and made != identity(connection):

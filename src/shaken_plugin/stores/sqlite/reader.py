@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Final
@@ -42,12 +41,6 @@ MAX_SOURCES: Final = 4_096
 MAX_RECORDS: Final = 4_096
 """Records likewise, about 1 KB each."""
 
-BLIND: Final = 0.25
-"""Seconds without another question after the file was locked: one call waits for that, and those after it do not. Where
-SQLite waited for longer than it was told to, which can happen for the locks of the WAL index, it is as long as that."""
-
-_LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-
 _COVERING: Final = """
 SELECT n.owner, s.first, s.last FROM number AS n LEFT JOIN span AS s ON s.id = n.span
 WHERE n.key IN ({}) AND n.until IS NULL
@@ -75,7 +68,6 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._blind_until = 0.0
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
 
     def limits_concurrency(self) -> bool:
@@ -99,24 +91,15 @@ class SqliteStore:
         route: str | None = None,
     ) -> PolicyFacts:
         """See `ports.PolicyStore.facts`."""
-        question, began = (source, user, number or "", called or "", route), time.monotonic()
-        if began < self._blind_until:
-            raise StoreUnavailable(f"{self._path}: it was locked a moment ago")
+        question = source, user, number or "", called or "", route
         try:
             return self._facts_unchanged(question) or self._facts(question)
         except (sqlite3.Error, StoreError, OSError) as exc:
-            self._forget(exc, began)
+            self._connections.forget(exc)
+            self._local.content = None
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc
-
-    def _forget(self, exc: Exception, began: float) -> None:
-        """A question failed: those that come next begin anew, or not at all for a while."""
-        self._connections.forget()
-        self._local.content = None
-        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _LOCKED:
-            now = time.monotonic()
-            self._blind_until = now + max(BLIND, now - began)
 
     def _facts(self, question: _Question) -> PolicyFacts:
         """The answer, read in one transaction, so that it is of one version."""
@@ -147,7 +130,7 @@ class SqliteStore:
 
     def stamp(self) -> Hashable | None:
         """See `ports.PolicyStore.stamp`."""
-        return None if time.monotonic() < self._blind_until else self._connections.stamp()
+        return self._connections.stamp()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 1")
