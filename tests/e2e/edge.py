@@ -21,13 +21,13 @@ import yaml
 from shaken_plugin import runtime
 from shaken_plugin.authentication import identity_header
 from shaken_plugin.core.passport import Attest, shaken_claims
-from shaken_plugin.core.records import Customer, Limits, Rate
+from shaken_plugin.core.records import Basis, Customer, Limits, Rate, Right
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.provider import dump
 from shaken_plugin.lab.servers import LOOPBACK, KamailioServer
-from shaken_plugin.ports import Author
+from shaken_plugin.ports import Author, Span
 from shaken_plugin.records.ledger import Ledger
 from shaken_plugin.records.search import Wanted, search
 from shaken_plugin.stores.freshness import mark_of
@@ -48,6 +48,9 @@ FLEET: Final = "outage"
 MAX_INCOMING: Final = 600
 """Calls of one load from another carrier: no PASSporT comes twice."""
 CALLER: Final = "+12155551212"
+CALLERS: Final = Span("12155600000", "12155603999")
+"""More of the customer's numbers, for loads whose every call has another: what is decided of one says nothing of the
+next, so that each call asks the copy."""
 CALLED: Final = "+12025550143"
 BOUND: Final = 0.05
 """Seconds that a call may take longer than without any trouble."""
@@ -84,7 +87,12 @@ class Edge:
         self.elsewhere = RedisPolicy(first.folder / "policy.db", log)
         self.level = "A"
         """What calls get."""
-        self.limit()
+        self.prepare()
+        self._callers = network.folder / f"{network.name('callers')}.csv"
+        first_one, last_one = int(CALLERS.first), int(CALLERS.last)
+        self._callers.write_text(
+            "\n".join(["SEQUENTIAL", *(f"+{one}" for one in range(first_one, last_one + 1))]) + "\n"
+        )
         store = {"path": "policy.db", "redis": {"fleet": FLEET, **servers}, "max_age": MAX_AGE}
         self.provider = network.provider("origin", store=store, signing={"origid": {"per": "call"}})
         self.folder = self.provider.folder
@@ -106,10 +114,12 @@ class Edge:
 
     # --- The policy, changed from another host ----------------------------------------------------
 
-    def limit(self) -> None:
-        """Give the customer limits that no test comes near, so that each call is counted."""
-        with self.elsewhere.change(Author("test", "limits", time.time()), "limits") as draft:
+    def prepare(self) -> None:
+        """Give the customer limits that no test comes near, so that each call is counted, and more numbers."""
+        with self.elsewhere.change(Author("test", "a load", time.time()), "limits and numbers") as draft:
             draft.put(replace(self._customer(), limits=Limits(Rate(1_000.0, 1_000))))
+            draft.put(Right("callers", "acme", Basis.ASSIGNED))
+            draft.add_numbers(Right, "callers", [CALLERS])
 
     def change(self) -> str:
         """Change what level calls get; gives the new one.
@@ -131,10 +141,22 @@ class Edge:
 
     # --- Calls ------------------------------------------------------------------------------------
 
-    def calls(self, file: Path | None = None) -> Load:
-        """Calls of the customer begin; by another scenario than that of calls that are answered."""
+    def calls(self, file: Path | None = None, *, known: bool = False) -> Load:
+        """Calls of the customer begin.
+
+        Args:
+            file: another scenario than that of calls that are answered.
+            known: they come from one number, which is known after the first; otherwise each from one of `CALLERS`.
+        """
         address, signer = "127.0.0.2", self.signer
-        return Load(self, signer, signer.inside_port, "sign", file or sipp.scenario("uac_call"), address)
+        file = file or sipp.scenario("uac_call")
+        if known:
+            return Load(self, signer, signer.inside_port, "sign", file, address)
+        many = self.network.folder / f"many_{file.name}"
+        text = file.read_text("utf-8")
+        assert "[from]" in text
+        many.write_text(text.replace("[from]", "[field0]").replace("[pai_user]", "[field0]"))
+        return Load(self, signer, signer.inside_port, "sign", many, address, ("-inf", str(self._callers)))
 
     def incoming(self, verifier: KamailioServer) -> Load:
         """Calls from another carrier begin, each with a PASSporT of its own."""
@@ -212,6 +234,7 @@ class Load:
     ) -> None:
         self._edge, self._switch, self._kind = edge, switch, kind
         self._what = attest if kind == "sign" else verstat
+        self._has_one_caller = kind == "verify" or not arguments
         self._before = switch.counters()
         self._since = edge.called.trace.stat().st_size
         keys = {"from": CALLER, "to": CALLED, "pai_user": CALLER}
@@ -237,11 +260,13 @@ class Load:
         """End it: every call was answered, came through once, and left one record; in the order they were sent."""
         run = self._caller.end()
         sent: dict[str, float] = {}
+        callers: set[str] = set()
         final: dict[str, sipp.Traced] = {}
         for message in run.messages:
             call_id = message.header("Call-ID")[0]
             if message.sent and message.first_line.startswith("INVITE"):
                 sent.setdefault(call_id, message.at)
+                callers.update(message.header("P-Asserted-Identity"))
             elif not message.sent and message.header("CSeq") == ["1 INVITE"] and status(message) >= 200:
                 final.setdefault(call_id, message)
         assert (run.counts.successful, run.counts.failed) == (len(sent), 0), run.errors
@@ -250,8 +275,10 @@ class Load:
         assert not faults(self._before, self._switch.counters())
         arrived: dict[str, sipp.Traced] = {}
         for invite in invites(sipp.read_trace(self._edge.called.trace, self._since)):
-            arrived.setdefault(invite.header("Call-ID")[0], invite)
+            if (call_id := invite.header("Call-ID")[0]) in sent:
+                arrived.setdefault(call_id, invite)
         assert final.keys() == sent.keys()
+        assert len(callers) == (1 if self._has_one_caller else len(sent))
         assert arrived.keys() == {call_id for call_id, answer in final.items() if status(answer) == 200}
         until(lambda: self._edge.held() == 0)
         carried = {call_id: self._what(invite) for call_id, invite in arrived.items()}

@@ -52,9 +52,16 @@ def edge(shared: Network, redis: RedisServer, wire: Proxy) -> Edge:
     return Edge(shared, redis.access, servers=[f"{LOOPBACK}:{wire.port}"])
 
 
-def ride(edge: Edge, hurt: Callable[[], object], meanwhile: Callable[[], object], heal: Callable[[], object]) -> Delays:
+def ride(
+    edge: Edge,
+    hurt: Callable[[], object],
+    meanwhile: Callable[[], object],
+    heal: Callable[[], object],
+    *,
+    known: bool = False,
+) -> Delays:
     """Calls before, while something is wrong, and after it; then a change of the policy decides again."""
-    load, before = edge.calls(), edge.level
+    load, before = edge.calls(known=known), edge.level
     load.run(1.0)
     begin = time.time()
     hurt()
@@ -161,7 +168,7 @@ def test_the_agent_hangs(edge: Edge) -> None:
 
 @contextmanager
 def locked(files: list[Path]) -> Iterator[None]:
-    """Another program has all these SQLite files for itself."""
+    """Another program writes to all these SQLite files and does not end: they can be read, and not written to."""
     with ExitStack() as stack:
         for file in files:
             connection = stack.enter_context(closing(sqlite3.connect(file, timeout=5, isolation_level=None)))
@@ -169,11 +176,16 @@ def locked(files: list[Path]) -> Iterator[None]:
         yield
 
 
-def test_the_local_files_are_locked(edge: Edge) -> None:
+def sqlite_files(edge: Edge) -> list[Path]:
+    """Those of the host."""
+    files = [file for file in edge.folder.iterdir() if file.suffix in {".db", ".sqlite"}]
+    assert {"policy.db", "state.db", "ledger.db", "agent.slots.sqlite"} <= {file.name for file in files}
+    return files
+
+
+def test_the_local_files_cannot_be_written_to(edge: Edge) -> None:
     def lock() -> None:
-        files = [file for file in edge.folder.iterdir() if file.suffix in {".db", ".sqlite"}]
-        assert {"policy.db", "state.db", "ledger.db", "agent.slots.sqlite"} <= {file.name for file in files}
-        stack.enter_context(locked(files))
+        stack.enter_context(locked(sqlite_files(edge)))
 
     with ExitStack() as stack:
         undisturbed(lambda: ride(edge, lock, lambda: time.sleep(1.0), stack.close))
