@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import zip_longest
@@ -38,6 +38,10 @@ MEASURED = ("tests/unit/", "tests/services/", "tests/agent/test_counting.py", "t
 """Tests that make the coverage of the core whole; measuring doubles their time, and would that of the others."""
 
 
+REMEMBERING: list[Callable[[], None]] = []
+"""What empties each function of the core that remembers its answers."""
+
+
 @contextmanager
 def unmeasured(config: pytest.Config) -> Iterator[None]:
     """Without coverage, where that is measured at all."""
@@ -55,8 +59,9 @@ def unmeasured(config: pytest.Config) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What runs when modules are loaded is measured in the core alone: the tests are many."""
-    for module in walk_packages(core.__path__, f"{core.__name__}."):
-        import_module(module.name)
+    for found in walk_packages(core.__path__, f"{core.__name__}."):
+        module = import_module(found.name)
+        REMEMBERING.extend(clear for value in vars(module).values() if (clear := getattr(value, "cache_clear", None)))
     with unmeasured(session.config):
         return (yield)
 
@@ -65,6 +70,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """What is drawn at random must not be what makes coverage whole."""
     if item.nodeid.startswith(MEASURED) and not item.get_closest_marker("hypothesis"):
+        for clear in REMEMBERING:  # another test may have asked the same before
+            clear()
         return (yield)
     with unmeasured(item.config):
         return (yield)

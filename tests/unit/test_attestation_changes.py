@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
-from shaken_plugin.core.attestation import AttestationPolicy, CallFacts, Level, changes_between, decide
+from shaken_plugin.core.attestation import (
+    AttestationPolicy,
+    CallFacts,
+    Level,
+    changes_between,
+    decide,
+    facts_hold_until,
+)
 from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.records import Basis, Overrides, PolicyFacts, Substitution, Unauthorised
+from shaken_plugin.core.records import Basis, Overrides, PolicyFacts, Substitution, TimeWindow, Unauthorised
 from tests.builders import ORIG
 from tests.conftest import NOW
 from tests.records import changed, number_right
@@ -39,6 +47,17 @@ def test_what_will_change_is_known_beforehand() -> None:
     assert changes(facts(LETTER), END) == [(END, Level.B, None)]
     assert changes(facts(LETTER), END - 1) == []
     assert changes(facts(changed(LETTER, valid_until=NOW))) == []
+
+
+def test_facts_hold_until_the_next_of_their_dates_and_with_hours_for_a_minute_at_most() -> None:
+    rule = Substitution("s", "acme", "12155551200", valid_from=END + DAY)
+    assert facts_hold_until(facts(), NOW) == inf
+    assert facts_hold_until(facts(LETTER, substitutions=(rule,)), NOW) == END
+    assert facts_hold_until(facts(LETTER, substitutions=(rule,)), END) == END + DAY
+    assert facts_hold_until(facts(LETTER, substitutions=(rule,)), END + DAY) == inf
+    minute = NOW // 60 * 60 + 60
+    with_hours = facts(LETTER, substitutions=(replace(rule, window=TimeWindow()),))
+    assert [facts_hold_until(with_hours, now) for now in (NOW, minute - 1, minute)] == [minute, minute, minute + 60]
 
 
 def test_a_renewal_that_lies_ready_leaves_nothing_to_change() -> None:
