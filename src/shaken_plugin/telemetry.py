@@ -48,10 +48,6 @@ _CUTS: Final = (300, 150, 75, 35, 15)
 last makes 25 fields fit."""
 
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-"""Escapes all but printable ASCII."""
-
-
 def _structured(fields: Mapping[str, Any]) -> str:
     return f"shaken {flat(fields)}"
 

@@ -19,7 +19,7 @@ from shaken_plugin.agent.heldcalls import UNSENT
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.lab.demo import events
-from shaken_plugin.lab.servers import share
+from shaken_plugin.lab.servers import answers_sip, share
 from shaken_plugin.ports import Author
 from shaken_plugin.runtime import apply
 from shaken_plugin.stores.agent_line import TIMEOUT

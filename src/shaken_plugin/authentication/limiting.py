@@ -8,7 +8,7 @@ from typing import Final
 from shaken_plugin.authentication.model import Fresh, Signing, drawn
 from shaken_plugin.core.attestation import Decision, Level, Refusal, Step
 from shaken_plugin.core.call import CallMessage
-from shaken_plugin.core.limits import Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
+from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict, bounds, call_key, dialog_of, key, replaced_keys
 from shaken_plugin.core.records import Limits, Rate, Trunk
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.errors import SkipReason, StoreUnavailable
@@ -67,7 +67,7 @@ class Limiter:
             skip = SkipReason.LIMITS_UNAVAILABLE
             return replace(base, skip=skip, refuse=True, detail=str(exc)) if self.refuse_uncounted else base
         step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
-        traced = replace(decision, trace=(*decision.trace, step))
+        traced = decision.once(_traced, step)
         base = replace(base, decision=traced)
         if verdict.outcome.passes:
             return replace(base, counted=request.call, slot=request.call if request.takes_slot else "")

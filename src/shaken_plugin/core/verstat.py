@@ -40,7 +40,7 @@ _RUN = re.compile(f"(?:{_SEPARATOR})+(?P<verstat>{_PARAM})?")
 def strip_verstat(value: str) -> str:
     """A header value without any verstat parameter. A trust domain believes only its own."""
     if "%" not in value and "verstat" not in value.lower():
-        return value  # neither a letter of the name escaped, nor the name
+        return value  # as nearly all are: unless a letter of the name is escaped, the name itself stands there
     return _RUN.sub(lambda match: "" if match["verstat"] else match.group(), value)
 
 

@@ -239,7 +239,7 @@ class Signed:
 def _parts(decision: Decision) -> tuple[str, str]:
     """What a decision says in a line, before and behind the credential."""
     present = {name: value for name, value in _decided(decision).items() if name != "trace" and _tells(value)}
-    behind = {name: present.pop(name) for name in ("rules", "missing") if name in present}
+    behind: dict[str, Any] = {name: present.pop(name) for name in ("rules", "missing") if name in present}
     trace = ",".join(map(_step, decision.trace))
     return f"{flat(present)[1:-1]},", f'{flat(behind)[1:-1]},"trace":[{trace}]}}'
 

@@ -88,7 +88,8 @@ class AgentLimiter:
 
     def answered(self, call: str, owner: str = "") -> None:
         """See `ports.CallLimiter.answered`."""
-        self._tell(_about("answered", call))
+        owned = message({"op": "answered", "call": call, "owner": owner}) if owner else _about("answered", call)
+        self._tell(owned)
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -221,10 +221,13 @@ STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value f
 
 def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
     """Actions that take foreign verstat out of every header that may have any."""
-    lines_of = {header.value: lines for header, lines in message.callers.items() if header is not without}
-    return tuple(
-        StripVerstat(name)
-        for name, lines in (lines_of | message.naming).items()
-        # Of very many lines not all were read.
-        if len(lines) > MAX_ASSERTED or any(strip_verstat(line) != line for line in lines)
-    )
+    found = [header.value for header, lines in message.callers.items() if header is not without and _is_marked(lines)]
+    found += [name for name, lines in message.naming.items() if _is_marked(lines)]
+    return tuple(map(StripVerstat, found))
+
+
+def _is_marked(lines: tuple[str, ...]) -> bool:
+    for line in lines:
+        if strip_verstat(line) != line:
+            return True
+    return len(lines) > MAX_ASSERTED  # of very many not all were read
