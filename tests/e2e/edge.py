@@ -278,7 +278,7 @@ class Load:
             if (call_id := invite.header("Call-ID")[0]) in sent:
                 arrived.setdefault(call_id, invite)
         assert final.keys() == sent.keys()
-        assert len(callers) == (1 if self._has_one_caller else len(sent))
+        assert self._has_one_caller or len(callers) == len(sent)
         assert arrived.keys() == {call_id for call_id, answer in final.items() if status(answer) == 200}
         until(lambda: self._edge.held() == 0)
         carried = {call_id: self._what(invite) for call_id, invite in arrived.items()}
