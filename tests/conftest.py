@@ -17,6 +17,7 @@ from shaken_plugin import core
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.lab.pki import Authority
+from shaken_plugin.patience import PATIENCE
 
 settings.register_profile("patient", deadline=None)  # slow machines are no failure
 settings.register_profile("thorough", deadline=None, max_examples=1_000)
@@ -29,6 +30,12 @@ NOW = 1_795_000_000.0
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, since so much is waited for."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.fixture(autouse=True)
+def patient() -> None:
+    """No test inherits that another one has waited for a lock in vain."""
+    PATIENCE.__init__()  # type: ignore[misc]  # as in a process that begins
 
 
 LONG = ("tests/e2e/", "tests/agent/", "tests/setup/", "tests/probe/")

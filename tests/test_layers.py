@@ -18,7 +18,7 @@ ROOT = Path(shaken_plugin.__file__).parent
 PACKAGE = "shaken_plugin"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "patience"}),
     frozenset({"bounded", "jsontext", "sqlitefile"}),
     frozenset({"core"}),
     frozenset({"ports"}),

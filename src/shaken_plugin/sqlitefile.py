@@ -18,18 +18,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from shaken_plugin.errors import StoreError
+from shaken_plugin.patience import BLIND, BUSY_TIMEOUT, PATIENCE
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks whether another file has taken the place of one that is watched by `Connections.stamp`."""
 
 INDEX_HEADER: Final = 96
 """Octets of the header of a WAL index, two copies of 48 ("The WAL-Index File Format", sqlite.org/walformat.html)."""
-
-BUSY_TIMEOUT: Final = 0.02
-"""Seconds a reader waits for a lock. A call must not; Python's default is 5."""
-
-BLIND: Final = 0.25
-"""Seconds for which a file that was locked is not opened again: one call waits, and those after it do not."""
 
 _BLIND_AFTER: Final = {
     sqlite3.SQLITE_BUSY: BLIND,
@@ -176,7 +171,7 @@ class Connections:
 
     Args:
         path: the file.
-        timeout: seconds to wait for a lock.
+        timeout: seconds to wait for a lock; `BUSY_TIMEOUT` is that of a call, of which there is one for all files.
         prepare: told of every new connection; may raise, then it is not used.
     """
 
@@ -186,6 +181,7 @@ class Connections:
         self._prepare = prepare
         self._local = threading.local()
         self._blind_until = 0.0
+        self._was_locked = False
 
     def get(self) -> sqlite3.Connection:
         """This thread's connection; a new one where there is none to this very file.
@@ -208,14 +204,23 @@ class Connections:
             self.forget()
             if time.monotonic() < self._blind_until:
                 raise sqlite3.OperationalError("it was locked a moment ago")
-            local.connection = connect(self._path, self._timeout)
+            local.wait = 0.0 if self._was_locked else self._wait()  # who tries whether it is free does not wait, too
+            local.connection = connect(self._path, local.wait)
             try:
                 self._prepare(local.connection)
             except sqlite3.Error as exc:
                 self.forget(exc)
                 raise
+            self._was_locked = False
             local.opened = opened
+        elif local.wait != (wait := self._wait()):
+            local.wait = wait
+            local.connection.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
         return local.connection  # type: ignore[no-any-return]  # threading.local is untyped
+
+    def _wait(self) -> float:
+        """Seconds to wait for a lock now."""
+        return self._timeout if self._timeout > BUSY_TIMEOUT else PATIENCE.left(self._timeout)
 
     def stamp(self, *, look: bool = False) -> Stamp | None:
         """A value that is another after every commit to the file, whoever made it; None where that cannot be told.
@@ -269,7 +274,9 @@ class Connections:
         """Close the connection; the next question opens another, unless the file was locked (``why``) a moment ago."""
         blind = _BLIND_AFTER.get(getattr(why, "sqlite_errorcode", 0) & 0xFF)
         if blind is not None:
+            self._was_locked = True
             self._blind_until = time.monotonic() + blind
+            PATIENCE.spend()
         connection = getattr(self._local, "connection", None)
         self._local.connection = self._local.opened = self._local.watch = None
         if connection is not None:

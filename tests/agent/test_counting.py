@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +374,52 @@ def test_with_a_file_that_cannot_be_had_calls_are_counted_all_the_same(bench: Be
     assert bench.alarms.now() == []
     bench.restart()
     assert bench.slots == 1
+
+
+def test_a_call_that_ends_while_the_file_is_locked_is_not_found_in_it_afterwards(bench: Bench) -> None:
+    """Nor does anybody wait for whoever has it locked: every call of the host would."""
+    connection = bench.counting._calls._connection
+    assert connection is not None
+    assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    bench.admit("a", bounds=of(("", None, 9)))
+    with locked(bench.folder / "agent.slots.sqlite"):
+        bench.end("a")
+        bench.admit("b", bounds=of(("", None, 9)))
+        bench.pass_time(1)
+        assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
+    bench.pass_time(1)
+    assert bench.alarms.now() == []
+    assert bench.slots == 1
+    bench.restart()
+    assert bench.slots == 1
+    bench.end("b")
+    assert bench.slots == 0
+
+
+def test_a_file_that_is_locked_when_the_agent_starts_is_read_later(bench: Bench) -> None:
+    for call in ("ends", "is asked for", "goes on"):
+        bench.admit(call, bounds=of(("", None, 9)))
+    with locked(bench.folder / "agent.slots.sqlite"):
+        bench.restart()
+        bench.end("ends")
+        bench.admit("is asked for", bounds=of(("", None, 9)))
+        bench.admit("new", bounds=of(("", None, 9)))
+        bench.pass_time(counting.OVERTAKEN)
+        assert bench.slots == 2
+    bench.pass_time(1)
+    assert bench.alarms.now() == []
+    assert bench.slots == 3
+    assert bench.admit("d", bounds=of(("", None, 3))) is Outcome.CONCURRENT
+    bench.restart()
+    assert bench.slots == 3
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Another program writes to it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def test_there_is_an_end_to_what_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,13 +14,15 @@ import pytest
 
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab import sipp
+from shaken_plugin.lab.demo import events
 from shaken_plugin.lab.redis import RedisServer, Sentinels
 from shaken_plugin.lab.servers import LOOPBACK, KamailioServer, LabError, find_program
 from shaken_plugin.stores.freshness import mark_of
 from tests.agent.host import until
 from tests.agent.proxy import Proxy
 from tests.e2e.conftest import REQUIRE_ALL, Network
-from tests.e2e.edge import MAX_AGE, Delays, Edge, Load, undisturbed
+from tests.e2e.edge import MAX_AGE, Delays, Edge, Load, attest, undisturbed
+from tests.stores.locking import recovering
 
 pytestmark = pytest.mark.alone
 
@@ -189,6 +191,24 @@ def test_the_local_files_cannot_be_written_to(edge: Edge) -> None:
 
     with ExitStack() as stack:
         undisturbed(lambda: ride(edge, lock, lambda: time.sleep(1.0), stack.close))
+
+
+def test_the_local_files_can_be_neither_read_nor_written_to(edge: Edge) -> None:
+    """What is known of the caller decides; of another one nothing is."""
+
+    def lock() -> None:
+        stack.enter_context(recovering(*sqlite_files(edge)))
+
+    def meanwhile() -> None:
+        time.sleep(1.0)
+        another = "+12155551299"  # of the customer, and of no load
+        run = edge.network.call("uac_call", edge.signer.inside_port, keys={"from": another, "pai_user": another})
+        call_id = run.messages[0].header("Call-ID")
+        assert [attest(invite) for invite in edge.called.invites() if invite.header("Call-ID") == call_id] == [None]
+        assert "locked" in str([*events(edge.signer.log_text(), call_id[0])])
+
+    with ExitStack() as stack:
+        undisturbed(lambda: ride(edge, lock, meanwhile, stack.close, known=True))
 
 
 def test_redis_fails_over(network: Network) -> None:

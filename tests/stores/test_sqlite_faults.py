@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from shaken_plugin import sqlitefile
+from shaken_plugin.agent import shared
 from shaken_plugin.core.records import Gateway
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BLIND
+from shaken_plugin.patience import BLIND, BUSY_TIMEOUT
+from shaken_plugin.stores import agent_line
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.sqlite import SqliteStore, read_header, replace_policy
@@ -29,6 +29,7 @@ from shaken_plugin.stores.standing import StandingFile, WithStanding
 from shaken_plugin.stores.statefile import ensure
 from tests.records import reached
 from tests.stores.descriptors import open_files
+from tests.stores.locking import recovering
 from tests.stores.test_sqlite import ask, policy, raw, trunk_of
 
 Fault = Callable[[Path], AbstractContextManager[None]]
@@ -81,36 +82,6 @@ def locked(path: Path) -> Iterator[None]:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("COMMIT")
-
-
-RECOVERING = """
-import fcntl, os, sys
-index = os.open(sys.argv[1], os.O_RDWR)
-fcntl.lockf(index, fcntl.LOCK_EX, 3, 120)  # the locks to write, to check-point and to recover
-os.pwrite(index, bytes(96), 0)
-print(flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def recovering(*paths: Path) -> Iterator[None]:
-    """Another process is stopped while it makes the WAL index anew: nobody can begin to read.
-
-    It has the locks, and the header is empty, as "WAL-Index Recovery" says (sqlite.org/walformat.html). Once it is
-    gone, the next one makes the index anew. Unlike an exclusive transaction this keeps those out that read already.
-    """
-    with ExitStack() as stack:
-        for path in paths:
-            reader = stack.enter_context(raw(path))  # the last one to close the file takes the index with it
-            reader.execute("PRAGMA user_version").fetchone()
-            command = [sys.executable, "-c", RECOVERING, f"{path}-shm"]
-            other = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert other.stdin is not None
-            stack.callback(other.stdin.close)
-            assert other.stdout is not None
-            other.stdout.readline()
-        yield
 
 
 @contextmanager
@@ -207,26 +178,34 @@ def test_whoever_reads_already_is_kept_out_as_well_while_the_index_is_made_anew(
     assert trunk_of(ask(store)) == "one"
 
 
+WAIT: Final = int(BUSY_TIMEOUT * 1000)
+
+
+def test_a_call_waits_for_files_and_for_the_agent_50_ms_at_most() -> None:
+    assert BUSY_TIMEOUT + agent_line.TIMEOUT <= 0.05
+    assert shared.PATIENCE < agent_line.TIMEOUT
+
+
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What SQLite refuses."""
-    texts: list[str] = []
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What SQLite refuses, and after how many ms of waiting."""
+    found: list[tuple[str, int]] = []
     execute = sqlitefile._Connection.execute
 
     def watched(connection: sqlitefile._Connection, *arguments: Any) -> sqlite3.Cursor:
         try:
             return execute(connection, *arguments)
         except sqlite3.OperationalError as exc:
-            texts.append(str(exc))
+            found.append((str(exc), execute(connection, "PRAGMA busy_timeout").fetchone()[0]))
             raise
 
     monkeypatch.setattr(sqlitefile._Connection, "execute", watched)
-    return texts
+    return found
 
 
 @pytest.mark.parametrize("open_before", [True, False])
 def test_a_locked_file_costs_one_short_wait_and_not_one_for_each_call(
-    path: Path, refused: list[str], open_before: bool
+    path: Path, refused: list[tuple[str, int]], open_before: bool
 ) -> None:
     store = SqliteStore(path)
     if open_before:
@@ -236,29 +215,29 @@ def test_a_locked_file_costs_one_short_wait_and_not_one_for_each_call(
             with pytest.raises(StoreUnavailable, match="locked"):
                 ask(store)
             assert store.stamp() is None
-        assert refused == ["database is locked"]
+        assert refused == [("database is locked", WAIT)]
     time.sleep(BLIND)
     assert trunk_of(ask(store)) == "one"
+    assert store._connections.get().execute("PRAGMA busy_timeout").fetchone() == (WAIT,)
 
 
 @pytest.mark.parametrize("open_before", [True, False])
-def test_policy_and_standings_that_are_locked_together_cost_a_call_one_wait_each(
-    path: Path, refused: list[str], open_before: bool
+def test_policy_and_standings_that_are_locked_together_cost_one_wait_as_long_as_they_are(
+    path: Path, refused: list[tuple[str, int]], open_before: bool
 ) -> None:
-    """Of `BUSY_TIMEOUT`, which is 40 ms: 50 are allowed."""
     state = path.with_name("state.db")
     ensure(state, path)
     store = WithStanding(LastKnown(SqliteStore(path)), LastStanding(StandingFile(state, path)))
     if open_before:
         ask(store)
     with recovering(path, state):
-        for turn in range(10):
-            refused.clear()
+        for _ in range(10):
             store.stamp()
             with nullcontext() if open_before else pytest.raises(StoreUnavailable):
                 ask(store)
-            assert len(refused) <= 2, turn
             time.sleep(0.06)  # sometimes past the time for which nobody asks again
+        assert len(refused) > 2
+        assert sum(wait for _, wait in refused) == WAIT
     time.sleep(BLIND)
     assert trunk_of(ask(store)) == "one"
 

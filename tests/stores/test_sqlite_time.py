@@ -18,9 +18,10 @@ from shaken_plugin.core.records import Basis, Right
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Author, Span
 from shaken_plugin.stores.sqlite import SqlitePolicy, SqliteStore, replace_policy
+from tests.stores.locking import recovering
 from tests.stores.test_migrations import make_old
 from tests.stores.test_sqlite import ADDRESS, ask, policy, raw, trunk_of
-from tests.stores.test_sqlite_faults import BEFORE_OPENING, FAULTS, NOBODY, Fault, locked, recovering
+from tests.stores.test_sqlite_faults import BEFORE_OPENING, FAULTS, NOBODY, Fault, locked
 
 LONGEST: Final = 0.050
 """Seconds that a call may wait, whatever happened to the file."""

@@ -20,11 +20,12 @@ from shaken_plugin.conduct import decisions, view
 from shaken_plugin.conduct.state import State
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Gateway, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.patience import BLIND
 from shaken_plugin.ports import Author, PolicyStore, Standing, StandingSource
 from shaken_plugin.stores import migrations, sqlite, statefile
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.policy import Policy
-from shaken_plugin.stores.standing import BLIND, StandingFile, StandingInMemory, WithStanding, worse
+from shaken_plugin.stores.standing import StandingFile, StandingInMemory, WithStanding, worse
 from tests.records import number_right
 
 STATES = tuple(CustomerState)

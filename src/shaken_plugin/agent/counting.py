@@ -204,7 +204,8 @@ class Counting:
             else:
                 self._calls.keep(replace(held, lapsed=True))
             await self._free(held)
-        self._ends = {call: at for call, at in self._ends.items() if now - at < OVERTAKEN}
+        if self._calls.has_restored:
+            self._ends = {call: at for call, at in self._ends.items() if now - at < OVERTAKEN}
         for customer, tally in list(self._tallies.items()):
             tally.advance(_micro(now))
             if tally.is_idle(_micro(now)):
@@ -220,6 +221,10 @@ class Counting:
         """Take over what an agent before this one left."""
         sweep(self._beside)
         for held in self._calls.open():
+            if held.call in self._ends or (held.call, held.owner, held.ask) in self._ends:
+                self._calls.drop(held)  # it has ended while the file could not be read
+                self._lost.append((held.customer, held.call))
+                continue
             if not held.lapsed:
                 self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))
             if self._follower is not None and LEG.fullmatch(held.owner):

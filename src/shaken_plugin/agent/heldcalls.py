@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shaken_plugin import sqlitefile
 from shaken_plugin.agent.alarms import Alarms
@@ -84,6 +84,8 @@ class HeldCalls:
         self._calls: dict[str, dict[str, Held]] = {}
         """By call and customer: one that comes back by another customer's trunk may have the same key."""
         self._connection: sqlite3.Connection | None = None
+        self.has_restored = False
+        """Whether it is known what an agent before this one left."""
         self.lapsed = 0
         """How many of them are."""
         self.known = 0
@@ -109,11 +111,7 @@ class HeldCalls:
     def keep(self, held: Held) -> None:
         """Add one, or change it."""
         self._put(held)
-        if self._connection is not None:
-            try:
-                _write(self._connection, held)
-            except sqlite3.Error as exc:
-                self._broken(exc)
+        self._write(_KEEP, _row(held))
 
     def drop(self, held: Held) -> None:
         """Forget one."""
@@ -124,11 +122,12 @@ class HeldCalls:
         self.lapsed -= held.lapsed
         if not named:
             del self._calls[held.call]
+        self._write("DELETE FROM calls WHERE call = ? AND customer = ?", (held.call, held.customer))
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         if self._connection is not None:
             try:
-                self._connection.execute(
-                    "DELETE FROM calls WHERE call = ? AND customer = ?", (held.call, held.customer)
-                )
+                self._connection.execute(statement, values)
             except sqlite3.Error as exc:
                 self._broken(exc)
 
@@ -138,18 +137,32 @@ class HeldCalls:
         return self._connection is not None
 
     def open(self) -> list[Held]:
-        """Take over what an agent before this one left, and return that."""
+        """Take over what an agent before this one left, and return that.
+
+        Later, after trouble, the file gets what is known here. It is not waited for whoever has it locked: calls wait
+        for this agent.
+        """
         try:
             sqlitefile.create(self._file)
-            self._connection = sqlitefile.connect(self._file, 1.0)
+            self._connection = sqlitefile.connect(self._file, 0.0)
             self._connection.executescript(_SCHEMA)
-            found = self._restored(self._connection)
+            self._connection.execute("BEGIN IMMEDIATE")
+            boot = _BOOT.read_text("ascii").strip()
+            found = [] if self.has_restored else self._left(self._connection, boot)
+            self._connection.execute("DELETE FROM calls")
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+            self._connection.executemany(_KEEP, map(_row, [*self, *found]))
+            self._connection.execute("COMMIT")
         except (sqlite3.Error, StoreError, OSError, ValueError) as exc:
             self._broken(exc)
-            for ending in ("", "-wal", "-shm"):
-                with contextlib.suppress(OSError):
-                    Path(f"{self._file}{ending}").unlink()
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                for ending in ("", "-wal", "-shm"):
+                    with contextlib.suppress(OSError):
+                        Path(f"{self._file}{ending}").unlink()
             return []
+        self.has_restored = True
+        for held in found:
+            self._put(held)
         self._alarms.clear("slots_not_kept")
         return found
 
@@ -166,26 +179,18 @@ class HeldCalls:
         self.lapsed += held.lapsed - (before is not None and before.lapsed)
         named[held.customer] = held
 
-    def _restored(self, connection: sqlite3.Connection) -> list[Held]:
-        boot = _BOOT.read_text("ascii").strip()
-        known = connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
-        if known is None or known[0] != boot:
-            connection.execute("DELETE FROM calls")
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
-        for held in self:  # what came while the file could not be had
-            _write(connection, held)
-        found = []
-        for customer, call, level, owner, since, ask, stage, lapsed in connection.execute(
-            "SELECT * FROM calls"
-        ).fetchall():
-            held = Held(customer, call, level, owner, since, ask, Stage(stage), bool(lapsed))
-            if self.get(held.customer, held.call) is None:
-                self._put(held)
-                found.append(held)
-        return found
+    def _left(self, connection: sqlite3.Connection, boot: str) -> list[Held]:
+        """What is in the file since this host was started, but for what is known better here."""
+        if connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone() != (boot,):
+            return []
+        found = (
+            Held(customer, call, level, owner, since, ask, Stage(stage), bool(lapsed))
+            for customer, call, level, owner, since, ask, stage, lapsed in connection.execute("SELECT * FROM calls")
+        )
+        return [held for held in found if self.get(held.customer, held.call) is None]
 
     def _broken(self, exc: Exception) -> None:
-        """The file is made anew; until then a restart of the agent would forget calls."""
+        """Until it can be written again a restart of the agent would forget calls."""
         self.close()
         self._alarms.on(
             "slots_not_kept",
@@ -193,6 +198,8 @@ class HeldCalls:
         )
 
 
-def _write(connection: sqlite3.Connection, held: Held) -> None:
-    row = held.customer, held.call, held.level, held.owner, held.since, held.ask, int(held.stage), int(held.lapsed)
-    connection.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+_KEEP: Final = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _row(held: Held) -> tuple[Any, ...]:
+    return held.customer, held.call, held.level, held.owner, held.since, held.ask, int(held.stage), int(held.lapsed)

@@ -21,7 +21,8 @@ from shaken_plugin.agent.parts import Fleet
 from shaken_plugin.agent.replication import Replication
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
+from shaken_plugin.patience import BUSY_TIMEOUT
+from shaken_plugin.sqlitefile import Connections
 from shaken_plugin.stores.redis.hosts import Hosts, HostStatus, Said
 from shaken_plugin.stores.sqlite.schema import DAMAGE, policy_version
 from shaken_plugin.stores.sqlite.sharing import is_copy

@@ -18,7 +18,7 @@ from shaken_plugin.core.limits import Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 
 PATIENCE: Final = 0.03
-"""Seconds that a call waits for Redis; of the 50 ms that it waits for us (`stores.agent_line`)."""
+"""Seconds that a call waits for Redis; of those that it waits for us (`stores.agent_line.TIMEOUT`)."""
 RENEWAL: Final = 2.0
 """Seconds that a renewal may take, for which no call waits."""
 THREADS: Final = 8

@@ -38,8 +38,8 @@ from typing import Any, Final
 from shaken_plugin.errors import StoreUnavailable
 
 PROTOCOL: Final = 1
-TIMEOUT: Final = 0.05
-"""Seconds that a call waits at most."""
+TIMEOUT: Final = 0.04
+"""Seconds that a call waits at most; and for files that are locked it may have waited for `patience.BUSY_TIMEOUT`."""
 PROBE: Final = 0.25
 """Seconds between two questions to an agent that did not answer; nobody waits for these."""
 MAX_ANSWER: Final = 4_096

@@ -23,8 +23,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-TIMEOUT: Final = 0.02
-"""Seconds to wait for another worker that has the set; each does so for some µs."""
+from shaken_plugin.patience import BUSY_TIMEOUT, PATIENCE
 
 MAX_AHEAD: Final = 400_000.0
 """Seconds: no token lasts longer, settings allow a day. A later time in the file is damage, and the place is free."""
@@ -192,10 +191,11 @@ def lock(descriptor: int, length: int = 0, start: int = 0) -> None:
         except OSError as exc:
             if exc.errno not in _TAKEN:
                 raise
-        end = end or time.monotonic() + TIMEOUT
+        end = end or time.monotonic() + PATIENCE.left()  # another worker has it for some µs
         if time.monotonic() >= end:
+            PATIENCE.spend()
             raise TimeoutError(errno.ETIMEDOUT, "another process has it locked")
-        time.sleep(TIMEOUT / 100)
+        time.sleep(BUSY_TIMEOUT / 50)
 
 
 def place_of(tag: bytes, content: bytearray) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,10 @@ from typing import Any, Final
 from shaken_plugin.bounded import Bounded
 from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.patience import BUSY_TIMEOUT
 from shaken_plugin.ports import PolicyStore, Standing, StandingSource
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
+from shaken_plugin.sqlitefile import Connections
 from shaken_plugin.stores.statefile import check, missing
-
-BLIND: Final = 0.25
-"""Seconds without another question after somebody kept the file locked for `BUSY_TIMEOUT`: one call may ask
-several times, and must not wait each time."""
 
 MAX_KNOWN: Final = 4_096
 """Standings remembered per process."""
@@ -113,7 +109,6 @@ class StandingFile:
         self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
         self._local = threading.local()
         self._known: Bounded[str, tuple[Hashable | None, Standing | None]] = Bounded(MAX_KNOWN)
-        self._blind_until = 0.0
         self._of = _OF
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -142,13 +137,7 @@ class StandingFile:
         self._known.put(customer, (stamp, standing))
         return standing
 
-    def _note_lock(self, exc: Exception) -> None:
-        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            self._blind_until = time.monotonic() + BLIND
-
     def _read(self, customer: str) -> Standing | None:
-        if time.monotonic() < self._blind_until:
-            raise StoreUnavailable(f"{self._path}: it was locked a moment ago")
         try:
             rows = self._rows(customer)
         except FileNotFoundError as exc:
@@ -158,8 +147,7 @@ class StandingFile:
             self._connections.forget()
             raise StoreUnavailable(str(exc)) from exc
         except (sqlite3.Error, OSError) as exc:
-            self._connections.forget()
-            self._note_lock(exc)
+            self._connections.forget(exc)
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         if not rows or rows[0][0] == REINSTATED:
             return None
@@ -177,8 +165,6 @@ class StandingFile:
         ever added to it, so the last one is asked for when the file has changed. Another file in its place may
         have as many, under the same id: which file it is, and when it was written last, belong to the stamp.
         """
-        if time.monotonic() < self._blind_until:
-            return None
         file = self._connections.stamp(look=look)
         if file is None:
             return None
@@ -187,7 +173,7 @@ class StandingFile:
             try:
                 last = self._connections.get().execute(_LAST).fetchone()
             except (sqlite3.Error, StoreError, OSError) as exc:
-                self._note_lock(exc)
+                self._connections.forget(exc)
                 return None
             known = self._local.known = file, (file.file, file.written, last)
         return known[1]

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from shaken_plugin.core.crl import RevocationList
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
+from shaken_plugin.patience import BUSY_TIMEOUT
+from shaken_plugin.sqlitefile import Connections
 
 SCHEMA_VERSION: Final = 1
 """Version of the tables below; a file with a newer one is refused."""
@@ -153,7 +154,7 @@ class Reader:
             found = cursor.fetchone()
             cursor.close()  # else the read transaction stays open and the -wal file grows
         except (sqlite3.Error, StoreError, OSError, ValueError) as exc:
-            self._connections.forget()
+            self._connections.forget(exc)
             self._trouble = f"{self.path}: {exc}"
             self._blind_until = time.monotonic() + BLIND
             raise StoreUnavailable(self._trouble) from exc

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from shaken_plugin.core.material import Material
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
+from shaken_plugin.patience import BUSY_TIMEOUT
+from shaken_plugin.sqlitefile import Connections
 from shaken_plugin.stores.sqlite.records import material_of
 from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, version_and_which
 
@@ -48,7 +49,7 @@ class MaterialFile:
         try:
             return question(self._connections.get())
         except (sqlite3.Error, StoreError, OSError) as exc:
-            self._connections.forget()
+            self._connections.forget(exc)
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
         except DAMAGE as exc:
             raise StoreUnavailable(f"{self._path}: its content is damaged: {exc!r}") from exc

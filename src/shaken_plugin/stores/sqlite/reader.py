@@ -22,8 +22,9 @@ from shaken_plugin.core.records import (
     Trunk,
 )
 from shaken_plugin.errors import StoreError, StoreUnavailable
+from shaken_plugin.patience import BUSY_TIMEOUT
 from shaken_plugin.ports import Span
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, Connections
+from shaken_plugin.sqlitefile import Connections
 from shaken_plugin.stores.policy import (
     KIND_NAMES,
     KINDS,
@@ -79,7 +80,7 @@ class SqliteStore:
         try:
             return bool(self._connections.get().execute(_LIMITED, (KIND_NAMES[Customer],)).fetchone()[0])
         except (sqlite3.Error, StoreError, OSError) as exc:
-            self._connections.forget()
+            self._connections.forget(exc)
             raise StoreUnavailable(f"{self._path}: {exc}") from exc
 
     def facts(

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from shaken_plugin import sqlitefile
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, connect, create
+from shaken_plugin.patience import BUSY_TIMEOUT
+from shaken_plugin.sqlitefile import connect, create
 
 SCHEMA_VERSION: Final = 3
 """Version of the tables below. Files of `OLDEST` are read and written as they are, and brought up by a command; what

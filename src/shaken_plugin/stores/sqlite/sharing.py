@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shaken_plugin.errors import StoreError, StoreUnavailable
-from shaken_plugin.sqlitefile import BUSY_TIMEOUT, connect
+from shaken_plugin.patience import BUSY_TIMEOUT
+from shaken_plugin.sqlitefile import connect
 from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, has_material, meta, set_meta
 
 
