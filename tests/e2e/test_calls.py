@@ -63,6 +63,12 @@ def test_both_ways_to_load_do_the_same(network: Network, signer_kemi: bool, veri
     assert len(called.invites()) == 1
 
 
+def test_a_kamailio_of_the_lab_runs_in_a_folder_with_a_long_name(network: Network) -> None:
+    """Its control socket is not there: the name of one has room for 104 characters."""
+    provider = network.provider("o" * 120)
+    assert "kamailio" in network.kamailio(provider).rpc("core.version")
+
+
 def test_the_account_that_the_script_authenticated_decides(network: Network) -> None:
     config = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
     config = config.replace('python_exec("shaken_sign")', 'python_exec("shaken_sign", "$hdr(X-Account)")', 1)

@@ -12,7 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -280,7 +282,10 @@ class KamailioServer(Server):
     ) -> None:
         self.inside_port, self.outside_port = free_port(), free_port()
         self.listen = listen
-        self.control = folder / "ctl"
+        # The name of a Unix socket has room for 104 characters, less than a scratch folder of tests may take.
+        short = tempfile.mkdtemp(prefix="shaken-")
+        weakref.finalize(self, shutil.rmtree, short, ignore_errors=True)
+        self._control = Path(short, "ctl")
         script = config or share("kamailio", "kamailio-kemi.cfg" if kemi else "kamailio-native.cfg")
         values = {
             "INSIDE_LISTEN": f"udp:{listen}:{self.inside_port}",
@@ -291,7 +296,7 @@ class KamailioServer(Server):
             "OUTSIDE_PEER_2": f'"{outside_peer_2 or outside_peer}"',
             "SHAKEN_SCRIPT": f'"{share("kamailio", "shaken.py")}"',
             "KEMI_SCRIPT": f'"{share("kamailio", "kemi_routing.py")}"',
-            "CTL_SOCKET": f'"unix:{self.control}"',
+            "CTL_SOCKET": f'"unix:{self._control}"',
             "WORKERS": str(workers),
             **(defines or {}),
         }
@@ -325,7 +330,7 @@ class KamailioServer(Server):
             LabError: it is refused.
         """
         done = subprocess.run(
-            [find_program("kamcmd"), "-s", f"unix:{self.control}", *command],
+            [find_program("kamcmd"), "-s", f"unix:{self._control}", *command],
             capture_output=True,
             text=True,
             timeout=STOP_TIMEOUT,
