@@ -141,7 +141,7 @@ def cost(parse: Callable[[Any], object], data: object) -> float:
     gc.collect()
     gc.disable()  # what it takes depends on all that the other tests keep
     try:
-        for _ in range(8):
+        for _ in range(5):
             start = process_time()
             with contextlib.suppress(ShakenError, ValueError):
                 parse(data)

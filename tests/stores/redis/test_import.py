@@ -1,4 +1,4 @@
-"""A million numbers from CSV into a fleet's policy, the way ``shaken import`` does it."""
+"""Numbers from CSV into a fleet's policy, the way ``shaken import`` does it; a million of them in ``make test-large``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from shaken_plugin.exchange.importing import Import
 from shaken_plugin.stores.staging import Staging
 from tests.stores.redis.conftest import ACME, ALICE, NewHost
 
-MILLION = 1_000_000
+RATE = 1_000_000 / 60
+"""Numbers a second: a million must take no more than a minute."""
 STEP = 7_919  # a prime: the numbers come in no order
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(600)
-def test_a_million_numbers_are_imported_in_a_minute(host: NewHost, tmp_path: Path) -> None:
+def test_a_hundred_thousand_numbers_are_imported_in_a_tenth_of_a_minute(host: NewHost, tmp_path: Path) -> None:
+    check_import(host, tmp_path, 100_000)
+
+
+def check_import(host: NewHost, folder: Path, numbers: int) -> None:
+    """Import so many numbers, fast enough, and look whether each host has them."""
     here, there = host("here"), host("there")
     here.put(ACME)
     there.replica.catch_up()
-    source = tmp_path / "million.csv"
+    source = folder / "numbers.csv"
     with source.open("w") as file:
         file.write("number,customer,basis,document,use_case,valid_until\r\n")
-        for index in range(MILLION):
-            number = 12_150_000_000 + index * STEP % MILLION * 3
+        for index in range(numbers):
+            number = 12_150_000_000 + index * STEP % numbers * 3
             file.write(f"+{number},acme,letter,LOA-{index % 1000},reminders,2027-06-30\r\n")
     began = time.monotonic()
     with source.open("rb") as stream, Staging() as staging:
@@ -47,11 +52,11 @@ def test_a_million_numbers_are_imported_in_a_minute(host: NewHost, tmp_path: Pat
         with here.policy.change(ALICE, "import") as draft:
             job.write(draft)
     seconds = time.monotonic() - began
-    assert (job.outcome.new_numbers, job.outcome.new_records) == (MILLION, 1000)
+    assert (job.outcome.new_numbers, job.outcome.new_records) == (numbers, 1000)
     assert here.log.head().version == 2
     there.replica.catch_up()
     for one in (here, there):
         with one.policy.records() as records:
-            assert sum(records.count(Right, right.id) for right in records.all(Right)) == MILLION
+            assert sum(records.count(Right, right.id) for right in records.all(Right)) == numbers
     assert len(there.rights("12150000003")) == 1
-    assert seconds < 60
+    assert numbers / seconds > RATE, seconds
