@@ -180,6 +180,19 @@ def test_a_new_agent_asks_after_the_legs_of_the_one_before_it() -> None:
     run(test)
 
 
+def test_a_watch_that_came_back_before_it_was_known_what_is_held_here_may_come_once_more() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.serve(Watch("a"))  # no leg is held: it is not needed
+        bench.now += 20
+        bench.ends.resume(leg_owner("core", "a"), "slot of a")
+        assert bench.follows("a")
+        assert bench.ends.is_due("core")
+        bench.now += 45
+        assert not bench.follows("a")
+
+    run(test)
+
+
 def test_a_switch_that_does_not_come_back_frees_its_slots_within_a_minute() -> None:
     async def test(bench: Bench) -> None:
         bench.ends.resume(leg_owner("core", "a"), "slot of a")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
+import signal
 import sqlite3
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -32,6 +34,7 @@ from shaken_plugin.stores.redis.log import FleetLog
 from shaken_plugin.telemetry import MemoryObserver
 from tests.conftest import NOW
 from tests.property.test_limit_properties import START, of
+from tests.stores.locking import recovering
 
 ONE = of(("", None, 1))
 _names = itertools.count()
@@ -396,22 +399,63 @@ def test_a_call_that_ends_while_the_file_is_locked_is_not_found_in_it_afterwards
     assert bench.slots == 0
 
 
-def test_a_file_that_is_locked_when_the_agent_starts_is_read_later(bench: Bench) -> None:
-    for call in ("ends", "is asked for", "goes on"):
-        bench.admit(call, bounds=of(("", None, 9)))
+def test_a_file_that_nobody_may_write_to_when_the_agent_starts_is_read_at_once(bench: Bench) -> None:
+    bench.admit("a", sent=False, bounds=of(("", None, 9)))
     with locked(bench.folder / "agent.slots.sqlite"):
         bench.restart()
-        bench.end("ends")
-        bench.admit("is asked for", bounds=of(("", None, 9)))
-        bench.admit("new", bounds=of(("", None, 9)))
-        bench.pass_time(counting.OVERTAKEN)
-        assert bench.slots == 2
+        assert bench.admit("b") is Outcome.CONCURRENT
+        run(bench.counting.sent("a"))
+        run(bench.counting.answered("a"))
+        bench.pass_time(UNSENT)
     bench.pass_time(1)
     assert bench.alarms.now() == []
-    assert bench.slots == 3
-    assert bench.admit("d", bounds=of(("", None, 3))) is Outcome.CONCURRENT
     bench.restart()
-    assert bench.slots == 3
+    bench.pass_time(SETUP)
+    assert bench.slots == 1
+
+
+def test_a_file_that_cannot_be_read_when_the_agent_starts_is_read_later(bench: Bench) -> None:
+    many = of(("", None, 9))
+    for call in ("ends", "is asked for", "is answered", "goes to a leg", "goes on"):
+        bench.admit(call, bounds=many, sent=call != "is answered")
+    bench.follower = Follower(leg := leg_owner("core", "1"))
+    with recovering(bench.folder / "agent.slots.sqlite"):
+        bench.restart()
+        bench.end("ends")
+        bench.admit("is asked for", bounds=many)
+        bench.admit("new", bounds=many)
+        run(bench.counting.answered("is answered"))
+        run(bench.counting.answered("goes to a leg", leg))
+        bench.pass_time(OVERTAKEN)
+        assert bench.slots == 2
+        assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
+    bench.pass_time(1)
+    assert bench.alarms.now() == []
+    assert bench.slots == 5
+    assert bench.follower.resumed == [(leg, "goes to a leg")]
+    assert bench.admit("d", bounds=of(("", None, 5))) is Outcome.CONCURRENT
+    bench.restart()
+    assert bench.slots == 5
+    bench.pass_time(SETUP)
+    assert bench.slots == 2
+
+
+def test_a_disk_without_room_forgets_no_call(bench: Bench) -> None:
+    for number in range(3_000):
+        bench.admit(f"{number}", bounds=of(("", None, 9_999)))
+    bench.counting.close()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        bench.counting = bench.started()
+        assert bench.slots == 3_000
+        bench.admit("one more", bounds=of(("", None, 9_999)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    bench.pass_time(1)
+    bench.restart()
+    assert bench.slots == 3_001
 
 
 @contextmanager

@@ -356,11 +356,14 @@ class Delays:
 
     def trouble(self) -> str | None:
         """What is wrong with them, as far as it is no noise of the machine."""
-        if self.worst > BOUND + max(self.noise, 0.01):
+        noise = min(self.noise, BOUND)
+        if self.worst > BOUND + max(noise, 0.01):
             return f"a call took {self.worst * 1000:.0f} ms more: {self}"
-        slow = [seconds for seconds in self.settled if seconds > 0.02 + self.noise]
+        slow = [seconds for seconds in self.settled if seconds > 0.02 + noise]
         if len(slow) > len(self.settled) // 50:
             return f"{len(slow)} of {len(self.settled)} calls were slow still: {self}"
+        if median(self.settled) > 0.003:
+            return f"every call takes longer still: {self}"
         return None
 
 

@@ -81,6 +81,8 @@ class Counting:
         self._tallies: dict[str, Tally] = {}
         self._ends: dict[str | tuple[str, str, int], float] = {}
         """Of calls, and questions, that were not known: when they were told."""
+        self._early: dict[str, tuple[Stage, str]] = {}
+        """How far calls are that came before what an agent before this one left could be read, and their new owners."""
         self._lost: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
         """Ends that could not be told to the other hosts: the lease ends by itself, this is only sooner."""
         self._arrivals: deque[float] = deque()
@@ -141,6 +143,9 @@ class Counting:
         await self._goes_on(call, Stage.ANSWERED, owner)
 
     async def _goes_on(self, call: str, stage: Stage, owner: str = "") -> None:
+        if not self._calls.has_restored and len(self._early) < MAX_CALLS:
+            before = self._early.get(call, (stage, ""))
+            self._early[call] = max(stage, before[0]), owner or before[1]
         for held in self._calls.of(call):
             owned = owner or held.owner
             if held.stage >= stage and held.owner == owned:
@@ -220,15 +225,22 @@ class Counting:
     def open(self) -> None:
         """Take over what an agent before this one left."""
         sweep(self._beside)
-        for held in self._calls.open():
-            if held.call in self._ends or (held.call, held.owner, held.ask) in self._ends:
-                self._calls.drop(held)  # it has ended while the file could not be read
-                self._lost.append((held.customer, held.call))
+        for left in self._calls.open():
+            if left.call in self._ends or (left.call, left.owner, left.ask) in self._ends:
+                self._calls.drop(left)  # it has ended while the file could not be read
+                self._lost.append((left.customer, left.call))
                 continue
+            stage, owner = self._early.get(left.call, (left.stage, ""))
+            held = replace(left, stage=max(stage, left.stage), owner=owner or left.owner)
+            if held != left:
+                self._calls.keep(held)
             if not held.lapsed:
                 self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))
             if self._follower is not None and LEG.fullmatch(held.owner):
                 self._follower.resume(held.owner, held.call)
+            self._renewed_at = float("-inf")
+        if self._calls.has_restored:
+            self._early.clear()
 
     def close(self) -> None:
         """Leave it to the next agent."""

@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS calls (
 """
 
 
+_NOT_OURS: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""What is said of a file that is damaged or has other tables: it is made anew. All else, as of a full disk, passes."""
+
+
 class Stage(IntEnum):
     """How far a call is."""
 
@@ -86,6 +90,8 @@ class HeldCalls:
         self._connection: sqlite3.Connection | None = None
         self.has_restored = False
         """Whether it is known what an agent before this one left."""
+        self._is_written = False
+        """Whether the file says what is known here."""
         self.lapsed = 0
         """How many of them are."""
         self.known = 0
@@ -137,33 +143,30 @@ class HeldCalls:
         return self._connection is not None
 
     def open(self) -> list[Held]:
-        """Take over what an agent before this one left, and return that.
+        """Take over what an agent before this one left, and return that; then keep in the file what is known here.
 
-        Later, after trouble, the file gets what is known here. It is not waited for whoever has it locked: calls wait
-        for this agent.
+        Nobody is waited for who has the file locked: calls wait for this agent.
         """
+        found: list[Held] = []
         try:
             sqlitefile.create(self._file)
             self._connection = sqlitefile.connect(self._file, 0.0)
-            self._connection.executescript(_SCHEMA)
-            self._connection.execute("BEGIN IMMEDIATE")
             boot = _BOOT.read_text("ascii").strip()
-            found = [] if self.has_restored else self._left(self._connection, boot)
-            self._connection.execute("DELETE FROM calls")
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
-            self._connection.executemany(_KEEP, map(_row, [*self, *found]))
-            self._connection.execute("COMMIT")
+            if not self.has_restored:
+                found = self._left(self._connection, boot)  # first: to read it needs no lock that a writer has
+                self.has_restored = True
+                for held in found:
+                    self._put(held)
+            if not self._is_written:
+                self._rewrite(self._connection, boot)
         except (sqlite3.Error, StoreError, OSError, ValueError) as exc:
             self._broken(exc)
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            if isinstance(exc, ValueError) or getattr(exc, "sqlite_errorcode", 0) & 0xFF in _NOT_OURS:
                 for ending in ("", "-wal", "-shm"):
                     with contextlib.suppress(OSError):
                         Path(f"{self._file}{ending}").unlink()
-            return []
-        self.has_restored = True
-        for held in found:
-            self._put(held)
-        self._alarms.clear("slots_not_kept")
+        else:
+            self._alarms.clear("slots_not_kept")
         return found
 
     def close(self) -> None:
@@ -181,17 +184,31 @@ class HeldCalls:
 
     def _left(self, connection: sqlite3.Connection, boot: str) -> list[Held]:
         """What is in the file since this host was started, but for what is known better here."""
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            return []
         if connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone() != (boot,):
             return []
-        found = (
+        found = [
             Held(customer, call, level, owner, since, ask, Stage(stage), bool(lapsed))
             for customer, call, level, owner, since, ask, stage, lapsed in connection.execute("SELECT * FROM calls")
-        )
+        ]
+        self._is_written = not self.known
         return [held for held in found if self.get(held.customer, held.call) is None]
+
+    def _rewrite(self, connection: sqlite3.Connection, boot: str) -> None:
+        """Have the file say what is known here, and nothing else."""
+        connection.executescript(_SCHEMA)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM calls")
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+        connection.executemany(_KEEP, map(_row, self))
+        connection.execute("COMMIT")
+        self._is_written = True
 
     def _broken(self, exc: Exception) -> None:
         """Until it can be written again a restart of the agent would forget calls."""
         self.close()
+        self._is_written = False
         self._alarms.on(
             "slots_not_kept",
             f"{self._file}: {exc}: calls are counted, and forgotten when the agent is restarted",

@@ -1,4 +1,4 @@
-"""Numbers from CSV into a fleet's policy, the way ``shaken import`` does it; a million of them in ``make test-large``."""
+"""Numbers from CSV into a fleet's policy, the way ``shaken import`` does it; a million in ``make test-large``."""
 
 from __future__ import annotations
 

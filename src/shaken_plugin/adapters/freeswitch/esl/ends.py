@@ -116,7 +116,8 @@ class Ends:
             core, uuid = found.groups()
             self._held.setdefault(core, {})[uuid] = call
             self._unsure.setdefault(core, set()).add(uuid)
-            self._until.setdefault(core, self._clock() + _BACK)
+            # Anew: a watch may have come back, found no leg held here yet, and been hung up.
+            self._until[core] = self._clock() + _BACK
 
     def follows(self, owner: str) -> bool:
         """See `agent.counting.Follower`."""
