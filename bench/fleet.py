@@ -44,7 +44,7 @@ class Fleet:
         _begin(folder / "elsewhere", authority, self._redis)
         servers = {"servers": [f"127.0.0.1:{self._redis.port}"], "fleet": NAME}
         made = stage.provider(folder / "member", authority, store={"path": "policy.db", "redis": servers})
-        self.settings = made.settings
+        self.member, self.settings = made, made.settings
         socket = made.folder / "agent.sock"
         self._agent = stack.enter_context(AgentServer("agent", made.folder, made.settings, socket))
         wait_until(mark_of(made.folder / "policy.db").exists, "the agent has a copy of the policy")
@@ -59,12 +59,20 @@ class Fleet:
         return cpu_seconds(self._redis.pid)
 
     def forget(self) -> None:
-        """Have Redis forget when the customer called."""
-        self._redis.command("DEL", _ARRIVALS)
+        """Have Redis forget when the customer called, and which PASSporTs came."""
+        self._redis.command("DEL", _ARRIVALS, *self._seen())
 
     def has_counted(self) -> bool:
         """Whether Redis has counted a call of the customer since."""
         return bool(self._redis.command("EXISTS", _ARRIVALS))
+
+    def has_seen(self) -> bool:
+        """Whether Redis was asked about a PASSporT since."""
+        return bool(self._seen())
+
+    def _seen(self) -> list[str]:
+        found: list[str] = self._redis.command("KEYS", f"shaken:{NAME}:seen:*")
+        return found
 
 
 _ARRIVALS: Final = f"shaken:{NAME}:{{acme}}:arrivals"

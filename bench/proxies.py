@@ -44,10 +44,11 @@ IDLE, IDLE_KEMI = "not ours, native", "not ours, KEMI"
 SIGN, SIGN_KEMI, SIGN_OTHER = "sign, native", "sign, KEMI", "sign, secsipid"
 VERIFY, VERIFY_KEMI, VERIFY_OTHER = "verify, native", "verify, KEMI", "verify, secsipid"
 FLEET, FLEET_KEMI = "sign in a fleet, native", "sign in a fleet, KEMI"
+VERIFY_FLEET, VERIFY_FLEET_KEMI = "verify in a fleet, native", "verify in a fleet, KEMI"
 NAMES: Final = (
     PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI,
     SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI,
-    VERIFY_OTHER, VERIFY, VERIFY_KEMI,
+    VERIFY_OTHER, VERIFY, VERIFY_KEMI, VERIFY_FLEET, VERIFY_FLEET_KEMI,
 )  # fmt: skip
 
 _SIGNED, _PASSED = "signed_a", "verified_passed"
@@ -135,7 +136,9 @@ class Stage:
     @cached_property
     def fleet(self) -> Fleet:
         """A host of one, begun when it is first asked for."""
-        return Fleet(self.folder, self._authority, self._stack)
+        made = Fleet(self.folder, self._authority, self._stack)
+        made.member.publish(self.origin.x5u, self.origin.credential.chain)
+        return made
 
     def variants(self, names: Sequence[str] = NAMES) -> list[Variant]:
         """Those of these names that there can be, running, proved and warm.
@@ -167,6 +170,8 @@ class Stage:
             SIGN_KEMI: _Recipe(sign, kemi, counter=_SIGNED),
             FLEET: _Recipe(None, native, counter=_SIGNED),
             FLEET_KEMI: _Recipe(None, kemi, counter=_SIGNED),
+            VERIFY_FLEET: _Recipe(None, native, verifies=True, counter=_PASSED),
+            VERIFY_FLEET_KEMI: _Recipe(None, kemi, verifies=True, counter=_PASSED),
             VERIFY: _Recipe(verify, native, verifies=True, counter=_PASSED),
             VERIFY_KEMI: _Recipe(verify, kemi, verifies=True, counter=_PASSED),
         }
@@ -307,5 +312,5 @@ def prove(on: Stage, variant: Variant) -> None:
         raise BenchError(f"{variant.name}: a forged call passes")
     if variant.counter and variant.counted() != WARMING:
         raise BenchError(f"{variant.name}: of {WARMING} calls {variant.proxy.counters()}")
-    if variant.fleet and not variant.fleet.has_counted():
+    if variant.fleet and not (variant.fleet.has_seen() if variant.verifies else variant.fleet.has_counted()):
         raise BenchError(f"{variant.name}: Redis knows of none of its calls")

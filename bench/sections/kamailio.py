@@ -25,6 +25,8 @@ from bench.proxies import (
     SIGN_KEMI,
     SIGN_OTHER,
     VERIFY,
+    VERIFY_FLEET,
+    VERIFY_FLEET_KEMI,
     VERIFY_KEMI,
     VERIFY_OTHER,
     Stage,
@@ -82,14 +84,17 @@ def compare(report: Report) -> None:
     cost(PLAIN_KEMI, PLAIN)
     cost(IDLE, PLAIN, 1.10)
     cost(IDLE_KEMI, PLAIN_KEMI, 1.10)
-    for name in (SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI, VERIFY_OTHER, VERIFY, VERIFY_KEMI):
-        cost(name, PLAIN)
+    for name in NAMES:
+        if name not in {PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI}:
+            cost(name, PLAIN)
     cost(SIGN, SIGN_OTHER, 1.00)
     cost(SIGN_KEMI, SIGN_OTHER, 1.10)
     cost(FLEET, SIGN_OTHER, 1.15)
     cost(FLEET_KEMI, SIGN_OTHER, 1.15)
     cost(VERIFY, VERIFY_OTHER, 0.95)
     cost(VERIFY_KEMI, VERIFY_OTHER, 1.05)
+    cost(VERIFY_FLEET, VERIFY_OTHER)
+    cost(VERIFY_FLEET_KEMI, VERIFY_OTHER)
 
 
 def _cost(on: Stage, variant: Variant, calls: int, trouble: Counter[str]) -> Measure[str]:
