@@ -20,6 +20,7 @@ from shaken_plugin.core.jws import b64url, sign_es256
 from shaken_plugin.core.passport import serialise
 from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.core.verification import Pending, Verdict, VerificationRules, begin, finish
+from shaken_plugin.core.verification.usual import usual
 from shaken_plugin.errors import VerificationFailure
 from shaken_plugin.lab.pki import Authority, Issued
 from tests.conftest import NOW
@@ -140,8 +141,17 @@ class Bench:
         return begin(call, VerificationRules(self.plan, **rules), now)
 
     def verify(self, call: CallMessage, now: float = NOW, **rules: Any) -> Verdict:
-        """Both halves; the bench's certificate answers for every URL."""
+        """Both halves; the bench's certificate answers for every URL. What is said quickly of the call is the same."""
         pending = self.pending(call, now, **rules)
-        if isinstance(pending, Verdict):
-            return pending
-        return finish(pending, dict.fromkeys(pending.urls, self.path(now)), now)
+        verdict = (
+            pending
+            if isinstance(pending, Verdict)
+            else finish(pending, dict.fromkeys(pending.urls, self.path(now)), now)
+        )
+        assert self.quickly(call, now, **rules) in (None, verdict)
+        return verdict
+
+    def quickly(self, call: CallMessage, now: float = NOW, **rules: Any) -> Verdict | None:
+        """What `usual` says of a call, None where it leaves it to both halves."""
+        asked, path = usual(call, VerificationRules(self.plan, **rules), now), self.path(now)
+        return None if asked is None or not isinstance(path, TrustedPath) else asked.verdict(path, now)

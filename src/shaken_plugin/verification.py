@@ -25,6 +25,7 @@ from shaken_plugin.core.verification import (
     begin,
     finish,
 )
+from shaken_plugin.core.verification.usual import usual
 from shaken_plugin.errors import FailureCode, StoreUnavailable, VerificationFailure
 from shaken_plugin.ports import CertificateSource, ReplayMemory, RevocationSource
 
@@ -133,6 +134,8 @@ class VerificationService:
 
         A call that passes by one of its Identity headers waits for no other (RFC 8224 §6.2.1).
         """
+        if (verdict := self._usual(message, now)) is not None:
+            return self._once(verdict, message, now) if verdict.result is Result.PASSED else verdict
         pending = begin(message, self._rules, now)
         if isinstance(pending, Verdict):
             return pending
@@ -144,6 +147,18 @@ class VerificationService:
         if verdict.result is Result.PASSED:
             return self._once(verdict, message, now)
         return Waiting(verdict, missing) if missing else verdict
+
+    def _usual(self, message: CallMessage, now: float) -> Verdict | None:
+        """The verdict on a usual call of a signer whose path was looked up just now; None for any other."""
+        call = usual(message, self._rules, now)
+        known = None if call is None else self._known.get(call.info)
+        if call is None or known is None or known.revoked is not None or not known.is_recent(now):
+            return None
+        if not isinstance(known.found, TrustedPath):
+            return None
+        if self._revocation is not None and self._revocation.trouble(now) is not None:
+            return None
+        return call.verdict(known.found, now)
 
     def _once(self, verdict: Verdict, message: CallMessage, now: float) -> Verdict:
         """RFC 8224 §12.1: what was signed for one call does not speak for another inside the freshness window."""

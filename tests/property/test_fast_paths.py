@@ -18,11 +18,12 @@ from shaken_plugin.core.passport import Attest, media_keys, serialise, shaken_cl
 from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.sip import NameAddr
 from shaken_plugin.core.telephone import Party, TelephoneNumber, UriIdentity
-from shaken_plugin.core.verstat import _RUN, strip_verstat
-from shaken_plugin.errors import SipSyntaxError, SkipReason
+from shaken_plugin.core.verification import IdentityResult, ResourcePriority, Result, RichCallData, Verdict
+from shaken_plugin.core.verstat import _RUN, mark_asserted, mark_single, strip_verstat
+from shaken_plugin.errors import FailureCode, SipSyntaxError, SkipReason
 from shaken_plugin.lab.pki import Authority
-from shaken_plugin.records.call import Signed, signed
-from shaken_plugin.switch.reports import signing_line, usual_line
+from shaken_plugin.records.call import Signed, Verified, signed, verified
+from shaken_plugin.switch.reports import signing_line, usual_line, usual_verification, verification_line
 from tests.conftest import NOW
 from tests.property.strategies import examples, mutated, texts, wire_text
 from tests.services.bench import settings as settings_with
@@ -117,6 +118,31 @@ def test_a_long_line_is_read_as_a_short_one(length: int) -> None:
         assert (str(target.uri), str(target.to), target.to_tag, target.emergency) == ("12025550143", "911", "7", True)
 
 
+def _tag_read(line: str) -> str | None:
+    try:
+        return NameAddr.parse(line).param("tag")
+    except SipSyntaxError:
+        return None
+
+
+@given(st.one_of(lines, mutated("<sip:+12155551212@a.example;user=phone>;tag=1a.-~")))
+@settings(examples, max_examples=400)
+def test_a_tag_read_fast_is_the_tag(line: str) -> None:
+    message = CallMessage("INVITE", "", line, {CallerHeader.FROM: (line,)})
+    assert message.to_tag == message.from_tag == (_tag_read(line) or "")
+
+
+@given(mutated('"Caller 1" <sip:+12155551212@a.example;user=phone>'))
+@settings(examples, max_examples=400)
+def test_a_line_marked_alone_is_marked_as_one_of_many(line: str) -> None:
+    """Of lines that name one number, as `mark_single` wants it."""
+    parties = [caller.party for caller in CallMessage("", "", "", {CallerHeader.ASSERTED: (line,)}).callers_in(
+        CallerHeader.ASSERTED, PLAN)]  # fmt: skip
+    if len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
+        many = mark_asserted([line], parties[0], "TN-Validation-Passed", PLAN)
+        assert mark_single(line, "TN-Validation-Passed") in (None, many)
+
+
 # --- Records and log lines ----------------------------------------------------------------------
 
 ACME = Customer("acme", "Acme", CustomerState.VERIFIED)
@@ -179,6 +205,76 @@ def test_the_usual_log_line_is_the_log_line(
     for _ in range(2):
         usual = usual_line(*call, chosen)
         assert usual in {None, signing_line(*call, chosen)}
+
+
+result = st.builds(
+    IdentityResult,
+    index=st.just(0),
+    detail=st.sampled_from(("", "", "x")),
+    ppt=st.sampled_from(("shaken", None)),
+    x5u=st.one_of(st.just("https://a.example/b.pem"), st.just("https://a.example/" + "b" * 3_000), texts),
+    spc=st.sampled_from(("709J", None)),
+    attest=st.sampled_from((Attest.A, Attest.C, None)),
+    origid=st.one_of(texts, st.none()),
+    orig=st.one_of(parties, st.none()),
+    iat=st.one_of(st.integers(0, 2**40), st.none()),
+    ppi=st.sampled_from(("..AZ-_", None)),
+)
+
+
+@st.composite
+def verdicts(draw: Any) -> tuple[CallMessage, Verdict, dict[str, bool]]:
+    """A verified call, usual or with something rare about it, and how it is marked."""
+    decisive = draw(result)
+    verdict = Verdict(Result.PASSED, None, decisive, (decisive,))
+    rare: dict[str, Any] = {
+        "result": Result.NONE, "failure": FailureCode.NO_IDENTITY, "decisive": None, "replayed": True,
+        "diversions": (TelephoneNumber("1"),), "rich": RichCallData(nam="x"), "priority": ResourcePriority(),
+        "alarms": (),
+    }  # fmt: skip
+    name = draw(st.one_of(st.none(), st.sampled_from(sorted(rare))))
+    if name == "failure":
+        verdict = Verdict(Result.FAILED, rare[name], decisive, (replace(decisive, failure=rare[name]),))
+    elif name is not None:
+        verdict = replace(verdict, **{name: rare[name]})
+    message = CallMessage(
+        "INVITE", "sip:x@y", sip("12025550143"), {}, call_id=draw(st.one_of(st.just("x" * 20_000), wire_text)),
+        unreadable=draw(st.sampled_from(((), ("From",)))),
+    )  # fmt: skip
+    mark = draw(st.sampled_from((None, None, "observe", "emergency", "rejected")))
+    return message, verdict, {name: name == mark for name in ("observe", "emergency", "rejected")}
+
+
+@given(verdicts(), st.sampled_from((NOW, NOW + 0.125)), st.sampled_from(("TN-Validation-Passed-A", "")))
+@settings(examples, max_examples=150)
+def test_the_line_of_a_verification_is_that_of_the_whole_record(
+    call: tuple[CallMessage, Verdict, dict[str, bool]], now: float, verstat: str
+) -> None:
+    message, verdict, marks = call
+    made = Verified(message, verdict, verstat, PLAN, now, **marks)
+    assert made.line() == verified(message, verdict, verstat, PLAN, now, **marks).line()
+
+
+@given(verdicts(), st.booleans(), st.sampled_from(("active", "observe")), st.sampled_from(("TN-Validation-Passed", "")))
+@settings(examples, max_examples=150)
+def test_the_usual_log_line_of_a_verification_is_the_log_line(
+    call: tuple[CallMessage, Verdict, dict[str, bool]], full: bool, mode: str, verstat: str
+) -> None:
+    message, verdict, marks = call
+    del marks["observe"]
+    chosen = settings_with(log={"full_numbers": full}, verification={"mode": mode})
+    usual = usual_verification(message, verdict, verstat, chosen, **marks)
+    assert usual in {None, verification_line(message, verdict, verstat, chosen, **marks)}
+
+
+def test_usual_verifications_are_written_the_fast_way() -> None:
+    """Otherwise the two tests above would compare nothing."""
+    party = TelephoneNumber("12155551212")
+    by = IdentityResult(0, None, "", False, "shaken", "https://x", "709J", Attest.A, "o", party, 1, "..x")
+    verdict, message = Verdict(Result.PASSED, None, by, (by,)), CallMessage("INVITE", "", sip("1"), {}, call_id="x")
+    marks = {"emergency": False, "rejected": False}
+    assert Verified(message, verdict, "x", PLAN, NOW, observe=False, **marks)._usual() is not None
+    assert usual_verification(message, verdict, "x", settings_with(), **marks) is not None
 
 
 def test_usual_calls_are_written_the_fast_way() -> None:

@@ -60,7 +60,7 @@ class Target(NamedTuple):
     """Whether one of them reaches an emergency service."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
 class CallMessage:
     """The parts of a SIP request that signing and verifying need.
 
@@ -151,6 +151,17 @@ class CallMessage:
                     return
                 if party is not None:
                     yield Caller(party, header)
+
+    def only_caller(self, plan: DialPlan) -> TelephoneNumber | None:
+        """The number that P-Asserted-Identity names, or From where that is not there; None where it is not just one.
+
+        Nor is one whose country is not known.
+        """
+        header = CallerHeader.ASSERTED if self.callers.get(CallerHeader.ASSERTED) else CallerHeader.FROM
+        lines = self.callers.get(header, ())
+        parties = _parties_in(lines[0], header is CallerHeader.FROM, plan) if len(lines) == 1 else ()
+        party = parties[0] if len(parties) == 1 else None
+        return party if isinstance(party, TelephoneNumber) and party.is_e164 else None
 
     def caller_lines(self) -> tuple[tuple[CallerHeader, tuple[str, ...]], ...]:
         """All that `callers_in` depends on: calls with the same here have the same callers.
@@ -253,9 +264,17 @@ def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
 _targets = lru_cache(1_024)(_target)
 
 
+_TAGGED: Final = re.compile(
+    r"""(?:"[^"\\\x00-\x1f\x7f]*" ?|[A-Za-z0-9 ]*)<[^<>\x00-\x20\x7f]*>;tag=([A-Za-z0-9.!%*_+`'~-]+)"""
+)
+"""A From or To as nearly all are; what `NameAddr` makes of one is a tag and nothing else."""
+
+
 def _tag(address: str) -> str | None:
-    if "tag" not in address.lower():
+    if "tag" not in address and "tag" not in address.lower():
         return None
+    if len(address) <= SHORT and (plain := _TAGGED.fullmatch(address)) is not None:
+        return plain[1]
     try:
         return NameAddr.parse(address).param("tag")
     except SipSyntaxError:

@@ -115,11 +115,19 @@ def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, pl
     ]
 
 
+_PLAIN: Final = re.compile(
+    r"""((?:"[A-Za-z0-9 ._-]*" ?)?<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
+)
+"""A line as most are, apart where verstat goes: a number without parameters, and nothing escaped."""
+
+
 def mark_single(line: str, verstat: str) -> list[str] | None:
     """What `mark_asserted` makes of one line, the only one, that is known to name a number or the verified party.
 
     None where it has to be looked at by that: it may hold more than one value, or a foreign verstat.
     """
+    if (plain := _PLAIN.fullmatch(line)) is not None and "verstat" not in line.lower():
+        return [f"{plain[1]};verstat={verstat}{plain[2]}"]
     if "," in line or not line.isascii() or strip_verstat(line) is not line:
         return None
     try:

@@ -20,7 +20,7 @@ from shaken_plugin.core.attestation import Decision, Step
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.telephone import DialPlan, Party
-from shaken_plugin.core.verification import Verdict
+from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.jsontext import compact, flat
 
 VERSION: Final = 1
@@ -301,6 +301,60 @@ def verified(
         diversions=tuple(map(str, verdict.diversions)),
         identities=len(verdict.results) or None,
     )
+
+
+class Verified:
+    """The record of a verification, as `verified` has it; not put together where its line can be written without it.
+
+    Args:
+        message, verdict, verstat, plan, now, observe, emergency, rejected: as for `verified`.
+    """
+
+    __slots__ = ("_emergency", "_message", "_now", "_observe", "_plan", "_rejected", "_verdict", "_verstat")
+
+    def __init__(
+        self,
+        message: CallMessage,
+        verdict: Verdict,
+        verstat: str,
+        plan: DialPlan,
+        now: float,
+        *,
+        observe: bool,
+        emergency: bool,
+        rejected: bool,
+    ) -> None:
+        self._message, self._verdict, self._verstat, self._plan, self._now = message, verdict, verstat, plan, now
+        self._observe, self._emergency, self._rejected = observe, emergency, rejected
+
+    def whole(self) -> CallRecord:
+        """The record with its fields."""
+        marks = {"observe": self._observe, "emergency": self._emergency, "rejected": self._rejected}
+        return verified(self._message, self._verdict, self._verstat, self._plan, self._now, **marks)
+
+    def line(self) -> bytes:
+        """See `CallRecord.line`."""
+        line = self._usual()
+        return self.whole().line() if line is None or len(line) >= MAX_LINE else line.encode("ascii")
+
+    def _usual(self) -> str | None:
+        """The line of a call that passed by a PASSporT with all its claims, and nothing rare to tell; else None."""
+        call, verdict, by = self._message, self._verdict, self._verdict.decisive
+        if by is None or verdict.result is not Result.PASSED or verdict.replayed or verdict.diversions or by.detail:
+            return None
+        if self._observe or self._emergency or self._rejected or by.attest is None or by.iat is None:
+            return None
+        orig, dest, verstat = _party(by.orig), _party(call.called(self._plan)), self._verstat
+        if not (call.call_id and orig and dest and verstat and by.origid and by.ppt and by.ppi and by.x5u and by.spc):
+            return None
+        quoted = encode_basestring_ascii
+        return (
+            f'{{"v":{VERSION},"kind":"verify","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
+            f'"orig":{quoted(orig)},"dest":{quoted(dest)},"attest":"{by.attest._value_}","origid":{quoted(by.origid)},'
+            f'"iat":{by.iat},"ppt":{quoted(by.ppt)},"signature_sha256":"{_digest(by.ppi)}","result":"passed",'
+            f'"verstat":{quoted(verstat)},"x5u":{quoted(by.x5u)},"spc":{quoted(by.spc)},'
+            f'"identities":{len(verdict.results)}}}\n'
+        )
 
 
 def failed(kind: Kind, message: CallMessage, code: str, plan: DialPlan, now: float, *, observe: bool) -> CallRecord:

@@ -77,8 +77,15 @@ class ReplayFile:
 
     def _asked(self, pid: int, token: bytes, call: bytes, until: float, now: float) -> bool | None:
         for _ in range(_ATTEMPTS):
+            known = pid == self._pid and 0 <= now - self._looked_at < LOOK_AFTER
+            table = self._table if known else None
             try:
-                return self._opened(pid, now).first_use(token, call, until, now)
+                table = table or self._opened(pid, now)
+                return table.first_use(token, call, until, now)
+            except OSError:
+                if table is None or table.is_there():
+                    raise
+                self._forget()  # closed over our head, the number may be another file's by now
             except Replaced:
                 self._forget()
             except Damaged:
@@ -96,12 +103,9 @@ class ReplayFile:
             Damaged: it was damaged; there is a new one in its place.
         """
         table = self._table
-        if table is not None and pid == self._pid and table.is_there():
-            if 0 <= now - self._looked_at < LOOK_AFTER:
-                return table
-            if self._has_the_name(table.identity):
-                self._looked_at = now
-                return table
+        if table is not None and pid == self._pid and table.is_there() and self._has_the_name(table.identity):
+            self._looked_at = now
+            return table
         self._forget()
         self._table = table = self._open(now)
         self._pid, self._looked_at = pid, now

@@ -40,6 +40,7 @@ _UNTIL: Final = _CALLS + PLACES * _CALL
 _TIMES: Final = struct.Struct(f"<{PLACES}d")
 SET: Final = _UNTIL + _TIMES.size
 _TIME: Final = struct.Struct("<d")
+_ALONE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES}
 
 
@@ -110,8 +111,8 @@ class Table:
             for place, until in enumerate(_TIMES.unpack_from(content, _UNTIL)):
                 if now <= until <= now + MAX_AHEAD:
                     tag, call = place * _TAG, _CALLS + place * _CALL
-                    owner = bytes(content[call : call + _CALL])
-                    new._remember(bytes(content[tag : tag + _TAG]), owner, until, now)
+                    owner, name = bytes(content[call : call + _CALL]), bytes(content[tag : tag + _TAG])
+                    new._remember(new._start(name), name, owner, until, now)
 
     def is_there(self) -> bool:
         """Whether it still has a name, and the number is still that of the file and of no other."""
@@ -138,14 +139,15 @@ class Table:
         """
         tag = hashlib.blake2b(token, key=self.key, digest_size=_TAG).digest()
         owner = hashlib.blake2b(call, key=self.key, digest_size=_CALL).digest()
-        start = self._start(tag)
-        lock(self.descriptor, SET, start)
+        descriptor, start = self.descriptor, self._start(tag)
+        lock(descriptor, SET, start)
         try:
-            if not self.is_there():  # replaced while it was waited for
-                raise Replaced
-            return self._remember(tag, owner, until, now)
+            found = os.fstat(descriptor)
+            if not found.st_nlink or (found.st_dev, found.st_ino) != self.identity:
+                raise Replaced  # while it was waited for
+            return self._remember(start, tag, owner, until, now)
         finally:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, SET, start)
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, SET, start)
 
     def _start(self, tag: bytes) -> int:
         return _FIRST_SET + int.from_bytes(tag[:4]) % self.sets * SET
@@ -156,11 +158,10 @@ class Table:
             raise Damaged("cut off")
         return content
 
-    def _remember(self, tag: bytes, owner: bytes, until: float, now: float) -> bool | None:
-        start = self._start(tag)
+    def _remember(self, start: int, tag: bytes, owner: bytes, until: float, now: float) -> bool | None:
         content = self._content(start)
-        times = _TIMES.unpack_from(content, _UNTIL)
         place = place_of(tag, content)
+        times = _TIMES.unpack_from(content, _UNTIL)
         if place is None:
             place, latest = 0, now + MAX_AHEAD
             while place < PLACES and now <= times[place] <= latest:
@@ -186,7 +187,7 @@ def lock(descriptor: int, length: int = 0, start: int = 0) -> None:
     end = 0.0
     while True:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+            fcntl.lockf(descriptor, _ALONE, length, start)
             return
         except OSError as exc:
             if exc.errno not in _TAKEN:
@@ -201,6 +202,8 @@ def lock(descriptor: int, length: int = 0, start: int = 0) -> None:
 def place_of(tag: bytes, content: bytearray) -> int | None:
     """Which of the places of a set has the tag."""
     at = content.find(tag, 0, _CALLS)
+    if at < 0:
+        return None
     while at % _TAG and at >= 0:  # across two tags: nothing but chance or damage makes that
         at = content.find(tag, at + 1, _CALLS)
     return at // _TAG if at >= 0 else None

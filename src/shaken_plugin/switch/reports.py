@@ -16,7 +16,7 @@ from shaken_plugin.core.attestation import Decision, Level
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.telephone import Party, TelephoneNumber
-from shaken_plugin.core.verification import Verdict
+from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.telemetry import MAX_LINE, Throttle, clean, event
@@ -115,11 +115,7 @@ class Reporter:
         now: float,
     ) -> None:
         """One line, counters, and a warning where something hinders the verification."""
-        decisive = verdict.decisive
-        code = verdict.failure.code if verdict.failure else None
-        # Also where no PASSporT decides, it is said whose certificate is missing, and why.
-        told = decisive or next((result for result in verdict.results if result.failure is verdict.failure), None)
-        self._observer.count(f"verified_{verdict.result.value}")
+        self._observer.count(_VERIFIED[verdict.result])
         for result in verdict.results:
             if result.failure is not None:
                 self._observer.count(f"failure_{result.failure.code}")
@@ -131,35 +127,12 @@ class Reporter:
             self._observer.count("rejected")
         if emergency:
             self._observer.count("emergency")
-        self._observer.log(
-            Severity.INFO,
-            event(
-                "verify",
-                {
-                    "call_id": message.call_id,
-                    "result": verdict.result.value,
-                    "code": code,
-                    "detail": _masked(told.detail, settings) if told else None,
-                    "verstat": verstat,
-                    "rejected": rejected or None,
-                    "replayed": verdict.replayed or None,
-                    "observe": settings.verification.mode == "observe" or None,
-                    "emergency": emergency or None,
-                    "attest": decisive.attest.value if decisive and decisive.attest else None,
-                    "orig": _number(decisive.orig, settings) if decisive else None,
-                    "origid": decisive.origid if decisive else None,
-                    "iat": decisive.iat if decisive else None,
-                    "x5u": told.x5u if told else None,
-                    "spc": decisive.spc if decisive else None,
-                    "div": [_number(party, settings) for party in verdict.diversions],
-                    "rcd": verdict.rich.shown.value if verdict.rich else None,
-                    "rph": _priority(verdict),
-                    "identities": len(verdict.results) or None,
-                    "unreadable": list(message.unreadable),
-                },
-            ),
-        )
+        marks = {"emergency": emergency, "rejected": rejected}
+        usual = usual_verification(message, verdict, verstat, settings, **marks)
+        self._observer.log(Severity.INFO, usual or verification_line(message, verdict, verstat, settings, **marks))
 
+
+_VERIFIED: Final = {result: f"verified_{result.value}" for result in Result}
 
 _encode: Final[Callable[[object], str]] = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -217,6 +190,63 @@ def usual_line(message: CallMessage, signing: Signing, settings: Settings) -> st
         f'shaken {{"event":"sign","call_id":{quoted(message.call_id)},"level":"A","orig":{quoted(orig)},'
         f'"dest":{quoted(dest)},"credential":{quoted(credential.name)},"iat":{signing.iat},"origid":{quoted(origid)},'
         f"{decision.once(_last_of_line, settings.log.full_numbers)}"
+    )
+    return line if len(line) <= MAX_LINE else None
+
+
+def verification_line(
+    message: CallMessage, verdict: Verdict, verstat: str, settings: Settings, *, emergency: bool, rejected: bool
+) -> str:
+    """The log line of a verification."""
+    decisive = verdict.decisive
+    # Also where no PASSporT decides, it is said whose certificate is missing, and why.
+    told = decisive or next((result for result in verdict.results if result.failure is verdict.failure), None)
+    return event(
+        "verify",
+        {
+            "call_id": message.call_id,
+            "result": verdict.result.value,
+            "code": verdict.failure.code if verdict.failure else None,
+            "detail": _masked(told.detail, settings) if told else None,
+            "verstat": verstat,
+            "rejected": rejected or None,
+            "replayed": verdict.replayed or None,
+            "observe": settings.verification.mode == "observe" or None,
+            "emergency": emergency or None,
+            "attest": decisive.attest.value if decisive and decisive.attest else None,
+            "orig": _number(decisive.orig, settings) if decisive else None,
+            "origid": decisive.origid if decisive else None,
+            "iat": decisive.iat if decisive else None,
+            "x5u": told.x5u if told else None,
+            "spc": decisive.spc if decisive else None,
+            "div": [_number(party, settings) for party in verdict.diversions],
+            "rcd": verdict.rich.shown.value if verdict.rich else None,
+            "rph": _priority(verdict),
+            "identities": len(verdict.results) or None,
+            "unreadable": list(message.unreadable),
+        },
+    )
+
+
+def usual_verification(
+    message: CallMessage, verdict: Verdict, verstat: str, settings: Settings, *, emergency: bool, rejected: bool
+) -> str | None:
+    """`verification_line` of a call that passed by a PASSporT with all its claims; None where it tells more."""
+    by = verdict.decisive
+    if by is None or verdict.result is not Result.PASSED or by.attest is None or by.iat is None or by.detail:
+        return None
+    if emergency or rejected or verdict.replayed or verdict.diversions or verdict.rich or verdict.priority:
+        return None
+    call_id, orig = message.call_id, _number(by.orig, settings)
+    if not (call_id and verstat and orig and by.origid and by.x5u and by.spc) or message.unreadable:
+        return None
+    if settings.verification.mode == "observe":
+        return None
+    quoted = encode_basestring_ascii
+    line = (
+        f'shaken {{"event":"verify","call_id":{quoted(call_id)},"result":"passed","verstat":{quoted(verstat)},'
+        f'"attest":"{by.attest._value_}","orig":{quoted(orig)},"origid":{quoted(by.origid)},"iat":{by.iat},'
+        f'"x5u":{quoted(by.x5u)},"spc":{quoted(by.spc)},"identities":{len(verdict.results)}}}'
     )
     return line if len(line) <= MAX_LINE else None
 

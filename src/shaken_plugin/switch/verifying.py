@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
@@ -10,7 +11,7 @@ from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
-from shaken_plugin.records.call import verified
+from shaken_plugin.records.call import Verified
 from shaken_plugin.switch.actions import (
     Action,
     AddHeader,
@@ -24,6 +25,9 @@ from shaken_plugin.switch.actions import (
 from shaken_plugin.switch.faults import Guard
 from shaken_plugin.switch.waiting import Held, WaitingRoom
 from shaken_plugin.verification import VerificationService, Waiting
+
+_ASSERTED: Final = CallerHeader.ASSERTED.value
+_REMOVE_ASSERTED: Final = RemoveHeader(_ASSERTED)
 
 
 class VerifyingGuard(Guard):
@@ -98,7 +102,7 @@ class VerifyingGuard(Guard):
                 variables["reason"] = ", ".join(values)
             actions = self._mark(message, verdict, verstat) if active and reject is None else ()
             self._record(
-                lambda: verified(
+                lambda: Verified(
                     call,
                     verdict,
                     verstat,
@@ -204,8 +208,8 @@ class VerifyingGuard(Guard):
         if settings.add_asserted and not parties and (value := asserted_from(from_line, verstat, plan)):
             values = [value]
         if lines:
-            actions.append(RemoveHeader(CallerHeader.ASSERTED.value))
-        actions += [AddHeader(CallerHeader.ASSERTED.value, value) for value in values]
+            actions.append(_REMOVE_ASSERTED)
+        actions += [AddHeader(_ASSERTED, value) for value in values]
         if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
             # Instead of stripping in place: the same header cannot be edited twice.
             actions = [action for action in actions if action != StripVerstat(CallerHeader.FROM.value)]
