@@ -24,4 +24,10 @@ def _value(value: Any) -> str:
     kind = type(value)
     if kind is str:
         return encode_basestring_ascii(value)
-    return str(value) if kind is int else compact(value)
+    if kind is int:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if (kind is tuple or kind is list) and all(type(part) is str for part in value):
+        return f"[{','.join(map(encode_basestring_ascii, value))}]"
+    return compact(value)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from shaken_plugin.authentication import Credential, Signing, SigningPair, identity_header, identity_value
 from shaken_plugin.core.attestation import Decision, Level, Step
-from shaken_plugin.core.call import SHORT, CallerHeader, CallMessage, without_tag
+from shaken_plugin.core.call import _NUMBER_ALONE, _NUMBER_URI, SHORT, CallerHeader, CallMessage, without_tag
 from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import Attest, media_keys, serialise, shaken_claims, shaken_payload
 from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
-from shaken_plugin.core.sip import NameAddr
-from shaken_plugin.core.telephone import Party, TelephoneNumber, UriIdentity
+from shaken_plugin.core.sip import NameAddr, Uri
+from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
 from shaken_plugin.core.verification import IdentityResult, ResourcePriority, Result, RichCallData, Verdict
 from shaken_plugin.core.verstat import _RUN, mark_asserted, mark_single, strip_verstat
-from shaken_plugin.errors import FailureCode, SipSyntaxError, SkipReason
+from shaken_plugin.errors import FailureCode, NumberError, SipSyntaxError, SkipReason
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.records.call import Signed, Verified, signed, verified
 from shaken_plugin.switch.reports import signing_line, usual_line, usual_verification, verification_line
@@ -116,6 +116,34 @@ def test_a_long_line_is_read_as_a_short_one(length: int) -> None:
         assert caller.party == TelephoneNumber("12155551212")
         target = message.target(PLAN)
         assert (str(target.uri), str(target.to), target.to_tag, target.emergency) == ("12025550143", "911", "7", True)
+
+
+def _read_at_length(uri: str, plan: DialPlan) -> Party | None:
+    try:
+        return canonical_party(Uri.parse(uri), plan)
+    except (SipSyntaxError, NumberError):
+        return None
+
+
+@given(
+    st.one_of(wire_text, mutated("sip:+12155551212@a.example:5060;user=phone"), mutated("sips:+911@a.example")),
+    st.sampled_from(('"A. Caller" <{}>', "<{}>", '"" <{}>;tag=1', "{}")),
+    st.booleans(),
+)
+@settings(examples, max_examples=400)
+def test_a_number_read_fast_is_the_number(uri: str, around: str, numeric_users: bool) -> None:
+    plan, line = replace(PLAN, numeric_users=numeric_users), around.format(uri)
+    target = CallMessage("INVITE", uri, line, {}).target(plan)
+    address = _parsed(line)
+    assert target.uri == _read_at_length(uri, plan)
+    assert target.to == (_read_at_length(address[1], plan) if address else None)
+
+
+def test_usual_lines_are_read_the_fast_way() -> None:
+    """Otherwise the test above would compare nothing."""
+    for uri in ("sip:+12155551212@a.example", "sips:+12155551212@192.0.2.1:5061;user=phone"):
+        assert _NUMBER_URI.fullmatch(uri)
+        assert _NUMBER_ALONE.fullmatch(f'"Caller" <{uri}>')
 
 
 def _tag_read(line: str) -> str | None:

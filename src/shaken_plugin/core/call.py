@@ -254,11 +254,7 @@ _parties_of_lines = lru_cache(4_096)(_parties)
 
 def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
     emergency = any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
-    try:
-        uri = canonical_party(Uri.parse(request_uri), plan)
-    except (SipSyntaxError, NumberError):
-        uri = None
-    return Target(uri, _named(to, plan), _tag(to), emergency)
+    return Target(_requested(request_uri, plan), _named(to, plan), _tag(to), emergency)
 
 
 _targets = lru_cache(1_024)(_target)
@@ -281,8 +277,30 @@ def _tag(address: str) -> str | None:
         return None
 
 
+_NUMBER: Final = r"sips?:[+]([0-9]{1,15})@[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?(;user=phone)?"
+_NUMBER_URI: Final = re.compile(_NUMBER)
+_NUMBER_ALONE: Final = re.compile(rf'(?:"[A-Za-z0-9 ._-]*" ?)?<{_NUMBER}>')
+"""A number with its country as nearly all have it; what is read in it at length is the number."""
+
+
+def _plain(found: re.Match[str] | None, plan: DialPlan) -> TelephoneNumber | None:
+    return None if found is None or not (plan.numeric_users or found[2]) else TelephoneNumber(found[1])
+
+
+def _requested(request_uri: str, plan: DialPlan) -> Party | None:
+    """Whom a Request-URI names, None where it is nobody."""
+    if (plain := _plain(_NUMBER_URI.fullmatch(request_uri), plan)) is not None:
+        return plain
+    try:
+        return canonical_party(Uri.parse(request_uri), plan)
+    except (SipSyntaxError, NumberError):
+        return None
+
+
 def _named(value: str, plan: DialPlan) -> Party | None:
     """Whom a name-addr or URI names, None where it is nobody."""
+    if (plain := _plain(_NUMBER_ALONE.fullmatch(value), plan)) is not None:
+        return plain
     try:
         return canonical_party(Uri.parse(NameAddr.parse(value).uri), plan)
     except (SipSyntaxError, NumberError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
-from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
 from typing import Final
 
@@ -18,6 +16,7 @@ from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.telephone import Party, TelephoneNumber
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.errors import SkipReason
+from shaken_plugin.jsontext import flat
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.telemetry import MAX_LINE, Throttle, clean, event
 
@@ -133,8 +132,6 @@ class Reporter:
 
 
 _VERIFIED: Final = {result: f"verified_{result.value}" for result in Result}
-
-_encode: Final[Callable[[object], str]] = json.JSONEncoder(separators=(",", ":")).encode
 
 _TROUBLE: Final = (SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED)
 
@@ -256,7 +253,7 @@ def _last_of_line(decision: Decision, full_numbers: bool) -> str:
     missing = [text if full_numbers else _without_numbers(text) for text in decision.missing]
     fields = {"policy": decision.policy_version, "source": source_name(decision), "missing": missing}
     present = {name: value for name, value in fields.items() if value or name == "policy"}
-    return _encode(present)[1:]
+    return flat(present)[1:]
 
 
 def _counted(decision: Decision) -> str:
