@@ -115,6 +115,8 @@ def _serve(pipe: Connection, make: Callable[..., Task], arguments: Sequence[Any]
     """The worker's side: a count comes, what it took goes back."""
     try:
         task = make(*arguments)
+        gc.collect()
+        gc.freeze()  # as a switch's process does at its start (`switch.process`)
         pipe.send((True, None))
         while True:
             count = pipe.recv()

@@ -22,7 +22,8 @@ from shaken_plugin.core.verification import IdentityResult, ResourcePriority, Re
 from shaken_plugin.core.verstat import _RUN, mark_asserted, mark_single, strip_verstat
 from shaken_plugin.errors import FailureCode, NumberError, SipSyntaxError, SkipReason
 from shaken_plugin.lab.pki import Authority
-from shaken_plugin.records.call import Signed, Verified, signed, verified
+from shaken_plugin.records.call import signed, verified
+from shaken_plugin.records.usual import Signed, Verified
 from shaken_plugin.switch.reports import signing_line, usual_line, usual_verification, verification_line
 from tests.conftest import NOW
 from tests.property.strategies import examples, mutated, texts, wire_text

@@ -25,6 +25,8 @@ class CustomerState(Enum):
     SUSPENDED = "suspended"
     TERMINATED = "terminated"
 
+    __hash__ = object.__hash__  # by identity, as they are compared: Enum's own is a call of Python
+
 
 class CustomerKind(Enum):
     """What kind of business a customer is."""
@@ -45,6 +47,8 @@ class Basis(Enum):
     LETTER = "letter"
     DELEGATE = "delegate"
     CUSTOMER_WORD = "customer_word"
+
+    __hash__ = object.__hash__  # by identity, as they are compared: Enum's own is a call of Python
 
 
 BASIS_TEXT: Final = {

@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
-from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -20,7 +19,7 @@ from shaken_plugin.core.attestation import Decision, Step
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
 from shaken_plugin.core.telephone import DialPlan, Party
-from shaken_plugin.core.verification import Result, Verdict
+from shaken_plugin.core.verification import Verdict
 from shaken_plugin.jsontext import compact, flat
 
 VERSION: Final = 1
@@ -104,10 +103,10 @@ class CallRecord:
 
     def line(self) -> bytes:
         """One line of JSON, printable ASCII, at most `MAX_LINE` octets with its line break."""
-        values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if _tells(value)}
+        values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if tells(value)}
         line = flat(values)
         if self.trace:
-            line = f'{line[:-1]},"trace":[{",".join(map(_step, self.trace))}]}}'
+            line = f'{line[:-1]},"trace":[{",".join(map(step_text, self.trace))}]}}'
         for longest in _CUTS:
             if len(line) < MAX_LINE:
                 break
@@ -116,7 +115,7 @@ class CallRecord:
         return line.encode("ascii") + b"\n"
 
 
-def _tells(value: Any) -> bool:
+def tells(value: Any) -> bool:
     """Whether a field is written: it says something, if only 0."""
     return bool(value) or (value == 0 and value is not False)
 
@@ -126,7 +125,7 @@ def _present(step: Step) -> dict[str, Any]:
 
 
 @lru_cache(1_024)
-def _step(step: Step) -> str:
+def step_text(step: Step) -> str:
     """A step in JSON: half the cost of a line, and the same in most calls of a customer."""
     return flat(_present(step))
 
@@ -158,10 +157,10 @@ def signed(message: CallMessage, signing: Signing, now: float, *, observe: bool)
     return CallRecord(
         kind="sign",
         at=now,
-        node=_node(),
+        node=node_name(),
         call_id=message.call_id,
-        orig=_party(signing.orig),
-        dest=_party(signing.dest),
+        orig=party_text(signing.orig),
+        dest=party_text(signing.dest),
         emergency=signing.emergency,
         observe=observe,
         detail=signing.detail,
@@ -169,82 +168,23 @@ def signed(message: CallMessage, signing: Signing, now: float, *, observe: bool)
         origid=signing.origid,
         iat=signing.iat,
         ppt=signing.ppt if signing.identity else None,
-        signature_sha256=_digest(signing.identity.partition(";")[0]) if signing.identity else None,
+        signature_sha256=digest(signing.identity.partition(";")[0]) if signing.identity else None,
         source=message.source,
         user=message.user,
         route=message.route or None,
-        routed_by=signing.routed_by if signing.routed_by != _party(signing.dest) else None,
+        routed_by=signing.routed_by if signing.routed_by != party_text(signing.dest) else None,
         skip=signing.skip.code if signing.skip else None,
         refused=signing.refuse,
         over_limit=signing.over_limit or None,
-        substituted_for=_party(signing.substituted_for),
-        diverting=_party(signing.diverting),
+        substituted_for=party_text(signing.substituted_for),
+        diverting=party_text(signing.diverting),
         holder=signing.holder.id if signing.holder else None,
         credential=signing.credential.name if signing.credential else None,
-        **(_decided(decision) if decision else {}),
+        **(decided(decision) if decision else {}),
     )
 
 
-class Signed:
-    """The record of a signing, as `signed` has it; not put together where its line can be written without it.
-
-    Args:
-        message, signing, now, observe: as for `signed`.
-    """
-
-    __slots__ = ("_message", "_now", "_observe", "_signing")
-
-    def __init__(self, message: CallMessage, signing: Signing, now: float, *, observe: bool) -> None:
-        self._message = message
-        self._signing = signing
-        self._now = now
-        self._observe = observe
-
-    def whole(self) -> CallRecord:
-        """The record with its fields."""
-        return signed(self._message, self._signing, self._now, observe=self._observe)
-
-    def line(self) -> bytes:
-        """See `CallRecord.line`."""
-        line = self._usual()
-        return self.whole().line() if line is None or len(line) >= MAX_LINE else line.encode("ascii")
-
-    def _usual(self) -> str | None:
-        """The line of a signed call of which nothing rare is to be told, in the order of the fields; else None."""
-        call, signing = self._message, self._signing
-        decision, credential, identity = signing.decision, signing.credential, signing.identity
-        orig, dest = _party(signing.orig), _party(signing.dest)
-        if decision is None or credential is None or identity is None or not orig or not dest:
-            return None
-        if signing.diverting or signing.holder or signing.substituted_for or signing.detail or signing.over_limit:
-            return None
-        if not (call.call_id and call.source and signing.origid) or signing.skip or signing.emergency or self._observe:
-            return None
-        quoted = encode_basestring_ascii
-        way = f',"user":{quoted(call.user)}' if call.user else ""
-        if call.route:
-            way += f',"route":{quoted(call.route)}'
-        if signing.routed_by and signing.routed_by != dest:
-            way += f',"routed_by":{quoted(signing.routed_by)}'
-        before, behind = decision.once(_parts)
-        return (
-            f'{{"v":{VERSION},"kind":"sign","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
-            f'"orig":{quoted(orig)},"dest":{quoted(dest)},"attest":"{decision.level.value}",'
-            f'"origid":{quoted(signing.origid)},"iat":{signing.iat},"ppt":"{signing.ppt}",'
-            f'"signature_sha256":"{_digest(identity.partition(";")[0])}","source":{quoted(call.source)}{way},{before}'
-            f'"credential":{quoted(credential.name)},{behind}\n'
-        )
-
-
-def _parts(decision: Decision) -> tuple[str, str]:
-    """What a decision says in a line, before and behind the credential."""
-    present = {name: value for name, value in _decided(decision).items() if name != "trace" and _tells(value)}
-    behind: dict[str, Any] = {name: present.pop(name) for name in ("rules", "missing") if name in present}
-    trace = ",".join(map(_step, decision.trace))
-    return f"{flat(present)[1:-1]},", f'{flat(behind)[1:-1]},"trace":[{trace}]}}'
-
-
-def _decided(decision: Decision) -> dict[str, Any]:
+def decided(decision: Decision) -> dict[str, Any]:
     """What a record takes from a decision, in the order of its fields. The one place where they are read."""
     source = decision.source
     return {
@@ -279,10 +219,10 @@ def verified(
     return CallRecord(
         kind="verify",
         at=now,
-        node=_node(),
+        node=node_name(),
         call_id=message.call_id,
-        orig=_party(decisive.orig) if decisive and decisive.orig else _caller(message, plan),
-        dest=_party(message.called(plan)),
+        orig=party_text(decisive.orig) if decisive and decisive.orig else _caller(message, plan),
+        dest=party_text(message.called(plan)),
         emergency=emergency,
         observe=observe,
         detail=told.detail if told else "",
@@ -290,7 +230,7 @@ def verified(
         origid=decisive.origid if decisive else None,
         iat=decisive.iat if decisive else None,
         ppt=told.ppt if told else None,
-        signature_sha256=_digest(decisive.ppi) if decisive and decisive.ppi else None,
+        signature_sha256=digest(decisive.ppi) if decisive and decisive.ppi else None,
         result=verdict.result.value,
         code=verdict.failure.code if verdict.failure else None,
         verstat=verstat,
@@ -303,69 +243,15 @@ def verified(
     )
 
 
-class Verified:
-    """The record of a verification, as `verified` has it; not put together where its line can be written without it.
-
-    Args:
-        message, verdict, verstat, plan, now, observe, emergency, rejected: as for `verified`.
-    """
-
-    __slots__ = ("_emergency", "_message", "_now", "_observe", "_plan", "_rejected", "_verdict", "_verstat")
-
-    def __init__(
-        self,
-        message: CallMessage,
-        verdict: Verdict,
-        verstat: str,
-        plan: DialPlan,
-        now: float,
-        *,
-        observe: bool,
-        emergency: bool,
-        rejected: bool,
-    ) -> None:
-        self._message, self._verdict, self._verstat, self._plan, self._now = message, verdict, verstat, plan, now
-        self._observe, self._emergency, self._rejected = observe, emergency, rejected
-
-    def whole(self) -> CallRecord:
-        """The record with its fields."""
-        marks = {"observe": self._observe, "emergency": self._emergency, "rejected": self._rejected}
-        return verified(self._message, self._verdict, self._verstat, self._plan, self._now, **marks)
-
-    def line(self) -> bytes:
-        """See `CallRecord.line`."""
-        line = self._usual()
-        return self.whole().line() if line is None or len(line) >= MAX_LINE else line.encode("ascii")
-
-    def _usual(self) -> str | None:
-        """The line of a call that passed by a PASSporT with all its claims, and nothing rare to tell; else None."""
-        call, verdict, by = self._message, self._verdict, self._verdict.decisive
-        if by is None or verdict.result is not Result.PASSED or verdict.replayed or verdict.diversions or by.detail:
-            return None
-        if self._observe or self._emergency or self._rejected or by.attest is None or by.iat is None:
-            return None
-        orig, dest, verstat = _party(by.orig), _party(call.called(self._plan)), self._verstat
-        if not (call.call_id and orig and dest and verstat and by.origid and by.ppt and by.ppi and by.x5u and by.spc):
-            return None
-        quoted = encode_basestring_ascii
-        return (
-            f'{{"v":{VERSION},"kind":"verify","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
-            f'"orig":{quoted(orig)},"dest":{quoted(dest)},"attest":"{by.attest._value_}","origid":{quoted(by.origid)},'
-            f'"iat":{by.iat},"ppt":{quoted(by.ppt)},"signature_sha256":"{_digest(by.ppi)}","result":"passed",'
-            f'"verstat":{quoted(verstat)},"x5u":{quoted(by.x5u)},"spc":{quoted(by.spc)},'
-            f'"identities":{len(verdict.results)}}}\n'
-        )
-
-
 def failed(kind: Kind, message: CallMessage, code: str, plan: DialPlan, now: float, *, observe: bool) -> CallRecord:
     """The record of a call that a fault of our own kept from being signed or verified."""
     return CallRecord(
         kind=kind,
         at=now,
-        node=_node(),
+        node=node_name(),
         call_id=message.call_id,
         orig=_caller(message, plan),
-        dest=_party(message.called(plan)),
+        dest=party_text(message.called(plan)),
         observe=observe,
         source=message.source if kind == "sign" else None,
         user=message.user if kind == "sign" else None,
@@ -374,7 +260,8 @@ def failed(kind: Kind, message: CallMessage, code: str, plan: DialPlan, now: flo
     )
 
 
-def _party(party: Party | None) -> str | None:
+def party_text(party: Party | None) -> str | None:
+    """A party as records name it."""
     return None if party is None else str(party)
 
 
@@ -386,16 +273,12 @@ def _caller(message: CallMessage, plan: DialPlan) -> str | None:
     return None
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
     """See ``signature_sha256``; of a PASSporT in full or in compact form."""
     return sha256(token.rpartition(".")[2].encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @cache
-def _node() -> str:
+def node_name() -> str:
+    """The name of this host."""
     return os.uname().nodename
-
-
-@cache
-def _node_quoted() -> str:
-    return encode_basestring_ascii(_node())

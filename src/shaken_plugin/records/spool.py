@@ -22,7 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from shaken_plugin.records.call import CallRecord, Signed, Verified
+from shaken_plugin.records.call import CallRecord
+from shaken_plugin.records.usual import Signed, Verified
 
 FILE_MODE: Final = 0o660
 """The collector runs as another user of the same group."""

@@ -10,7 +10,8 @@ from typing import Final
 from shaken_plugin.core.call import CallMessage, is_emergency
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer
-from shaken_plugin.records.call import CallRecord, Kind, Signed, Verified, failed
+from shaken_plugin.records.call import CallRecord, Kind, failed
+from shaken_plugin.records.usual import Signed, Verified
 from shaken_plugin.runtime import Services
 from shaken_plugin.switch.actions import STRIP_EVERYWHERE, Outcome, Reject, unbelievable
 from shaken_plugin.switch.keeping import LeftAs

@@ -15,7 +15,7 @@ from shaken_plugin.core.sip import NameAddr, Uri
 from shaken_plugin.core.telephone import canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError, SkipReason, StoreUnavailable
 from shaken_plugin.ports import Observer
-from shaken_plugin.records.call import Signed
+from shaken_plugin.records.usual import Signed
 from shaken_plugin.runtime import Services
 from shaken_plugin.stores.sqlite import SqliteStore
 from shaken_plugin.switch.actions import Action, Outcome, Reject, signing_variables, strip_foreign

@@ -11,7 +11,7 @@ from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
-from shaken_plugin.records.call import Verified
+from shaken_plugin.records.usual import Verified
 from shaken_plugin.switch.actions import (
     Action,
     AddHeader,

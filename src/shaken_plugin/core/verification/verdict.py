@@ -58,6 +58,8 @@ class Result(Enum):
     NONE = "none"
     """There was nothing to verify."""
 
+    __hash__ = object.__hash__  # by identity, as they are compared: Enum's own is a call of Python
+
 
 @dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
 class IdentityResult:
