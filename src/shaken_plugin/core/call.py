@@ -26,6 +26,8 @@ class CallerHeader(Enum):
     __hash__ = object.__hash__
 
 
+_IN_ORDER: Final = tuple(CallerHeader)
+
 NAMING: Final = ("Diversion", "History-Info", "P-Charge-Info", "P-Served-User", "Referred-By", "Reply-To")
 """Headers that name other parties, of which some telephones and gateways show one."""
 
@@ -189,8 +191,8 @@ class CallMessage:
     def caller_numbers(self, plan: DialPlan) -> dict[TelephoneNumber, CallerHeader]:
         """All telephone numbers that a header gives as the caller's, each with the first that does."""
         found: dict[TelephoneNumber, CallerHeader] = {}
-        for header in CallerHeader:
-            for caller in self.callers_in(header, plan):
+        for header in _IN_ORDER:
+            for caller in self.callers_in(header, plan) if header in self.callers else ():
                 if isinstance(caller.party, TelephoneNumber):
                     found.setdefault(caller.party, header)
         return found

@@ -48,6 +48,11 @@ WHERE n.key IN ({}) AND n.until IS NULL
 """
 
 
+_OWNER: Final = """
+SELECT o.kind, o.id, r.body FROM owner AS o
+LEFT JOIN record AS r ON r.kind = o.kind AND r.id = o.id AND r.until IS NULL WHERE o.number = ?
+"""
+
 _LIMITED: Final = """
 SELECT EXISTS (
     SELECT 1 FROM record WHERE kind = ? AND until IS NULL AND body LIKE '%"concurrent":%' AND body LIKE '%"limits":%'
@@ -209,8 +214,10 @@ class _Content:
     def _owner(self, number: int) -> Any:
         known = self._owners.get(number)
         if known is None:
-            row = self._connection.execute("SELECT kind, id FROM owner WHERE number = ?", (number,)).fetchone()
-            known = self._must(KINDS[row[0]], row[1])
+            kind, identifier, body = self._connection.execute(_OWNER, (number,)).fetchone()
+            if body is None:
+                raise _not_there(kind, identifier)
+            known = decode(KINDS[kind], body, lambda name: self._get(Customer, name))
             self._owners.put(number, known)
         return known
 
@@ -245,7 +252,7 @@ class _Content:
     def _must(self, kind: type[Record], identifier: str) -> Any:
         record = self._get(kind, identifier)
         if record is None:
-            raise StoreError(f"{KIND_NAMES[kind]} {identifier} is named but not there: the content is damaged")
+            raise _not_there(KIND_NAMES[kind], identifier)
         return record
 
     def _get(self, kind: type[Record], identifier: str) -> Any:
@@ -259,6 +266,10 @@ class _Content:
             known = decode(kind, row[0], lambda name: self._get(Customer, name))
             self._records.put((kind, identifier), known)
         return known
+
+
+def _not_there(kind: str, identifier: str) -> StoreError:
+    return StoreError(f"{kind} {identifier} is named but not there: the content is damaged")
 
 
 def _is_text(value: str) -> bool:
