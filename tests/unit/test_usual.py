@@ -54,6 +54,7 @@ RARE: dict[str, dict[str, Any]] = {
     "of the future": {"claims": {"iat": int(NOW) + 61}},
     "a Date too old": {"call": {"date": format_date(NOW - 61)}},
     "no Date": {"call": {"date": "yesterday"}},
+    "a Date, and more far behind it": {"call": {"date": f"{format_date(NOW)}{' ' * MAX_KNOWN}x"}},
     "another caller": {"claims": {"orig": {"tn": "12155551213"}}},
     "a service number calls": {"claims": {"orig": {"tn": "112"}}, "call": {"callers": {
         CallerHeader.FROM: ("<sip:112@a.example.com>",)}}},

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import struct
 import time
 from contextlib import suppress
+from hashlib import blake2b, sha256
 from typing import Final
 
 from shaken_plugin.patience import BUSY_TIMEOUT, PATIENCE
@@ -76,7 +76,7 @@ class Table:
                 "is no replay memory, and is left as it is; "
                 "name another file in verification.replay_memory, or remove that setting",
             )
-        if head[: len(_MAGIC)] != _MAGIC or hashlib.sha256(head[: _HEADER.size]).digest() != head[_HEADER.size :]:
+        if head[: len(_MAGIC)] != _MAGIC or sha256(head[: _HEADER.size]).digest() != head[_HEADER.size :]:
             raise Damaged("its header is not what was written" if head else "empty")
         self.sets: int
         self.key: bytes
@@ -99,7 +99,7 @@ class Table:
             Damaged: the old one is shorter than it was.
         """
         header = _HEADER.pack(_MAGIC, sets, old.key if old else os.urandom(16))
-        os.write(descriptor, header + hashlib.sha256(header).digest())
+        os.write(descriptor, header + sha256(header).digest())
         os.truncate(descriptor, _FIRST_SET + sets * SET)
         if old:
             old.copy_to(cls(descriptor), now)
@@ -137,8 +137,8 @@ class Table:
             Damaged: it is shorter than it was.
             Replaced: another worker replaced it.
         """
-        tag = hashlib.blake2b(token, key=self.key, digest_size=_TAG).digest()
-        owner = hashlib.blake2b(call, key=self.key, digest_size=_CALL).digest()
+        tag = blake2b(token, key=self.key, digest_size=_TAG).digest()
+        owner = blake2b(call, key=self.key, digest_size=_CALL).digest()
         descriptor, start = self.descriptor, self._start(tag)
         lock(descriptor, SET, start)
         try:
@@ -160,8 +160,7 @@ class Table:
 
     def _remember(self, start: int, tag: bytes, owner: bytes, until: float, now: float) -> bool | None:
         content = self._content(start)
-        place = place_of(tag, content)
-        times = _TIMES.unpack_from(content, _UNTIL)
+        place, times = place_of(tag, content), _TIMES.unpack_from(content, _UNTIL)
         if place is None:
             place, latest = 0, now + MAX_AHEAD
             while place < PLACES and now <= times[place] <= latest:

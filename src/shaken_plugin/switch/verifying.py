@@ -199,7 +199,7 @@ class VerifyingGuard(Guard):
         actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
         lines = message.callers.get(CallerHeader.ASSERTED, ())
         from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
-        parties = [caller.party for caller in message.callers_in(CallerHeader.ASSERTED, plan)]
+        parties = [caller.party for caller in message.callers_in(CallerHeader.ASSERTED, plan)] if lines else []
         values = None
         if len(lines) == 1 and len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
             values = mark_single(lines[0], verstat)
