@@ -1,4 +1,4 @@
-"""shaken-plugin for mod_python3: loaded anew at every call, so that there is nothing in it.
+"""shaken-plugin for mod_python3: nothing to change here. It is loaded once, and again when FreeSWITCH starts.
 
 Dialplan   python shaken::verify         on a leg that came from outside
            python shaken::sign           before a bridge to outside; or, on every leg that leaves:
@@ -13,7 +13,7 @@ import freeswitch
 
 from shaken_plugin.adapters.freeswitch.mod_python import Script
 
-_script = Script(freeswitch)
+_script = Script(freeswitch, __name__)
 
 
 def verify(session, _args):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import itertools
 import json
 import socket
@@ -23,6 +25,7 @@ from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
 from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
+from shaken_plugin.adapters.freeswitch.workers import Workers
 from shaken_plugin.authentication import Limiter
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.call import is_emergency
@@ -600,7 +603,7 @@ def test_work_that_nobody_waits_for_any_more_is_not_begun(bench: Bench, monkeypa
     for caller in callers:
         caller.join()
     over.set()
-    pbx.process._workers.shutdown()
+    pbx.process._workers.close()
     assert len(begun) == mod_python.SPARE + bench.services.settings.verification.max_waiting
     assert {session.answered for session in sessions} == {"500 Server Internal Error"}  # the declared mode
 
@@ -829,7 +832,7 @@ def limited_pbx(bench: Bench, **limits: object) -> tuple[Pbx, Counts]:
 
 def told(pbx: Pbx, counts: Counts, number: int) -> list[tuple[str, str]]:
     """What was told: a leg that ends does not wait for its thread."""
-    pbx.process._workers.submit(int).result(5)
+    pbx.process._workers.done(int, 5, print)
     assert len(counts.told) == number
     return counts.told
 
@@ -930,3 +933,110 @@ def test_retry_after_where_the_settings_want_it(bench: Bench) -> None:
     refused = pbx.arrive(invite(), "sign")
     assert refused.answered == "503 Call Limit Reached"
     assert refused.getVariable("sip_rh_Retry-After") == "9"
+
+
+# --- What it costs ----------------------------------------------------------------------------------
+
+
+def test_the_leg_that_came_is_asked_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbx = Pbx(bench)
+    left = pbx.leave(pbx.arrive(invite()))
+    api, commands = pbx.freeswitch.API(), list[str]()
+    answer = api.executeString
+
+    def executed(command: str) -> str:
+        commands.append(command.split(" ")[0])
+        return str(answer(command))
+
+    monkeypatch.setattr(api, "executeString", executed)
+    monkeypatch.setattr(pbx.freeswitch, "API", lambda: api)
+    pbx.run(left, "sign")
+    assert left.getVariable("shaken_as_level") == "A"
+    assert commands == ["uuid_dump"]
+
+
+def test_what_a_dump_says_is_what_the_switch_says_of_each(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    came = pbx.arrive(with_identity("a;info=<x>", "b;info=<y>"))
+    came.put("Shaken_Account", "acme")
+    pbx.freeswitch.global_variables["shaken_route"] = "cheap"
+    left = pbx.leave(came)
+    at_once, each = (mod_python.SessionLeg(pbx.freeswitch, left) for _ in range(2))
+    names = [*came.variables, "shaken_account", "shaken_route", "sip_h_Date", "nothing"]
+    assert each._other() == came.uuid
+    assert {name: at_once.partner(name) for name in names} == {name: each._asked(name) for name in names}
+    assert (at_once.partner("shaken_route"), at_once.partner("shaken_account")) == ("cheap", "acme")
+    del pbx.freeswitch.legs[came.uuid]
+    assert mod_python.SessionLeg(pbx.freeswitch, left).partner("sip_call_id") is None
+    assert mod_python.SessionLeg(pbx.freeswitch, left).partner("shaken_route") is None
+
+
+def test_headers_of_ours_are_in_the_first_invite_only(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    left = pbx.sign(invite())
+    excluded = "exclude_outgoing_extra_header=(?i)^sip_h_(identity|y)"
+    assert left.getVariable("api_on_answer_shaken") == f"uuid_setvar_multi {left.uuid} {excluded};sip_h_Date="
+    assert left.getVariable("execute_on_answer_shaken_1") is None
+
+
+def test_an_expression_of_the_operators_is_kept(bench: Bench) -> None:
+    left = Pbx(bench).sign(invite(), exclude_outgoing_extra_header=r"^sip_h_X\ y$")
+    assert left.getVariable("api_on_answer_shaken") is None
+    assert left.getVariable("execute_on_answer_shaken_1") == (
+        r"set exclude_outgoing_extra_header=(^sip_h_X\ y$)|(?i)^sip_h_(identity|y)"
+    )
+    assert left.getVariable("execute_on_answer_shaken_2") == "unset sip_h_Date"
+
+
+def test_the_script_is_not_loaded_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbx = Pbx(bench)
+    monkeypatch.setitem(sys.modules, "shaken", pbx.script)
+    monkeypatch.setattr(pbx.script, "sign", "mine", raising=True)
+    assert importlib.reload(pbx.script) is pbx.script
+    assert pbx.script.sign == "mine"
+    assert sys.modules["shaken"] is pbx.script
+    assert importlib.util.find_spec("json") is not None
+
+
+# --- Threads ----------------------------------------------------------------------------------------
+
+
+def test_work_returns_or_raises_to_whoever_waits() -> None:
+    workers = Workers(1, mod_python.STACK, "test")
+    assert workers.done(lambda: threading.current_thread().name, 5, print) == "test_0"
+    with pytest.raises(SystemExit):
+        workers.done(sys.exit, 5, print)
+    begun = list[int]()
+    workers.begin(lambda: begun.append(1))
+    workers.close()
+    assert begun == [1]
+    assert not any(thread.is_alive() for thread in workers._threads)
+
+
+def test_a_result_that_comes_too_late_is_told() -> None:
+    workers = Workers(1, mod_python.STACK, "test")
+    over, late = threading.Event(), list[str]()
+    with pytest.raises(TimeoutError):
+        workers.done(lambda: str(over.wait(10)), 0.01, late.append)
+    with pytest.raises(TimeoutError):  # it is not even begun
+        workers.done(lambda: "never", 0.01, late.append)
+    over.set()
+    workers.close()
+    assert late == ["True"]
+
+
+def test_a_failure_that_comes_too_late_ends_no_thread() -> None:
+    workers = Workers(1, mod_python.STACK, "test")
+    over = threading.Event()
+
+    def fail(*_: object) -> None:
+        assert over.wait(10)
+        raise ValueError("x")
+
+    for work in (fail, lambda: over.wait(10)):
+        over.clear()
+        with pytest.raises(TimeoutError):
+            workers.done(work, 0.01, fail)
+        over.set()
+    assert workers.done(lambda: 1, 5, print) == 1
+    workers.close()

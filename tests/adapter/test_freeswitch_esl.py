@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.freeswitch import functions
+from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
 from shaken_plugin.adapters.freeswitch.esl import conversation, ends, server
 from shaken_plugin.adapters.freeswitch.esl.server import EventSocket
-from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, leg_variables, set_variable
+from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, set_variable
 from shaken_plugin.adapters.freeswitch.functions import HOOK
 from shaken_plugin.authentication import Limiter
 from shaken_plugin.core.records import Customer, Limits, Rate
@@ -262,7 +263,7 @@ def test_line_breaks_and_nul_do_not_arrive() -> None:
 
 @pytest.mark.parametrize("text", ["", "-ERR No such channel!\n", "[]", "1", "[" * 100_000])
 def test_what_is_no_leg_is_our_own_error(text: str) -> None:
-    with pytest.raises(ConversationError):
+    with pytest.raises(DumpError):
         leg_variables(text)
 
 

@@ -15,6 +15,7 @@ Nothing else of FreeSWITCH is here. Functions the adapter must not use do not ex
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from typing import Final
@@ -138,7 +139,7 @@ class FakeSession:
 
     def getVariable(self, name: str) -> str | None:  # noqa: N802  # the switch's name
         """A channel variable."""
-        return self.variables.get(name.lower())
+        return self.variables.get(name.lower()) or self._freeswitch.global_variables.get(name)
 
     def setVariable(self, name: str, value: str) -> None:  # noqa: N802  # the switch's name
         """Set a channel variable, or take it away."""
@@ -215,17 +216,24 @@ def _through_sofia(value: str) -> str:
     return written + (f";{rest[2]}" if rest[1] else "")
 
 
+def _listed(text: str) -> str | list[str]:
+    """A value in a dump: several are a list there."""
+    return text.removeprefix("ARRAY::").split("|:") if text.startswith("ARRAY::") else text
+
+
 class _Api:
     def __init__(self, freeswitch: FakeFreeSwitch) -> None:
         self._freeswitch = freeswitch
 
     def executeString(self, command: str) -> str:  # noqa: N802  # the switch's name
         name, uuid, variable, *value = command.split(" ", 3)
-        if (name, len(value)) not in {("uuid_getvar", 0), ("uuid_setvar", 1)}:
+        if (name, len(value)) not in {("uuid_getvar", 0), ("uuid_setvar", 1), ("uuid_dump", 0)}:
             raise AssertionError(f"no {name} here")
         leg = self._freeswitch.legs.get(uuid)
         if leg is None:
             return "-ERR No such channel!"
+        if name == "uuid_dump":
+            return json.dumps({f"variable_{key}": _listed(text) for key, text in leg.variables.items()})
         if value:
             leg.put(variable, value[0])
             return "+OK"

@@ -6,6 +6,7 @@ the rest (`mod_python`, the agent's event socket).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
@@ -74,12 +75,18 @@ ENDED: Final = "python shaken ended"
 """The command that tells the end of a call; the slot follows."""
 
 ANSWERED: Final = "execute_on_answer_shaken"
+API_ANSWERED: Final = "api_on_answer_shaken"
+"""Variables with an application, or an API command, that FreeSWITCH runs when a leg is answered. A command costs it
+a small part of an application, for which it makes two events with all variables of the leg."""
+
 EXCLUDED: Final = "exclude_outgoing_extra_header"
 """FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
 token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
 
 _SECRET: Final = frozenset({"identity", "date", "replace_date", "drop", "waiting", "substitute"})
 """What only the adapter needs of a result."""
+
+_PLAIN_UUID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 _CAUSES: Final = {
     403: "OUTGOING_CALL_BARRED",
@@ -225,8 +232,17 @@ def _attached(switch: Switch, leg: Leg, outcome: Outcome) -> list[Command]:
             del fields[action.index]
     commands: list[Command] = [*size, *_pass(switch, leg, fields, date, compact="header_name" in variables)]
     if fields:
-        commands += [Set(f"{ANSWERED}_1", f"set {EXCLUDED}={_excluded(leg)}"), Set(f"{ANSWERED}_2", f"unset {DATE}")]
+        commands += _only_once(leg)
     return commands
+
+
+def _only_once(leg: Leg) -> list[Set]:
+    """Have the first INVITE of a leg carry its Identity fields and their Date, and no later one."""
+    excluded, uuid = _excluded(leg), leg.get("uuid") or ""
+    if leg.get(EXCLUDED) or not _PLAIN_UUID.fullmatch(uuid):
+        # What an operator wrote may hold anything, and a command is taken apart at semicolons, quotes and backslashes.
+        return [Set(f"{ANSWERED}_1", f"set {EXCLUDED}={excluded}"), Set(f"{ANSWERED}_2", f"unset {DATE}")]
+    return [Set(API_ANSWERED, f"uuid_setvar_multi {uuid} {EXCLUDED}={excluded};{DATE}=")]
 
 
 def _arrange(switch: Switch, leg: Leg, application: str, *, follows: bool) -> list[Command]:

@@ -1,26 +1,27 @@
 """The adapter inside FreeSWITCH, by mod_python3.
 
-mod_python3 loads the script anew at every call, so that nothing can be kept in it; what has to
-last is here. It runs scripts on threads with 240 KiB of stack and a recursion limit of 240
-(measured); so the work is done by threads of our own, with as much stack as Python is used to, and
-a call waits for it, for a bounded time. What escapes a script would only be logged by the switch,
-and a long text would end it: nothing escapes from here.
+mod_python3 loads the script anew at every call; what has to last is here, and not in it. It runs scripts
+on threads with 240 KiB of stack and a recursion limit of 240 (measured); so the work is done by threads of
+our own, with as much stack as Python is used to, and a call waits for it, for a bounded time. What escapes
+a script would only be logged by the switch, and a long text would end it: nothing escapes from here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from shaken_plugin.adapters.freeswitch import functions
+from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
+from shaken_plugin.adapters.freeswitch.kept import keep
 from shaken_plugin.adapters.freeswitch.leg import PROFILE, Answer, Caller, Command, Export, HangUp, Leg, Set, SetPartner
+from shaken_plugin.adapters.freeswitch.workers import Workers
 from shaken_plugin.ports import Severity
 from shaken_plugin.runtime.inline import download_inline
 from shaken_plugin.switch import Switch
@@ -72,6 +73,7 @@ class SessionLeg:
         self._freeswitch = freeswitch
         self._session = session
         self._partner: str | None = None
+        self._dump: dict[str, str] | None = None
         self._known: dict[str, str | None] = {}
 
     def get(self, name: str) -> str | None:
@@ -83,7 +85,23 @@ class SessionLeg:
         """See `Leg.partner`."""
         if not self._other():
             return None
-        # Asked once each: an API command holds Python's lock, and a function asks for some several times.
+        # Each API command is an event, too, which FreeSWITCH's other threads are woken for: one, and not twenty.
+        if self._dump is None:
+            self._dump = self._dumped()
+        value = self._dump.get(name.lower())
+        # A leg has the variables of the whole switch besides, which are in no dump; this one has them, too.
+        return value if value is not None or self.get(name) is None else self._asked(name)
+
+    def _dumped(self) -> dict[str, str]:
+        """All variables of the other leg, by names in small letters (they have no case); none where it has ended."""
+        try:
+            dump = leg_variables(self._freeswitch.API().executeString(f"uuid_dump {self._partner} json") or "")
+        except DumpError:
+            return {}
+        return {name.lower(): value for name, value in dump.items()}
+
+    def _asked(self, name: str) -> str | None:
+        """One variable of the other leg."""
         if name not in self._known:
             answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
             self._known[name] = None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
@@ -115,8 +133,9 @@ class ModPython:
         self.switch = switch or load(lambda: self.observer, path, download_inline)
         self.switch.tells_ends = True
         self.switch.to_tell_ends = f"the variables {' and '.join(functions.HANGUP_HOOKS)} are both in use"
-        self._places = threading.BoundedSemaphore(MAX_CALLS)
-        self._workers = _workers(SPARE + self.switch.services.settings.verification.max_waiting)
+        self._places = deque(range(MAX_CALLS))
+        """Each call takes one while it waits: to take and to give back are one step each."""
+        self._workers = Workers(SPARE + self.switch.services.settings.verification.max_waiting, STACK, "shaken")
 
     def run(self, name: str, session: Any, work: Callable[[Switch, Leg], list[Command]]) -> None:
         """Run one of the `functions` for a session, and do what it says.
@@ -138,22 +157,19 @@ class ModPython:
         Raises:
             TimeoutError: there was none in time.
         """
-        if not self._places.acquire(blocking=False):
-            raise TimeoutError("too many calls wait for a thread")
         try:
-            future = self._workers.submit(work, self.switch, leg)
-            try:
-                return future.result(PATIENCE + self.switch.services.settings.verification.wait)
-            except TimeoutError:
-                if not future.cancel():
-                    future.add_done_callback(self._give_back)
-                raise
+            place = self._places.pop()
+        except IndexError:
+            raise TimeoutError("too many calls wait for a thread") from None
+        try:
+            patience = PATIENCE + self.switch.services.settings.verification.wait
+            return self._workers.done(partial(work, self.switch, leg), patience, self._give_back)
         finally:
-            self._places.release()
+            self._places.append(place)
 
-    def _give_back(self, done: Future[list[Command]]) -> None:
+    def _give_back(self, commands: Sequence[Command]) -> None:
         """Nobody waited any longer: a call that was given a slot has no hook that would tell its end."""
-        for command in () if done.exception() else done.result():
+        for command in commands:
             if isinstance(command, Set | SetPartner) and command.value.startswith(functions.ENDED):
                 self.ended(command.value.removeprefix(functions.ENDED).strip())
 
@@ -186,7 +202,7 @@ class ModPython:
 
     def ended(self, slot: str) -> str:
         """A call has ended. Told by a thread that has a line to the agent: that of the leg ends now."""
-        self._workers.submit(self.switch.ended, slot)
+        self._workers.begin(partial(self.switch.ended, slot))
         return "+OK"
 
     def status(self) -> str:
@@ -199,34 +215,22 @@ class ModPython:
         return "+OK settings were read again, see the log"
 
 
-def _workers(number: int) -> ThreadPoolExecutor:
-    """Threads with a stack of `STACK`, all of them begun."""
-    before = threading.stack_size(STACK)
-    try:
-        pool = ThreadPoolExecutor(number, thread_name_prefix="shaken")
-        gate = threading.Barrier(number + 1)
-        for _ in range(number):
-            pool.submit(gate.wait, 10)
-        with contextlib.suppress(threading.BrokenBarrierError):
-            gate.wait(10)
-        return pool
-    finally:
-        threading.stack_size(before)
-
-
 class Script:
     """What the script calls, whatever state things are in.
 
     Args:
         freeswitch: the switch's own module.
+        name: of the script, which is kept as it is from now on.
     """
 
     process: ModPython | None = None
     _lock = threading.Lock()
     _refused_at = float("-inf")
 
-    def __init__(self, freeswitch: Any) -> None:
+    def __init__(self, freeswitch: Any, name: str = "") -> None:
         self._freeswitch = freeswitch
+        if name:
+            keep(name)
 
     def sign(self, session: Any) -> None:
         """See `functions.sign`."""
@@ -268,6 +272,8 @@ class Script:
             process.run(name, session, work)
 
     def _started(self) -> ModPython | None:
+        if (process := Script.process) is not None:
+            return process
         with Script._lock:
             if Script.process is None and time.monotonic() - Script._refused_at > 10:
                 try:

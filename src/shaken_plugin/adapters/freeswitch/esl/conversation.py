@@ -16,11 +16,11 @@ from genesis import Session
 from genesis.exceptions import GenesisError
 from genesis.logger import logger
 
+from shaken_plugin.adapters.freeswitch.dump import leg_variables
 from shaken_plugin.adapters.freeswitch.esl.text import (
     ConversationError,
     checked_uuid,
     global_variables,
-    leg_variables,
     set_variable,
 )
 from shaken_plugin.adapters.freeswitch.leg import (
@@ -115,7 +115,7 @@ class Conversation:
 
         Raises:
             PeerGone: the connection ended.
-            ConversationError: whoever connected is no FreeSWITCH, or the dialplan lacks ``full``.
+            DumpError, ConversationError: whoever connected is no FreeSWITCH, or the dialplan lacks ``full``.
         """
         await self._session.start()
         # The first command must be this one. Names and values are told apart before they are

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from shaken_plugin.adapters.freeswitch import functions
+from shaken_plugin.adapters.freeswitch.dump import DumpError
 from shaken_plugin.adapters.freeswitch.esl.conversation import MAX_LINE, Conversation, PeerGone
 from shaken_plugin.adapters.freeswitch.esl.ends import AGAIN, HELD, WATCH, Ends, beginning_again, making
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
@@ -118,7 +119,7 @@ class EventSocket:
                 await self._watch(conversation, _own(writer))
         except PeerGone:
             self._observer.count("esl_gone")  # most often a caller who gave up
-        except ConversationError as exc:
+        except (ConversationError, DumpError) as exc:
             switch.warn("esl_refused", f"shaken: a connection to agent.esl.listen is refused: {exc}")
         except Exception as exc:
             commands = functions.survive(switch, conversation.leg, _where(conversation), exc)

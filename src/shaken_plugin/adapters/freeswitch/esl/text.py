@@ -8,7 +8,6 @@ whose arguments are split at spaces, with quotes and backslashes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -22,11 +21,6 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", "'": r"\'", " ": r"\s", "\r": None
 _MODULE: Final = re.compile("mod_event(?=_socket)", re.IGNORECASE)
 
 _UUID: Final = re.compile(r"[A-Za-z0-9_.:@+-]{1,255}")
-
-_VARIABLE: Final = "variable_"
-
-_PROFILE: Final = "Caller-"
-"""What FreeSWITCH has of a leg's caller profile: ``caller_id_number`` is ``Caller-Caller-ID-Number``."""
 
 
 class ConversationError(ShakenError):
@@ -57,38 +51,6 @@ def set_variable(uuid: str, name: str, value: str) -> str:
 
 def _quoted(text: str) -> str:
     return _MODULE.sub(r"\g<0>''", text.translate(_ESCAPES))
-
-
-def leg_variables(dump: str) -> dict[str, str]:
-    """The variables of a leg, from the answer to ``uuid_dump … json``.
-
-    The plain form will not do: in it, ``%41`` and ``A`` are the same.
-
-    Raises:
-        ConversationError: it is something else.
-    """
-    try:
-        fields = json.loads(dump)
-    except (ValueError, RecursionError):
-        raise ConversationError("variables of a leg that are no JSON") from None
-    if not isinstance(fields, dict):
-        raise ConversationError("variables of a leg that are no JSON object")
-    profile, variables = {}, {}
-    for name, field in fields.items():
-        if not (value := _value(field)):
-            continue
-        if name.startswith(_VARIABLE):
-            variables[name.removeprefix(_VARIABLE)] = value
-        elif name.startswith(_PROFILE):
-            profile[name.removeprefix(_PROFILE).lower().replace("-", "_")] = value
-    return profile | variables
-
-
-def _value(field: object) -> str | None:
-    """A value; several as one text, as in FreeSWITCH itself."""
-    if isinstance(field, list) and all(isinstance(item, str) for item in field):
-        return "ARRAY::" + "|:".join(field)
-    return field if isinstance(field, str) else None
 
 
 def global_variables(text: str) -> Mapping[str, str]:
