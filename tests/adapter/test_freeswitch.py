@@ -945,7 +945,7 @@ def test_the_leg_that_came_is_asked_once(bench: Bench, monkeypatch: pytest.Monke
     answer = api.executeString
 
     def executed(command: str) -> str:
-        commands.append(command.split(" ")[0])
+        commands.append(command.split(" ", maxsplit=1)[0])
         return str(answer(command))
 
     monkeypatch.setattr(api, "executeString", executed)
