@@ -23,7 +23,7 @@ PROFILE = {
 Values = Mapping[str, str | bytes | list[str]]
 
 
-def unescaped(text: str) -> str:
+def unescaped(text: str, delimiter: str = "") -> str:
     """What FreeSWITCH makes of an argument (switch_utils.c, cleanup_separated_string)."""
     found: list[str] = []
     end = position = 0
@@ -31,7 +31,8 @@ def unescaped(text: str) -> str:
     text = text.lstrip(" ")
     while position < len(text):
         char, following = text[position], text[position + 1 : position + 2]
-        special = {"'": "'", '"': '"', "\\": "\\", "n": "\n", "r": "\r", "t": "\t", "s": " "}.get(following)
+        taken = {"'": "'", '"': '"', "\\": "\\", "n": "\n", "r": "\r", "t": "\t", "s": " "}
+        special = taken.get(following, delimiter if delimiter and following == delimiter else None)
         if char == "\\" and special is not None:
             found.append(special)
             end = len(found)
@@ -62,6 +63,21 @@ def separated(text: str, parts: int) -> list[str]:
         found.append(unescaped(text[:position]))
         text = text[position:].lstrip(" ")
     return [*found, unescaped(text)] if text else found
+
+
+def listed(text: str) -> list[str]:
+    """Arguments between semicolons (switch_utils.c, separate_string_char_delim)."""
+    found, begin, inside, position = [], 0, False, 0
+    while position < len(text):
+        if text[position] == "\\":
+            position += 1
+        elif text[position] == "'" and (inside or "'" in text[position + 1 :]):
+            inside = not inside
+        elif text[position] == ";" and not inside:
+            found.append(unescaped(text[begin:position], ";"))
+            begin = position + 1
+        position += 1
+    return [*found, unescaped(text[begin:], ";")] if begin < len(text) else found
 
 
 class Leg:
@@ -162,19 +178,37 @@ class Leg:
             if uuid == PARTNER and not self.other:
                 return body(b"-ERR No such channel!\n")
             return body(dump(self.other or {} if uuid == PARTNER else self.variables))
+        if name == "uuid_setvar_multi":
+            return self._set_all(*rest.split(" ", 1))
         assert name == "uuid_setvar"
-        uuid, variable, *value = separated(rest, 3)
+        return self._set_one(rest)
+
+    def _set_all(self, uuid: str, several: str) -> bytes:
+        assert uuid == self.uuid
+        pairs = [pair.split("=", 1) for pair in listed(several)]
+        assert len(pairs) <= 64
+        for variable, value in pairs:
+            assert variable
+            assert "${" not in value
+            self._set(variable, value)
+        return body(b"+OK\n")
+
+    def _set_one(self, rest: str) -> bytes:
+        uuid, variable, *values = separated(rest, 3)
         if uuid == PARTNER:
             if not self.other:
                 return body(b"-ERR No such channel!\n")
-            self.told[variable] = value[0]
+            self.told[variable] = values[0]
             return body(b"+OK\n")
         assert uuid == self.uuid
-        if value and value[0]:
-            self.variables[variable] = value[0]
+        self._set(variable, values[0] if values else "")
+        return body(b"+OK\n")
+
+    def _set(self, variable: str, value: str) -> None:
+        if value:
+            self.variables[variable] = value
         else:
             self.variables.pop(variable, None)
-        return body(b"+OK\n")
 
 
 def body(data: bytes) -> bytes:

@@ -24,7 +24,7 @@ from shaken_plugin.adapters.freeswitch import functions
 from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
 from shaken_plugin.adapters.freeswitch.esl import conversation, ends, server
 from shaken_plugin.adapters.freeswitch.esl.server import EventSocket
-from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, set_variable
+from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, set_variable, set_variables
 from shaken_plugin.adapters.freeswitch.functions import HOOK
 from shaken_plugin.authentication import Limiter
 from shaken_plugin.core.records import Customer, Limits, Rate
@@ -36,7 +36,7 @@ from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.waiting import WaitingRoom
 from shaken_plugin.telemetry import MemoryObserver
-from tests.adapter.esl_peer import CORE, PARTNER, UUID, Leg, body, separated
+from tests.adapter.esl_peer import CORE, PARTNER, UUID, Leg, body, listed, separated
 from tests.adapter.test_freeswitch import Counts
 from tests.conftest import NOW
 
@@ -255,6 +255,33 @@ def test_a_variable_arrives_as_it_is(name: str, value: str) -> None:
     api, rest = command.removeprefix("api ").split(" ", 1)
     assert api == "uuid_setvar"
     assert separated(rest, 3) == [UUID, name, value] if value else [UUID, name]
+
+
+names = st.from_regex(r"[A-Za-z_:-]{1,20} {0,3}", fullmatch=True)
+
+
+@given(st.lists(st.tuples(names, texts | parts), max_size=8))
+def test_variables_arrive_at_once_as_they_do_one_by_one(pairs: list[tuple[str, str]]) -> None:
+    commands = list(set_variables(UUID, pairs))
+    arrived: list[tuple[str, str]] = []
+    for command in commands:
+        assert "\n" not in command
+        assert "mod_event_socket" not in command.lower()
+        api, _, rest = command.removeprefix("api ").partition(" ")
+        if api == "uuid_setvar":
+            _, name, value, *_ = [*separated(rest, 3), ""]
+            arrived.append((name, value))
+        else:
+            assert "$" not in command  # FreeSWITCH would refuse such a value
+            assert rest.startswith(f"{UUID} ")
+            arrived += [(pair.split("=", 1)[0], pair.split("=", 1)[1]) for pair in listed(rest.partition(" ")[2])]
+    assert arrived == pairs
+
+
+def test_no_command_sets_more_variables_than_the_switch_takes() -> None:
+    pairs = [(f"v{number}", "x") for number in range(130)]
+    commands = list(set_variables(UUID, pairs))
+    assert [command.count("=") for command in commands] == [60, 60, 10]
 
 
 def test_line_breaks_and_nul_do_not_arrive() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from genesis import Session
@@ -22,6 +22,7 @@ from shaken_plugin.adapters.freeswitch.esl.text import (
     checked_uuid,
     global_variables,
     set_variable,
+    set_variables,
 )
 from shaken_plugin.adapters.freeswitch.leg import (
     PROFILE,
@@ -128,7 +129,7 @@ class Conversation:
         switch = global_variables(await self._api("global_getvar"))
         own = {**switch, **leg_variables(await self._api(f"uuid_dump {self.uuid} json"))}
         if own.get(RESUME, "false") != "false":
-            await self._set(RESUME, "false")
+            await self._set([(RESUME, "false")])
         self._exports = [name for name in own.get("export_vars", "").split(",") if name]
         self.leg = MappedLeg(own, await self._partner(own, switch))
 
@@ -151,25 +152,35 @@ class Conversation:
         Raises:
             PeerGone: the connection ended before everything was done.
         """
+        due: list[tuple[str, str]] = []
+        """Variables that are to be set: a question and an answer for each cost most of a call's time."""
         for command in commands:
             if isinstance(command, Set):
-                await self._set(command.name, command.value)
-            elif isinstance(command, Export):
-                await self._export(command)
-            elif isinstance(command, SetPartner):
-                await self._set_partner(command)
-            elif isinstance(command, Caller):
-                for name in PROFILE:
-                    await self._within(self._session.sendmsg("execute", "set_profile_var", f"{name}={command.number}"))
-            elif isinstance(command, Answer):
-                if command.reasons:
-                    await self._set("sip_reason", ", ".join(command.reasons))
-                await self._finally("execute", "respond", f"{command.status} {command.phrase.replace('$', '')}")
-            elif isinstance(command, HangUp):
-                await self._finally("hangup", "", command.cause)
-            elif isinstance(command, Follow) and self._follow is not None:
-                self.follows = True
-                await self._follow(self.first_uuid, command.slot, self)
+                due.append((command.name, command.value))
+                continue
+            if isinstance(command, Export):
+                due += self._exported(command)
+                continue
+            await self._set(due)
+            due = []
+            await self._done(command)
+        await self._set(due)
+
+    async def _done(self, command: Command) -> None:
+        if isinstance(command, SetPartner):
+            await self._set_partner(command)
+        elif isinstance(command, Caller):
+            for name in PROFILE:
+                await self._within(self._session.sendmsg("execute", "set_profile_var", f"{name}={command.number}"))
+        elif isinstance(command, Answer):
+            if command.reasons:
+                await self._set([("sip_reason", ", ".join(command.reasons))])
+            await self._finally("execute", "respond", f"{command.status} {command.phrase.replace('$', '')}")
+        elif isinstance(command, HangUp):
+            await self._finally("hangup", "", command.cause)
+        elif isinstance(command, Follow) and self._follow is not None:
+            self.follows = True
+            await self._follow(self.first_uuid, command.slot, self)
 
     async def mark(self, uuid: str, name: str, value: str) -> bool:
         """Set a variable of any leg; whether it is there."""
@@ -205,23 +216,23 @@ class Conversation:
         """End the leg."""
         await self._finally("hangup", "", "NORMAL_CLEARING")
 
-    async def _set(self, name: str, value: str) -> None:
-        body = await self._command(set_variable(self.uuid, name, value))
-        if not body.startswith("+OK"):
-            raise PeerGone("the leg has ended")
+    async def _set(self, variables: Iterable[tuple[str, str]]) -> None:
+        for command in set_variables(self.uuid, variables):
+            if not (await self._command(command)).startswith("+OK"):
+                raise PeerGone("the leg has ended")
 
     async def _set_partner(self, command: SetPartner) -> None:
         # It may have ended meanwhile; then nothing else is made for it.
         if uuid := self.leg.get("originating_leg_uuid"):
             await self._command(set_variable(checked_uuid(uuid), command.name, command.value))
 
-    async def _export(self, command: Export) -> None:
+    def _exported(self, command: Export) -> Iterator[tuple[str, str]]:
         """As the application ``export`` would with ``nolocal:``, but without expanding the value."""
         name = f"nolocal:{command.name}"
-        await self._set(name, command.value)
+        yield name, command.value
         if name not in self._exports:
             self._exports.append(name)
-            await self._set("export_vars", ",".join(self._exports))
+            yield "export_vars", ",".join(self._exports)
 
     async def _finally(self, command: str, application: str, data: str) -> None:
         """The last thing of a leg; FreeSWITCH may be gone before it has said that it did it."""
