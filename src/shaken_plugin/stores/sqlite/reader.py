@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -165,6 +166,7 @@ class _Content:
         for kind, value in connection.execute("SELECT kind, value FROM shape"):
             shapes[kind].append(value)
         self._numbers, self._destinations = frozenset(shapes["number"]), frozenset(shapes["destination"])
+        self._route_digits = max(self._destinations, default=0)
         self._bits = sorted((divmod(value, 1000) for value in shapes["address"]), key=lambda pair: -pair[1])
         self._sources: Bounded[tuple[str | None, str | None], tuple[Trunk | Gateway | None]] = Bounded(MAX_SOURCES)
         self._records: Bounded[tuple[type[Record], str], Any] = Bounded(MAX_RECORDS)
@@ -190,7 +192,7 @@ class _Content:
             tuple(dict.fromkeys(owner for owner, _ in covering if isinstance(owner, DoNotOriginate))),
             self._route(called, route),
             self._substitutions(known[0]),
-            max(self._destinations, default=0),
+            self._route_digits,
         )
 
     def _source(self, source: str | None, user: str | None) -> Trunk | Gateway | None:
@@ -204,12 +206,12 @@ class _Content:
 
     def _covering(self, number: str) -> list[tuple[Right | DoNotOriginate, Span]]:
         keys = number_keys(number, self._numbers)
-        rows = self._connection.execute(_COVERING.format(",".join("?" * len(keys))), keys).fetchall()
+        rows = self._connection.execute(_covering(len(keys)), keys).fetchall()
         found = [
             (self._owner(owner), Span(number, number) if first is None else Span(str(first), str(last)))
             for owner, first, last in rows
         ]
-        return sorted(found, key=lambda one: (*narrowest_first(one[1]), one[0].id))
+        return sorted(found, key=lambda one: (*narrowest_first(one[1]), one[0].id)) if len(found) > 1 else found
 
     def _owner(self, number: int) -> Any:
         known = self._owners.get(number)
@@ -266,6 +268,11 @@ class _Content:
             known = decode(kind, row[0], lambda name: self._get(Customer, name))
             self._records.put((kind, identifier), known)
         return known
+
+
+@cache
+def _covering(keys: int) -> str:
+    return _COVERING.format(",".join("?" * keys))
 
 
 def _not_there(kind: str, identifier: str) -> StoreError:
