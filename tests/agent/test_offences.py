@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 from prometheus_client import CollectorRegistry, Gauge
 
+from shaken_plugin.agent import offences
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.offences import Offences, delay, following
 from shaken_plugin.agent.webhook import NotDelivered, Webhook
@@ -591,3 +593,43 @@ def test_new_settings_reach_what_waits_at_once(host: Host, ledger: Ledger) -> No
         health = json.loads(host.get("/health")[1])
         assert health["status"] == "ok"
         host.stop()
+
+
+# --- What it costs ----------------------------------------------------------------------------------
+
+
+def test_the_ledger_is_read_when_something_that_counts_was_moved_and_else_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, moved, at = Agent(tmp_path), [0], [100.0]
+    monkeypatch.setattr(offences, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    agent.offences = Offences(
+        agent.settings, following, agent.alarms, agent.lines, lambda: agent.now, moved=lambda: moved[0]
+    )
+    agent.turn()
+    agent.calls("12155550001")  # by another host
+    assert agent.cases() == []
+    moved[0] += 1
+    agent.turn()
+    assert [calls for _, calls in agent.cases()] == [1]
+    agent.calls("12155550001")
+    assert [calls for _, calls in agent.cases()] == [1]
+    at[0] += offences.LOOK_EVERY
+    agent.turn()
+    assert [calls for _, calls in agent.cases()] == [2]
+
+
+def test_a_state_file_that_could_not_be_used_is_tried_at_the_next_look(tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    agent.offences = Offences(agent.settings, following, agent.alarms, agent.lines, lambda: agent.now, moved=lambda: 0)
+    agent.calls("12155550001")
+    (tmp_path / "state.db").rename(tmp_path / "aside.db")
+    (tmp_path / "state.db").mkdir()
+    asyncio.run(agent.offences.look())
+    agent.offences.configure(agent.settings)
+    asyncio.run(agent.offences.look())
+    assert ("state_unavailable", "") in agent.on()
+    (tmp_path / "state.db").rmdir()
+    (tmp_path / "aside.db").rename(tmp_path / "state.db")
+    asyncio.run(agent.offences.look())
+    assert ("state_unavailable", "") not in agent.on()

@@ -49,6 +49,13 @@ def test_lines_of_a_writer_that_lives_are_collected_and_its_file_stays(ledger: L
     assert spool_rows(ledger) == {file.name: (file.stat().st_size, 5, 0)}
 
 
+def test_unauthorised_caller_ids_are_counted(ledger: Ledger, folder: Path) -> None:
+    writer = SpoolWriter(folder, 1_000_000)
+    for name, unauthorised in (("a", True), ("b", False), ("c", True)):
+        assert writer.write(record(call_id=name, unauthorised=unauthorised)) is None
+    assert Collector(folder, ledger).collect() == Counts(collected=3, unauthorised=2)
+
+
 def test_the_file_of_a_writer_that_is_gone_is_removed_once_the_ledger_has_it(ledger: Ledger, folder: Path) -> None:
     writer = SpoolWriter(folder, LARGE)
     write(writer, names(3))

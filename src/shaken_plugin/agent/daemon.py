@@ -109,7 +109,15 @@ class Agent:
         self._material = MaterialCheck(settings, self.alarms, clock)
         self._calls = parts.calls(settings, CountingObserver(observer, self.metrics))
         self._fleet_state = FleetState(settings, self.alarms, observer)
-        self._offences = Offences(settings, following, self.alarms, observer, clock, self._fleet_state.claims)
+        self._offences = Offences(
+            settings,
+            following,
+            self.alarms,
+            observer,
+            clock,
+            self._fleet_state.claims,
+            lambda: self._ledger.unauthorised,
+        )
         self._ledger = LedgerKeeper(self.alarms, self.metrics, clock, self._offences.seen)
         fleet = parts.fleet(settings)
         self.host = ThisHost(settings, fleet, self._ledger.collected, self.alarms, self.metrics, clock)

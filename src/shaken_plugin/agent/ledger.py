@@ -56,6 +56,8 @@ class LedgerKeeper:
         self._settings: Settings | None = None
         self._ledger: Ledger | None = None
         self._collected = 0
+        self.unauthorised = 0
+        """How many records of unauthorised caller IDs were moved so far: who judges them need not look before."""
         self._prune_at = 0.0
         self._collector: Collector | None = None
 
@@ -108,6 +110,7 @@ class LedgerKeeper:
 
     def _count(self, counts: Counts) -> None:
         self._collected += counts.collected
+        self.unauthorised += counts.unauthorised
         self._metrics.collected.inc(counts.collected)
         self._metrics.known.inc(counts.known)
         self._metrics.torn.inc(counts.torn)

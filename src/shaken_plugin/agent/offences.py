@@ -7,6 +7,7 @@ sent from the loop. Whatever is interrupted is done again: the state file says h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ AT_ONCE: Final = 500
 BATCHES: Final = 20
 """Transactions of one look; the rest is for the next."""
 MESSAGES_AT_ONCE: Final = 4
+LOOK_EVERY: Final = 1.0
+"""Seconds after which the ledger is looked at although this host moved nothing into it that counts: others may have,
+and what people did since is to be shown."""
 MARK_EVERY: Final = 30.0
 """Seconds after which the mark is moved although nothing happened."""
 
@@ -103,6 +107,8 @@ class Offences:
         observer: takes log lines.
         clock: POSIX seconds.
         claim: in a fleet, whose hosts share the messages.
+        moved: gives how many records of unauthorised caller IDs this host has moved into the ledger so far; without
+            it each look reads the ledger.
     """
 
     def __init__(
@@ -113,8 +119,12 @@ class Offences:
         observer: Observer,
         clock: Callable[[], float],
         claim: Claim | None = None,
+        moved: Callable[[], int] | None = None,
     ) -> None:
         self._claim = claim
+        self._moved = moved
+        self._looked: tuple[int, float] | None = None
+        """How many there were when the ledger was looked at last, and when; None where it is to be looked at now."""
         self._following = follow
         self._alarms = alarms
         self._observer = observer
@@ -142,7 +152,7 @@ class Offences:
         self._before += [self._webhook] if self._webhook else []
         self._follow = self._following(settings)
         self._rules = OffenceRules(float(chosen.grace), automatic=chosen.suspend == "automatic")
-        self._webhook, self._hurry = None, True
+        self._webhook, self._hurry, self._looked = None, True, None
         self._alarms.clear("webhook_unusable")
         if chosen.webhook.url is not None:
             try:
@@ -161,12 +171,26 @@ class Offences:
         if not self._enabled:
             self._show([])
             return
+        if not self._is_due():
+            return
         looked = await self._with_state(self._look)
+        if looked is None or len(looked.outcomes) == BATCHES:
+            self._looked = None
         if looked is None:
             return
         for outcome in looked.outcomes:
             say(self._observer, outcome)
         self._show(looked.undecided)
+
+    def _is_due(self) -> bool:
+        """Whether the ledger may hold something new; to read it costs as much as to write a batch of records."""
+        if self._moved is None:
+            return True
+        moved, now = self._moved(), time.monotonic()
+        if self._looked is not None and self._looked[0] == moved and now - self._looked[1] < LOOK_EVERY:
+            return False
+        self._looked = moved, now
+        return True
 
     def _look(self) -> _Looked:
         looked, more = _Looked(), True

@@ -51,6 +51,8 @@ class Counts:
     """Other lines that are no records."""
     removed: int = 0
     """Files."""
+    unauthorised: int = 0
+    """Of the lines that were collected, or known: calls with a caller ID that the records give no right to."""
     troubles: list[str] = field(default_factory=list)
     """Files that cannot be used, and why."""
     more: bool = False
@@ -63,6 +65,7 @@ class Counts:
         self.torn += other.torn
         self.damaged += other.damaged
         self.removed += other.removed
+        self.unauthorised += other.unauthorised
         self.troubles = other.troubles
         self.more = other.more
 
@@ -264,6 +267,7 @@ class Collector:
             counts.collected += len(piece.found) - damaged
             counts.damaged += damaged - piece.torn
             counts.torn += piece.torn
+            counts.unauthorised += sum(isinstance(one, Line) and one.columns["unauthorised"] for one in piece.found)
             self._known[piece.file] = piece.end
             if not piece.done:
                 counts.more = counts.more or piece.end - piece.begin >= MAX_READ // 2
