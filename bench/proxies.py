@@ -44,7 +44,14 @@ IDLE, IDLE_KEMI = "not ours, native", "not ours, KEMI"
 SIGN, SIGN_KEMI, SIGN_OTHER = "sign, native", "sign, KEMI", "sign, secsipid"
 VERIFY, VERIFY_KEMI, VERIFY_OTHER = "verify, native", "verify, KEMI", "verify, secsipid"
 FLEET, FLEET_KEMI = "sign in a fleet, native", "sign in a fleet, KEMI"
-VERIFY_FLEET, VERIFY_FLEET_KEMI = "verify in a fleet, native", "verify in a fleet, KEMI"
+FLOORS: Final = {
+    "floor, an empty function": ("nothing",),
+    "floor, three empty functions": ("nothing", "nothing", "nothing"),
+    "floor, message read": ("read",),
+    "floor, one signature": ("sign",),
+    "floor, read, signature, header, record, log line": ("sign_and_write",),
+}
+"""What of bench/kamailio/floor.py a plain relay executes in the place of our signing."""
 NAMES: Final = (
     PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI,
     SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI,
@@ -54,6 +61,7 @@ NAMES: Final = (
 _SIGNED, _PASSED = "signed_a", "verified_passed"
 
 _WITHOUT: Final = {"SHAKEN_SCRIPT": f'"{OWN_SCRIPTS / "empty.py"}"'}
+_FLOOR: Final = {"SHAKEN_SCRIPT": f'"{OWN_SCRIPTS / "floor.py"}"'}
 _WITHOUT_KEMI: Final = {"KEMI_SCRIPT": f'"{OWN_SCRIPTS / "plain_routing.py"}"'}
 
 
@@ -175,6 +183,9 @@ class Stage:
             VERIFY: _Recipe(verify, native, verifies=True, counter=_PASSED),
             VERIFY_KEMI: _Recipe(verify, kemi, verifies=True, counter=_PASSED),
         }
+        for name, functions in FLOORS.items():
+            steps = "\n".join(f'        python_exec("{function}");' for function in functions)
+            found[name] = _Recipe(off, without_ours(native, sign=steps), defines=_FLOOR)
         if self._secsipid:
             signs = secsipid_signing(self.origin.folder / "signing.key", self.origin.x5u)
             checks = secsipid_verifying(self.origin.folder / "chain.pem")

@@ -31,7 +31,7 @@ from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
-from shaken_plugin.adapters.kamailio_state import INNER, STATE, pack, unpack
+from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, unpack
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
@@ -57,7 +57,8 @@ NOTHING: Final = -1
 """Not true in a native script's condition."""
 
 ROUTES: Final = "shaken"
-"""Name of the xavp with ``routes``: ``1`` where the call has to pass `shaken_branch` and `shaken_reply`."""
+"""Name of the xavp with ``routes``: ``1`` where the call has to pass `shaken_branch` and `shaken_reply`; and ``quiet``:
+``1`` where it has one branch, and `shaken_reply` nothing to do about replies to that but their Reason headers."""
 
 SIGNING: Final = "shaken_as"
 VERIFYING: Final = "shaken_vs"
@@ -110,18 +111,19 @@ class Kamailio(Message):
                 ``auth_check``. Never pass a name that was not checked.
         """
         try:
+            before = self._get(SIGNING, "state")  # the rest is empty where this is
             if self.switch.services.authentication is None:
-                if not self._get(SIGNING, "state"):
+                if before in {"", IDLE}:
                     self._set(SIGNING, "skip", _SIGNING_OFF)
                 return GO_ON
-            if self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute"):
+            if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):
                 return GO_ON  # a failover: the branch route signs anew if it must
             account = None if user in {None, "", "<null>"} else user
-            counted = self._get(SIGNING, "counted")
+            counted = self._get(SIGNING, "counted") if before else ""
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
-            if account or self._get(SIGNING, "user"):
+            if account or (before and self._get(SIGNING, "user")):
                 self._set(SIGNING, "user", account or "")
             outcome = self._followed(outcome, counted)
             return self._finish(SIGNING, outcome)
@@ -210,10 +212,18 @@ class Kamailio(Message):
             for action in attach(attached):
                 self._execute(action)
             self._publish(SIGNING, remember)
-            self._set(SIGNING, "branches", self._get(SIGNING, "branches") + self._branch())
+            self._note_branch(quiet=not state["substitute"] and "tcp" not in remember)
             return GO_ON
         except BaseException as exc:
             return self._survive("branch", exc)
+
+    def _note_branch(self, *, quiet: bool) -> None:
+        """For `shaken_reply`: this branch has its signature, and maybe nothing else matters in replies to it."""
+        index = self._ksr.tm.t_get_branch_index()
+        earlier = self._get(SIGNING, "branches") if index else ""
+        self._set(SIGNING, "branches", f"{earlier}{index},")
+        quiet = quiet and index == 0 and not self._get(VERIFYING, "reason")
+        self._set(ROUTES, "quiet", "1" if quiet else "")
 
     def shaken_dialog(self, _msg: object = None) -> int:
         """For each request inside a dialog, from either side, after ``loose_route``.
@@ -327,6 +337,8 @@ class Kamailio(Message):
         Where the caller ID was substituted, the caller gets its own From back.
         """
         try:
+            if self._is_quiet():
+                return GO_ON
             if own := self._get(SIGNING, "own"):
                 self._dialogs.answer(own)
                 if self._get(SIGNING, "substitute") and str(self._ksr.pv.get("$rs")).startswith("2"):
@@ -350,6 +362,12 @@ class Kamailio(Message):
             return GO_ON
         except BaseException as exc:
             return self._survive("reply", exc)
+
+    def _is_quiet(self) -> bool:
+        """Whether `shaken_reply` would do nothing: what ``kamailio-native.cfg`` asks before it calls it."""
+        if self._get(ROUTES, "quiet") != "1" or self._ksr.tm.t_get_branch_index() != 0:
+            return False
+        return next(self._headers("Reason"), None) is None
 
     # --- Doing --------------------------------------------------------------------------------
 
@@ -388,21 +406,17 @@ class Kamailio(Message):
 
     def _publish_signing(self, variables: Mapping[str, str]) -> None:
         """For the routing script each by its name, for `shaken_branch` together."""
-        set_ = self._ksr.pvx.xavp_child_sets
+        set_, state = self._set, pack(variables)
+        set_(SIGNING, "state", state)  # first: without it nothing else is looked for
         for name, value in variables.items():
             if name not in INNER:
                 set_(SIGNING, name, value)
-        state = pack(variables)
-        set_(SIGNING, "state", state)
-        if state or variables.get("slot"):
+        if state != IDLE or variables.get("slot"):
             set_(ROUTES, "routes", "1")
-
-    def _branch(self) -> str:
-        return f"{self._ksr.tm.t_get_branch_index()},"
 
     def _check_branch(self) -> None:
         """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""
-        if self._branch()[:-1] not in self._get(SIGNING, "branches").split(","):
+        if str(self._ksr.tm.t_get_branch_index()) not in self._get(SIGNING, "branches").split(","):
             self.switch.warn(
                 "branch_without_identity",
                 "shaken: a branch left without the Identity header that was signed for it; "

@@ -25,8 +25,9 @@ _NAMES: Final = {name: name for name in _WANTED} | {
 
 
 class Headers(NamedTuple):
-    """Values by the name in small letters, as they stand on their lines, and the body."""
+    """The method, values by the name in small letters, as they stand on their lines, and the body."""
 
+    method: str
     headers: dict[str, tuple[str, ...]]
     body: str
 
@@ -43,7 +44,14 @@ def headers_of(message: str) -> Headers | None:
     """
     head, end, body = message.partition("\r\n\r\n")
     lines = head.split("\r\n")
-    if not end or head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\0" in head:
+    method = lines[0].partition(" ")[0]
+    if (
+        not method
+        or not end
+        or head.count("\n") != len(lines) - 1
+        or head.count("\r") != len(lines) - 1
+        or "\0" in head
+    ):
         return None
     found: dict[str, tuple[str, ...]] = {}
     for line in lines[1:]:
@@ -56,7 +64,7 @@ def headers_of(message: str) -> Headers | None:
             if len(before) == MAX_HEADERS:
                 return None
             found[wanted] = (*before, value.strip(" \t"))
-    return Headers(found, body)
+    return Headers(method, found, body)
 
 
 @lru_cache(512)

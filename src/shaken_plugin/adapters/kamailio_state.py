@@ -14,13 +14,17 @@ INNER: Final = frozenset({"replace_date", "drop", "diverting", "target"})
 """Those of them that routing scripts have no use for."""
 
 
+IDLE: Final = "-"
+"""In its place where a call was decided and the branch route has nothing to do."""
+
+
 def pack(variables: Mapping[str, str]) -> str:
-    """As one text, empty where the branch route has nothing to do; no variable has a line break (`switch.Outcome`)."""
+    """As one text, `IDLE` where the branch route has nothing to do; no variable has a line break (`switch.Outcome`)."""
     if not (variables.get("identity") or variables.get("substitute") or variables.get("diverting")):
-        return ""
+        return IDLE
     return "\n".join([variables.get(name, "") for name in STATE])
 
 
 def unpack(text: str) -> dict[str, str]:
-    """What `pack` made; all empty of an empty text."""
-    return dict(zip(STATE, text.split("\n"), strict=True)) if text else dict.fromkeys(STATE, "")
+    """What `pack` made; all empty of `IDLE`, and of the empty text of a call that nobody decided."""
+    return dict.fromkeys(STATE, "") if text in {"", IDLE} else dict(zip(STATE, text.split("\n"), strict=True))
