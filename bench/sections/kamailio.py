@@ -16,6 +16,7 @@ from bench import proxies
 from bench.proxies import (
     FLEET,
     FLEET_KEMI,
+    FLOORS,
     IDLE,
     IDLE_KEMI,
     NAMES,
@@ -53,7 +54,7 @@ def run(options: Options) -> Report:
     with ExitStack() as stack:
         try:
             stage = Stage(options.folder, stack, secsipid=secsipid)
-            variants = stage.variants()
+            variants = stage.variants(NAMES if options.quick else (*NAMES, *FLOORS))
             stack.enter_context(stage.answering())
             advance = options.begin("kamailio", len(variants) * rounds)
             trouble: Counter[str] = Counter()
@@ -61,7 +62,7 @@ def run(options: Options) -> Report:
             found = interleave(subjects, rounds, advance, warm=True)
         except LabError as exc:
             raise BenchError(str(exc)) from exc
-    names = [name + part for name in NAMES for part in ("", *_BESIDE)]
+    names = [name + part for name in (*NAMES, *FLOORS) for part in ("", *_BESIDE)]
     report.series = [Series(name, "ms", found[name]) for name in names if name in found]
     # What retransmissions and refusals cost is not what is asked for.
     much = {what: count for what, count in trouble.items() if count > rounds * calls // 100}
@@ -84,9 +85,8 @@ def compare(report: Report) -> None:
     cost(PLAIN_KEMI, PLAIN)
     cost(IDLE, PLAIN, 1.10)
     cost(IDLE_KEMI, PLAIN_KEMI, 1.10)
-    for name in NAMES:
-        if name not in {PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI}:
-            cost(name, PLAIN)
+    for name in (SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI, VERIFY_OTHER, VERIFY, VERIFY_KEMI, *FLOORS):
+        cost(name, PLAIN)
     cost(SIGN, SIGN_OTHER, 1.00)
     cost(SIGN_KEMI, SIGN_OTHER, 1.10)
     cost(FLEET, SIGN_OTHER, 1.15)

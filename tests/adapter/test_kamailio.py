@@ -659,6 +659,49 @@ def test_a_branch_that_missed_the_branch_route_is_found_out(bench: Bench) -> Non
     assert any(level == "warn" and "t_on_branch" in text for level, text in ksr.logged)
 
 
+@pytest.mark.parametrize("branch", [0, 1])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (b"Reason: SIP;cause=480",),
+        (b'reason: STIR;cause=438;text="x"',),
+        (b'Reason: STIR;cause=438;text="\xff"', b"Reason: Q.850;cause=16"),
+    ],
+)
+def test_a_quiet_reply_is_what_the_whole_way_makes_of_it(bench: Bench, lines: tuple[bytes, ...], branch: int) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert ksr.xavps[ROUTES, "quiet"] == "1"
+    found = []
+    for quiet in ("1", ""):
+        ksr.xavps[ROUTES, "quiet"] = quiet
+        ksr.branch_index, before = branch, dict(ksr.counters)
+        ksr.receive(reply(480, *lines))
+        assert kamailio.shaken_reply() == GO_ON
+        found.append((ksr.sent(), {name: count - before.get(name, 0) for name, count in ksr.counters.items()}))
+    assert {name: count for name, count in found[0][1].items() if count} == {
+        name: count for name, count in found[1][1].items() if count
+    }
+    assert found[0][0] == found[1][0]
+
+
+def test_a_call_with_a_second_branch_or_a_reason_of_ours_is_not_quiet(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    for index in (0, 1):
+        ksr.begin_branch(index)
+        kamailio.shaken_branch()
+        assert ksr.xavps[ROUTES, "quiet"] == ("" if index else "1")
+        ksr.end_branch()
+    ksr.xavps[VERIFYING, "reason"] = 'STIR;cause=437;text="x"'
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert ksr.xavps[ROUTES, "quiet"] == ""
+
+
 # --- Hostile input and the guard ---------------------------------------------------------------
 
 
