@@ -49,7 +49,7 @@ from shaken_plugin.ports import (
     RevocationSource,
 )
 from shaken_plugin.records.spool import SpoolWriter
-from shaken_plugin.stores.agent_line import AgentLine
+from shaken_plugin.stores.agent_line import line_to
 from shaken_plugin.stores.freshness import Copy
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
@@ -142,7 +142,7 @@ def replay_memory(settings: Settings) -> ReplayMemory:
     # A PASSporT may come as much too early as too late.
     lifetime = chosen.freshness + max(chosen.freshness, chosen.inner_freshness or 0)
     local = ReplayFile(Path(chosen.replay_memory), lifetime)
-    return local if settings.store.redis is None else FleetReplay(local, AgentLine(Path(settings.agent.socket)))
+    return local if settings.store.redis is None else FleetReplay(local, line_to(Path(settings.agent.socket)))
 
 
 def call_limiter(settings: Settings) -> CallLimiter | None:

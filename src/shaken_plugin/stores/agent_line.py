@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +140,14 @@ class AgentLine:
         self._probe: _Wire | None = None
         self._probe_at = 0.0
         self._probing = threading.Lock()
+
+    def answers(self) -> bool:
+        """Whether the agent does: for who is about to wait longer for it than a question does."""
+        try:
+            self.read(self.exchange(_PING))
+        except StoreUnavailable:
+            return False
+        return True
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer.
@@ -249,6 +258,12 @@ class AgentLine:
         if probe is not None:
             with suppress(OSError):
                 probe.socket.close()
+
+
+@lru_cache(4)
+def line_to(path: Path) -> AgentLine:
+    """The line of this process to an agent: what was waited for in vain is not waited for again, whoever asks next."""
+    return AgentLine(path)
 
 
 def message(content: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final
 from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import ReplayMemory
-from shaken_plugin.stores.agent_line import AgentLine, message
+from shaken_plugin.stores.agent_line import AgentLine, line_to, message
 from shaken_plugin.stores.presence import Presence
 
 MAX_VERDICTS: Final = 64
@@ -36,13 +36,13 @@ class AgentLimiter:
 
     @classmethod
     def at(cls, socket: Path, beside: Path) -> AgentLimiter:
-        """One with a line of its own.
+        """One by the line of this process.
 
         Args:
             socket: the agent's.
             beside: the folder of the policy's file.
         """
-        return cls(AgentLine(socket), Presence(beside))
+        return cls(line_to(socket), Presence(beside))
 
     def admit(self, request: Request) -> Verdict:
         """See `ports.CallLimiter.admit`."""
