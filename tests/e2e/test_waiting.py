@@ -27,6 +27,7 @@ from shaken_plugin.lab.sipp import Answerer
 from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network, logged
 from tests.e2e.phone import Phone
+from tests.e2e.test_limits import patient
 from tests.e2e.test_verifying import header
 
 SLOW = 2.0
@@ -94,6 +95,7 @@ def make(
     daemon = PreparedAgent("agent", provider.folder, provider.settings, provider.folder / "agent.sock")
     if agent:
         stack.enter_context(daemon)
+    changes.setdefault("environment", patient(network.folder))
     kamailio = network.kamailio(provider, inside_peer=called.uri, kemi=kemi, **changes)
     return Verifier(network, provider, repository, called, daemon, kamailio)
 

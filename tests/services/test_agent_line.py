@@ -17,6 +17,8 @@ from tests.agent.host import until
 from tests.services.bench import settings
 from tests.stores.test_agent_line import Peer
 
+URL = "https://certificates.example.com/a.pem"
+
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Peer]:
@@ -37,7 +39,14 @@ def look_for_a_replay(chosen: Settings) -> None:
     assert runtime.services.replay_memory(chosen).first_use(b"token", b"call", now + 60, now)
 
 
-ASKING = {"admit": admit, "first_use": look_for_a_replay}
+def fetch(chosen: Settings) -> None:
+    answers = agent_line.line_to(Path(chosen.agent.socket)).answers
+    _, fetcher = runtime.services._certificates(chosen, None, answers)
+    assert fetcher is not None
+    fetcher.fetch([URL], 2.0)
+
+
+ASKING = {"admit": admit, "first_use": look_for_a_replay, "ping": fetch}
 """By what each asks first."""
 
 
@@ -55,4 +64,5 @@ def test_an_agent_that_hangs_is_waited_for_once_by_all_that_a_call_asks(
     for ask in asking:
         ask(chosen)
     until(lambda: hanging.said(first))
-    assert [request["op"] for request in hanging.requests if request["op"] != "undo"] == [first]
+    until(lambda: len(hanging.said("need")) == asking.count(fetch))
+    assert [request["op"] for request in hanging.requests if request["op"] not in {"need", "undo"}] == [first]

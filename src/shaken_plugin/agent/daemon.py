@@ -39,6 +39,7 @@ from shaken_plugin.agent.web import Web
 from shaken_plugin.certs.cache import CacheWriter
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.errors import FileProblems, StoreUnavailable
+from shaken_plugin.fetch import warm_up
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.telemetry import clean
 
@@ -152,6 +153,7 @@ class Agent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+            await warm_up()
             await self._restore()
             self.counting.open()
             stack.callback(self.counting.close)

@@ -12,6 +12,7 @@ stays production's own. `lab.wire.Wire` is both, in memory:
 """
 
 from shaken_plugin.fetch.client import Fetcher, fetch_once
+from shaken_plugin.fetch.download import warm_up
 from shaken_plugin.fetch.model import FetchCode, Fetched, FetchFailure, FetchRules, Kind, KindRules
 from shaken_plugin.fetch.sockets import Resolver
 
@@ -25,4 +26,5 @@ __all__ = [
     "KindRules",
     "Resolver",
     "fetch_once",
+    "warm_up",
 ]

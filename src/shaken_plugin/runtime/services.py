@@ -119,7 +119,8 @@ def build(settings: Settings, now: float, report: Report, inline: Inline | None 
             policy = local_store(settings, copy)
             limits = _limits(settings, plan, limiter)
             authentication = AuthenticationService(_signing_rules(settings, plan), policy, ours, limits)
-    verifier = build_verifier(settings, report, warnings, replay_memory(settings), inline)
+    answers = line_to(Path(settings.agent.socket)).answers
+    verifier = build_verifier(settings, report, warnings, replay_memory(settings), inline, answers)
     chosen = settings.records
     records = SpoolWriter(Path(chosen.folder), chosen.rotate_bytes) if chosen.enabled else None
     return Services(
@@ -165,6 +166,7 @@ def build_verifier(
     warnings: list[str],
     replays: ReplayMemory | None,
     inline: Inline | None = None,
+    answers: Callable[[], bool] = lambda: True,
 ) -> tuple[VerificationService | None, CertificateFetcher | None, RevocationSource | None]:
     """The verifying half of `build`, which needs no private key; all None where it is off or was reported.
 
@@ -174,6 +176,7 @@ def build_verifier(
         warnings: are added to.
         replays: remembers PASSporTs; None for tools, which must not make a call a replay.
         inline: as for `build`.
+        answers: as for `AgentClient`; a tool that runs for a person waits all the same.
     """
     if settings.verification.mode == "off":
         return None, None, None
@@ -183,7 +186,7 @@ def build_verifier(
     if anchors is None:
         return None, None, None
     warnings += anchor_warnings(settings, found)
-    source, fetcher = _certificates(settings, inline)
+    source, fetcher = _certificates(settings, inline, answers)
     revocation = _revocation(settings, warnings)
     service = VerificationService(
         verification_rules(settings.verification, settings_plan(settings)),
@@ -197,7 +200,9 @@ def build_verifier(
     return service, fetcher, revocation
 
 
-def _certificates(settings: Settings, inline: Inline | None) -> tuple[CertificateSource, CertificateFetcher | None]:
+def _certificates(
+    settings: Settings, inline: Inline | None, answers: Callable[[], bool]
+) -> tuple[CertificateSource, CertificateFetcher | None]:
     """Where certificates lie, the operator's own folder first; and who fetches what is missing."""
     chosen = settings.verification
     folder, path = CertificateDirectory(Path(chosen.certificates)), Path(chosen.cache)
@@ -208,7 +213,7 @@ def _certificates(settings: Settings, inline: Inline | None) -> tuple[Certificat
         return ChainedSources(folder, CertificateCache(path), kept), fetcher
     socket = Path(settings.agent.socket)
     cache = CertificateCache(path, AgentClient(socket).tell)
-    return ChainedSources(folder, cache), AgentClient(socket, cache.lend, cache.blind)
+    return ChainedSources(folder, cache), AgentClient(socket, cache.lend, cache.blind, answers)
 
 
 def _revocation(settings: Settings, warnings: list[str]) -> RevocationSource | None:
