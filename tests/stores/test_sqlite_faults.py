@@ -21,10 +21,11 @@ from shaken_plugin.agent import shared
 from shaken_plugin.core.records import Gateway
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.patience import BLIND, BUSY_TIMEOUT
-from shaken_plugin.stores import agent_line
+from shaken_plugin.stores import agent_line, freshness
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.sqlite import SqliteStore, read_header, replace_policy
+from shaken_plugin.stores.sqlite.sharing import DecidesAlone
 from shaken_plugin.stores.standing import StandingFile, WithStanding
 from shaken_plugin.stores.statefile import ensure
 from tests.records import reached
@@ -240,6 +241,25 @@ def test_policy_and_standings_that_are_locked_together_cost_one_wait_as_long_as_
         assert sum(wait for _, wait in refused) == WAIT
     time.sleep(BLIND)
     assert trunk_of(ask(store)) == "one"
+
+
+def test_whether_a_host_decides_alone_costs_one_wait_as_long_as_the_file_is_locked(
+    path: Path, refused: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "ASK_EVERY", 0.0)
+    freshness.mark(path, time.time() - 1000)
+    alone = DecidesAlone(path)
+    store = freshness.Copy(SqliteStore(path), path, 300.0, goes_on=True, own=alone)
+    with recovering(path):
+        for _ in range(10):
+            with pytest.raises(StoreUnavailable):
+                ask(store)
+            time.sleep(0.06)  # sometimes past the time for which nobody asks again
+        assert len(refused) > 2
+        assert sum(wait for _, wait in refused) == WAIT
+    time.sleep(BLIND)
+    assert trunk_of(ask(store)) == "one"
+    assert alone()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.stores.freshness import CopyAge, mark, mark_of, too_old
 from shaken_plugin.stores.redis.applying import CopyDamaged
 from shaken_plugin.stores.redis.replica import OwnPolicy
-from shaken_plugin.stores.sqlite.sharing import decides_alone
+from shaken_plugin.stores.sqlite.sharing import DecidesAlone
 
 WAIT: Final = 0.4
 """Seconds for which Redis is asked to wait with its answer until there is news; the copy is marked as often."""
@@ -61,6 +61,7 @@ class Replication:
         clock: Callable[[], float],
     ) -> None:
         self._path = path
+        self._decides_alone = DecidesAlone(path)
         self._max_age = max_age
         self._fleet = fleet
         self._breaker = breaker
@@ -192,9 +193,9 @@ class Replication:
             self._alarms.on("breaker_open", f"{why}; calls go on from the copy, and it is tried again")
         else:
             self._alarms.clear("breaker_open")
-        if age is not None and age > self._max_age and not await asyncio.to_thread(decides_alone, self._path):
+        if age is not None and age > self._max_age and not await asyncio.to_thread(self._decides_alone):
             self._alarms.on("copy_stale", f"{too_old(self._path, age, self._max_age)}, and store.when_unavailable")
-        elif age is None and await asyncio.to_thread(decides_alone, self._path):
+        elif age is None and await asyncio.to_thread(self._decides_alone):
             self._alarms.clear("copy_stale")
         elif age is None and self._clock() - self._begun > PATIENCE:
             self._alarms.on(

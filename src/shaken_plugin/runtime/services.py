@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +55,7 @@ from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
 from shaken_plugin.stores.replay import ReplayFile
 from shaken_plugin.stores.sqlite import SqliteStore
 from shaken_plugin.stores.sqlite.material import MaterialFile
-from shaken_plugin.stores.sqlite.sharing import decides_alone
+from shaken_plugin.stores.sqlite.sharing import DecidesAlone
 from shaken_plugin.stores.standing import StandingFile, WithStanding
 from shaken_plugin.verification import VerificationService
 
@@ -246,7 +245,7 @@ def fleet_copy(settings: Settings) -> Copy | None:
         return None
     path, chosen = Path(settings.store.path), settings.store
     goes_on = chosen.when_unavailable is StoreDown.LAST_KNOWN
-    return Copy(SqliteStore(path), path, float(chosen.max_age), goes_on=goes_on, own=partial(decides_alone, path))
+    return Copy(SqliteStore(path), path, float(chosen.max_age), goes_on=goes_on, own=DecidesAlone(path))
 
 
 def local_store(settings: Settings, copy: Copy | None = None) -> PolicyStore:

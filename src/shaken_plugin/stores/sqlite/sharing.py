@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.patience import BUSY_TIMEOUT
-from shaken_plugin.sqlitefile import connect
+from shaken_plugin.sqlitefile import Connections, connect
 from shaken_plugin.stores.sqlite.schema import DAMAGE, check_schema, has_material, meta, set_meta
 
 
@@ -57,12 +57,26 @@ def own_policy(path: Path, timeout: float = BUSY_TIMEOUT) -> bool:
         raise StoreUnavailable(f"{path}: {exc}") from exc
 
 
-def decides_alone(path: Path) -> bool:
-    """Whether a host decides by a policy of its own; where that cannot be read, it is not known to."""
-    try:
-        return own_policy(path)
-    except (StoreUnavailable, StoreError):
-        return False
+class DecidesAlone:
+    """Whether a host decides by a policy of its own; where that cannot be read, it is not known to.
+
+    Calls ask, so it is waited for a lock once, and not again while the file stays locked (`Connections`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connections = Connections(path, BUSY_TIMEOUT, self._prepare)
+
+    def __call__(self) -> bool:
+        """See the class."""
+        try:
+            return is_own(self._connections.get(), self._path)
+        except (sqlite3.Error, StoreError, OSError) as exc:
+            self._connections.forget(exc)
+            return False
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        check_schema(connection, self._path)
 
 
 def is_copy(connection: sqlite3.Connection) -> bool:
