@@ -34,8 +34,7 @@ class RedisSettings(Section):
     tls: Switch = False
     """Whether the connections are encrypted, and the servers shown to be who they are."""
     ca: str | None = None
-    """PEM file of authorities that the servers' certificates may lead to, beside the system's, which redis-py always
-    believes."""
+    """PEM file of the only authorities that the servers' certificates may lead to; the system's by default."""
     certificate: str | None = None
     """PEM file of this host's own certificate, where the servers ask for one."""
     key: str | None = None

@@ -73,7 +73,8 @@ class RedisServer(Server):
             settings |= {"port": "0", "tls-port": str(self.port), "tls-cert-file": certificate, "tls-key-file": key}
             settings |= {"tls-ca-cert-file": ca, "tls-auth-clients": "no"}
         if "--sentinel" in arguments:
-            settings = {name: settings[name] for name in ("bind", "protected-mode", "daemonize", "dir", "port")}
+            known = ("bind", "protected-mode", "daemonize", "dir", "port", "tls-")
+            settings = {name: value for name, value in settings.items() if name.startswith(known)}
         settings |= options or {}
         self.settings = settings
         self._lines = [*(f"{key} {value}" for key, value in settings.items()), *extra]
@@ -93,7 +94,8 @@ class RedisServer(Server):
         """A client of this very server, whatever it is part of."""
         access = self.access
         # Whatever name its certificate has: a test may want a wrong one.
-        tls = {"ssl": True, "ssl_ca_certs": access.ca, "ssl_check_hostname": False} if access.tls else {}
+        own = {"ssl_ca_certs": access.ca, "ssl_certfile": access.certificate, "ssl_keyfile": access.key}
+        tls = {"ssl": True, "ssl_check_hostname": False, **own} if access.tls else {}
         options: dict[str, Any] = {"socket_timeout": TIMEOUT, "protocol": 2, "decode_responses": True, **tls}
         found = redis.Redis(LOOPBACK, self.port, username=access.username, password=access.password, **options)
         try:

@@ -6,6 +6,8 @@ twice by itself: whoever commits has to know whether it did.
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from shaken_plugin.errors import StoreError, StoreUnavailable
 
@@ -45,8 +47,7 @@ class RedisAccess:
     sentinel_password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca: str | None = None
-    """PEM file of authorities that the servers' certificates may lead to, beside the system's, which redis-py always
-    believes."""
+    """PEM file of the only authorities that the servers' certificates may lead to; by default the system's."""
     certificate: str | None = None
     """PEM file of our own certificate, where the servers ask for one; with its key."""
     key: str | None = None
@@ -73,21 +74,57 @@ def connect(access: RedisAccess) -> Client:
         StoreUnavailable: it cannot be had: the text names the server and says what to do, and has no secret.
     """
     with reaching(access):
+        secrets = {"username": access.username, "password": access.password}
+        options = _transport(access) | secrets
         if access.mode == "single":
             ((host, port),) = access.servers
-            return redis.Redis(host=host, port=port, db=access.database, **_options(access))
+            return _server(host, port, options | {"db": access.database})
         if access.mode == "sentinel":
-            secrets = {"username": access.sentinel_username, "password": access.sentinel_password}
-            sentinel = Sentinel(list(access.servers), sentinel_kwargs=_transport(access) | secrets)
-            client: Client = sentinel.master_for(access.master, db=access.database, **_options(access))
-            return client
-        nodes = [ClusterNode(host, port) for host, port in access.servers]
-        retry = Retry(NoBackoff(), _CLUSTER_TRIES)
-        return RedisCluster(startup_nodes=nodes, **_options(access) | {"retry": retry})
+            ours = {"username": access.sentinel_username, "password": access.sentinel_password}
+            sentinel = Sentinel([])
+            sentinel.sentinels = [_server(host, port, _transport(access) | ours) for host, port in access.servers]
+            kind = _MasterByTls if access.tls else SentinelManagedConnection
+            master: Client = sentinel.master_for(access.master, connection_class=kind, db=access.database, **options)
+            return master
+        nodes = [ClusterNode(host, port) for host, port in access.servers[1:]]
+        (host, port), retry = access.servers[0], Retry(NoBackoff(), _CLUSTER_TRIES)
+        # Given as a URL, for only then redis-py lets one choose the class of the connections to all nodes.
+        url = f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}"
+        return RedisCluster(
+            url=url, startup_nodes=nodes, connection_class=_kind(access.tls), **options | {"retry": retry}
+        )
 
 
-def _options(access: RedisAccess) -> dict[str, Any]:
-    return _transport(access) | {"username": access.username, "password": access.password}
+class _OwnAuthorities:
+    """Has a connection believe the authorities that were named alone; redis-py believes the system's beside them."""
+
+    ca_certs: str | None
+    certfile: str | None
+    keyfile: str | None
+    host: str
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        context = ssl.create_default_context(cafile=self.ca_certs)  # without: the system's; either checks the name
+        if self.certfile:
+            context.load_cert_chain(self.certfile, self.keyfile)
+        return context.wrap_socket(sock, server_hostname=self.host)
+
+
+class _ByTls(_OwnAuthorities, redis.SSLConnection):
+    """To a server, a Sentinel, or a node of a Cluster."""
+
+
+class _MasterByTls(_OwnAuthorities, SentinelManagedSSLConnection):
+    """To whom the Sentinels name."""
+
+
+def _kind(tls: bool) -> type[redis.Connection]:
+    return _ByTls if tls else redis.Connection
+
+
+def _server(host: str, port: int, options: dict[str, Any]) -> redis.Redis:
+    kind = _kind("ssl_ca_certs" in options)
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, host=host, port=port, **options))
 
 
 def _transport(access: RedisAccess) -> dict[str, Any]:
@@ -100,9 +137,6 @@ def _transport(access: RedisAccess) -> dict[str, Any]:
     }
     if access.tls:
         options |= {
-            "ssl": True,
-            "ssl_cert_reqs": "required",
-            "ssl_check_hostname": True,
             "ssl_ca_certs": access.ca,
             "ssl_certfile": access.certificate,
             "ssl_keyfile": access.key,
