@@ -17,6 +17,7 @@ Times are microseconds. All of it ends by itself where nobody renews it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha1
 from typing import Any, Final
 
@@ -32,12 +33,16 @@ LEASE: Final = 90 * SECOND
 MAX_AT_ONCE: Final = 500
 """Leases renewed by one script: nobody else is answered meanwhile."""
 
+MAX_ENDED: Final = 200
+"""Slots, and calls that are not counted, which one script ends: a host that crashed may have had thousands."""
+
 _NAMES: Final = (
     "arrivals", "levels", "slots", "slots:A", "slots:B", "slots:C", "spared", "noted", "bound", "repeats", "latest",
     "referred", "refers",
 )  # fmt: skip
 
-_COMMON: Final = """
+_COMMON: Final = (
+    """
 local arrivals, levels, slots, a, b, c, spared, noted, bound, repeats, latest, referred, refers = unpack(KEYS)
 local of = {A = a, B = b, C = c}
 local time = redis.call('TIME')
@@ -83,9 +88,21 @@ for _, call in ipairs(redis.call('ZRANGEBYSCORE', spared, '-inf', text(now))) do
     count(call, redis.call('HGET', levels, call), due + lease)
 end
 for _, set in ipairs({slots, noted}) do
-    for _, call in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', text(now))) do finish(call) end
+    for _, call in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', text(now), 'LIMIT', 0, ENDED)) do finish(call) end
 end
+local function is_over(call)
+    for _, set in ipairs({slots, noted}) do
+        local till = redis.call('ZSCORE', set, call)
+        if till and tonumber(till) <= now then return true end
+    end
+    return false
+end
+local function end_if_over(call)
+    if is_over(call) then finish(call) end
+end
+local function counted(set) return redis.call('ZCOUNT', set, '(' .. text(now), '+inf') end
 local function hold(call, level)
+    end_if_over(call)
     local known = redis.call('HGET', levels, call)
     if not known then know(call, level) end
     if redis.call('ZSCORE', spared, call) or redis.call('ZSCORE', noted, call) then return end
@@ -94,8 +111,14 @@ end
 local function keep()
     for index = 2, #KEYS do redis.call('PEXPIRE', KEYS[index], math.floor(lease / 500) + 600000) end
 end
-""".replace("SPARED", str(SPARED)).replace("NOTED", str(NOTED))
-"""ARGV: microseconds of a lease, the time or '' for Redis's own, and what each script adds."""
+""".replace("SPARED", str(SPARED))
+    .replace("NOTED", str(NOTED))
+    .replace("ENDED", str(MAX_ENDED))
+)
+"""ARGV: microseconds of a lease, the time or '' for Redis's own, and what each script adds.
+
+What is over counts no more (`counted`), also where it is of more than one run ends; when it is asked for, it is ended.
+"""
 
 ADMIT: Final = (
     _COMMON
@@ -108,7 +131,9 @@ for index = 1, tonumber(ARGV[10]) do
     bounds[index] = {ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])}
     if slot and bounds[index][4] > 0 then takes = true end
 end
+end_if_over(call)
 for index = 11 + 4 * #bounds, #ARGV do
+    end_if_over(redis.call('HGET', latest, ARGV[index]) or ARGV[index])
     replaces[#replaces + 1] = redis.call('HGET', latest, ARGV[index]) or ARGV[index]
 end
 
@@ -124,19 +149,22 @@ for _, found in ipairs(bounds) do
     local ahead = interval > 0 and number(redis.call('HGET', arrivals, scope)) - now or 0
     if ahead > tolerance and ahead <= tolerance + interval then return {'rate', scope} end
     if slot and most_at_a_time > 0 then
-        local counted = redis.call('ZCARD', scope == '' and slots or of[scope])
-        if not full and counted >= most_at_a_time then full = {'concurrent', scope} end
-        if counted > most_at_a_time or redis.call('ZCARD', spared) >= most_at_a_time then over = true end
+        local now_counted = counted(scope == '' and slots or of[scope])
+        if not full and now_counted >= most_at_a_time then full = {'concurrent', scope} end
+        if now_counted > most_at_a_time or redis.call('ZCARD', spared) >= most_at_a_time then over = true end
     end
 end
 local before
 if takes and not over then
     local found = redis.call('HGET', referred, to)
+    if found then end_if_over(string.match(found, '^(.*) %d+$')) end
+    found = redis.call('HGET', referred, to)
     if found then
         local other, till = string.match(found, '^(.*) (%d+)$')
         if tonumber(till) > now then replaces[#replaces + 1] = other end
     end
     for _, other in ipairs(replaces) do
+        end_if_over(other)
         if redis.call('ZSCORE', slots, other) then
             local fits = redis.call('HGET', levels, other) == level
             if not fits then
@@ -189,6 +217,7 @@ REFER: Final = (
     _COMMON
     + """
 local call, to, spare = unpack(ARGV, 3)
+end_if_over(call)
 if redis.call('HEXISTS', levels, call) == 1 then
     local before = redis.call('HGET', refers, call)
     if before then redis.call('HDEL', referred, before) end
@@ -199,7 +228,7 @@ end
 """
 )
 
-COUNT: Final = _COMMON + "return redis.call('ZCARD', slots)"
+COUNT: Final = _COMMON + "return counted(slots)"
 
 
 class RedisCounts:
@@ -253,11 +282,11 @@ class RedisCounts:
         with reaching(self._log.access):
             client: Any = self._log.client
             try:
-                return client.execute_command("EVALSHA", _DIGESTS[script], *rest)
+                return client.execute_command("EVALSHA", _digest(script), *rest)
             except exceptions.NoScriptError:
                 return client.execute_command("EVAL", script, *rest)
 
 
-_DIGESTS: Final = {
-    script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (ADMIT, END, HOLD, REFER, COUNT)
-}
+@cache
+def _digest(script: str) -> str:
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
