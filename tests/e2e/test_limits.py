@@ -170,6 +170,63 @@ def test_a_failover_counts_once_and_the_slot_stays_with_the_route_that_answers(n
     until(lambda: edge.held() == 0)
 
 
+def forking(folder: Path, *, kemi: bool) -> Path:
+    """A configuration that sends each call to both peers at once."""
+    if not kemi:
+        return changed(
+            folder,
+            "kamailio-native.cfg",
+            "        $du = OUTSIDE_PEER;\n        t_on_failure",
+            "        $du = OUTSIDE_PEER_2; append_branch();\n",
+        )
+    routing = changed(
+        folder,
+        "kemi_routing.py",
+        '            KSR.pv.sets("$du", OUTSIDE_PEER)\n            KSR.tm.t_on_failure',
+        '            KSR.pv.sets("$du", OUTSIDE_PEER_2)\n            KSR.corex.append_branch()\n',
+    )
+    return changed(folder, "kamailio-kemi.cfg", "#!ifndef KEMI_SCRIPT", f'#!redefine KEMI_SCRIPT "{routing}"\n')
+
+
+def changed(folder: Path, name: str, where: str, more: str) -> Path:
+    """A copy of a file as it is shipped, with more before one place."""
+    text = share("kamailio", name).read_text()
+    assert text.count(where) == 1
+    file = folder / name
+    file.write_text(text.replace(where, more + where))
+    return file
+
+
+def test_a_fork_counts_once_and_frees_its_slot_at_the_end(network: Network, kemi: bool, tmp_path: Path) -> None:
+    second = Party()
+    network.stack.callback(second.close)
+    config = forking(tmp_path, kemi=kemi)
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)), second=second, config=config)
+    edge.called.behave = lambda _: (RINGS,)
+    second.behave = lambda _: (RINGS,)
+    invite = edge.caller.request()
+    edge.caller.send(invite, edge.server.inside_port)
+    rings = edge.called.invite(), second.invite()
+    assert rings[0].one("Call-ID") == rings[1].one("Call-ID")
+    assert edge.held() == 1
+    assert edge.status() == 480
+    # Both refuse: the call is over.
+    for party, one in zip((edge.called, second), rings, strict=True):
+        party.answer(one, b"486 Busy Here")
+    until(lambda: edge.held() == 0)
+    # One answers, the other is cancelled.
+    second.behave = lambda _: (RINGS, (0.5, b"200 OK"))  # later than the other rings, or there is nothing to cancel yet
+    call = edge.call()
+    assert call.final.status == 200
+    edge.called.wait(lambda message: message.method == "CANCEL")
+    edge.called.answer(edge.called.invite(), b"487 Request Terminated")
+    assert edge.held() == 1
+    assert edge.status() == 480
+    assert len(edge.called.invites()) == len(second.invites()) == 2
+    call.bye()
+    until(lambda: edge.held() == 0)
+
+
 def test_calls_per_second_bounds_of_a_level_and_the_answer_of_the_settings(network: Network, kemi: bool) -> None:
     rates = Limits(Rate(0.05, None), ((Attest.B, Rate(None, 1)),))
     answer = {"status": 503, "phrase": "Too Many", "retry_after": 7}
