@@ -44,6 +44,7 @@ IDLE, IDLE_KEMI = "not ours, native", "not ours, KEMI"
 SIGN, SIGN_KEMI, SIGN_OTHER = "sign, native", "sign, KEMI", "sign, secsipid"
 VERIFY, VERIFY_KEMI, VERIFY_OTHER = "verify, native", "verify, KEMI", "verify, secsipid"
 FLEET, FLEET_KEMI = "sign in a fleet, native", "sign in a fleet, KEMI"
+VERIFY_FLEET, VERIFY_FLEET_KEMI = "verify in a fleet, native", "verify in a fleet, KEMI"
 FLOORS: Final = {
     "floor, an empty function": ("nothing",),
     "floor, three empty functions": ("nothing", "nothing", "nothing"),

@@ -85,8 +85,9 @@ def compare(report: Report) -> None:
     cost(PLAIN_KEMI, PLAIN)
     cost(IDLE, PLAIN, 1.10)
     cost(IDLE_KEMI, PLAIN_KEMI, 1.10)
-    for name in (SIGN_OTHER, SIGN, SIGN_KEMI, FLEET, FLEET_KEMI, VERIFY_OTHER, VERIFY, VERIFY_KEMI, *FLOORS):
-        cost(name, PLAIN)
+    for name in (*NAMES, *FLOORS):
+        if name not in {PLAIN, PLAIN_KEMI, IDLE, IDLE_KEMI}:
+            cost(name, PLAIN)
     cost(SIGN, SIGN_OTHER, 1.00)
     cost(SIGN_KEMI, SIGN_OTHER, 1.10)
     cost(FLEET, SIGN_OTHER, 1.15)
