@@ -343,7 +343,8 @@ class VerificationSettings(Section):
     replay_memory: str = "/var/lib/shaken/replay.memory"
     """The file in which all workers remember the PASSporTs of the last minute; on a local disk, or in memory."""
     wait: Annotated[float, Field(ge=0, le=10)] = 2.0
-    """Seconds a call may wait for a signer's certificate that the agent is fetching; 0: none waits."""
+    """Seconds a call may wait for a signer's certificate that the agent is fetching; 0, or an agent that
+    does not answer: none waits."""
     max_waiting: Annotated[int, Field(ge=1, le=1024)] = 8
     """Calls that may wait at the same time; further ones are "not yet" at once. In Kamailio as many
     as the task group "shaken" has workers."""
