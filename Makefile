@@ -36,7 +36,9 @@ test: install
 	@$(MAKE) --no-print-directory --jobs=2 lint bytecode
 # What measures time or load runs alone; all else, much of it waiting, on every core and one process more.
 	@$(if $(ROOM),TMPDIR=$(ROOM)) $(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' mark.alone tests)
+# The calls of these leave the machine idle: two at a time.
+	@$(BIN)/python -m pytest -m alone -n 2 --dist loadfile tests/e2e/outage
+	@$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' mark.alone tests | grep -v '^tests/e2e/outage/')
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --fail-under=100
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import itertools
@@ -9,6 +10,7 @@ import json
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import util
@@ -1023,6 +1025,26 @@ def test_a_result_that_comes_too_late_is_told() -> None:
     over.set()
     workers.close()
     assert late == ["True"]
+
+
+def test_what_nobody_waits_for_any_more_keeps_no_leg() -> None:
+    """As long as all threads hang it stays in the queue."""
+
+    class Leg:
+        def sign(self) -> None:
+            raise AssertionError("nobody waits")
+
+    workers = Workers(1, mod_python.STACK, "test")
+    over, leg = threading.Event(), Leg()
+    kept = weakref.ref(leg)
+    workers.begin(lambda: over.wait(10))
+    with pytest.raises(TimeoutError):
+        workers.done(leg.sign, 0.01, print)
+    del leg
+    gc.collect()
+    assert kept() is None
+    over.set()
+    workers.close()
 
 
 def test_a_failure_that_comes_too_late_ends_no_thread() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shaken_plugin.adapters.fake_kamailio import FakeKsr
-from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, headers_of
+from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, MAX_NAME, _wanted, headers_of
 from shaken_plugin.adapters.kamailio_message import Message
 from shaken_plugin.adapters.kamailio_state import STATE, pack, unpack
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
@@ -51,6 +51,15 @@ def test_what_is_not_simple_is_asked_of_kamailio(line: bytes) -> None:
     assert headers_of(message.decode("utf-8", "surrogateescape")) is None or b"\xff" in line
     quick, slow = both(message)
     assert quick == slow
+
+
+def test_long_names_are_read_likewise_and_not_remembered() -> None:
+    """Whoever calls chooses them."""
+    before = _wanted.cache_info().currsize
+    for name in ("x" * (MAX_NAME + 1), "Identity" + " " * MAX_NAME, " " * (MAX_NAME + 1) + "x"):
+        quick, slow = both(b"\r\n".join([START, f"{name}: value".encode(), b"", b""]))
+        assert quick == slow
+    assert _wanted.cache_info().currsize == before
 
 
 def test_the_state_of_a_signing_comes_back_as_it_was() -> None:

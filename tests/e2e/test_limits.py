@@ -368,7 +368,7 @@ def test_an_agent_that_hangs_costs_50_ms_once(network: Network, kemi: bool) -> N
         slow = [timed(edge) for _ in range(9)]
     finally:
         os.kill(edge.agent.pid, signal.SIGCONT)
-    # Once in each worker, for the call and its end. How long at most is measured under load: tests/e2e/test_outage.py.
+    # Once in each worker, for the call and its end. How long at most is measured under load: tests/e2e/outage.
     assert sum(seconds > usual + 0.045 for seconds in slow) <= 4
     assert max(slow) < usual + 2 * TIMEOUT + 0.05
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shaken_plugin.authentication import AuthenticationService
+from shaken_plugin.authentication.memory import MAX_LINES
 from shaken_plugin.core.call import CallerHeader
 from shaken_plugin.core.records import CustomerState, PolicyFacts
 from shaken_plugin.errors import StoreUnavailable
@@ -105,3 +106,30 @@ def test_an_answer_is_not_remembered_that_another_stamp_was_read_with(authority:
         assert level(signer) == "refuse"
     standings.standings = standings.meanwhile = {}
     assert level(signer) == "A"
+
+
+def test_nothing_is_remembered_of_a_call_with_long_lines(authority: Authority) -> None:
+    """Whoever calls chooses them, and each of thousands that are remembered would keep them."""
+
+    class Counting(MemoryPolicy):
+        asked = 0
+
+        def facts(self, *question: str | None) -> PolicyFacts:
+            self.asked += 1
+            return super().facts(*question)
+
+    store = Counting()
+    replace_all(store, policy(), ANN, "x")
+    signer = service(pair(authority), store=store)
+    lines = {
+        length: call(callers={CallerHeader.FROM: (f'"{"x" * length}" ' + sip("12155551212"),)})
+        for length in (9, MAX_LINES)
+    }
+    for _ in range(3):
+        for one in lines.values():
+            signer.sign(one, NOW, RANDOM_ORIGID)
+    before = store.asked
+    signer.sign(lines[9], NOW, RANDOM_ORIGID)
+    assert store.asked == before
+    signer.sign(lines[MAX_LINES], NOW, RANDOM_ORIGID)
+    assert store.asked > before

@@ -11,6 +11,9 @@ from shaken_plugin.core.sip import COMPACT_NAMES
 MAX_HEADERS: Final = 32
 """Most header lines of one name that are read."""
 
+MAX_NAME: Final = 64
+"""Longest name that is remembered: whoever sends calls chooses them."""
+
 _WANTED: Final = frozenset(
     name.lower()
     for name in (
@@ -56,7 +59,7 @@ def headers_of(message: str) -> Headers | None:
     found: dict[str, tuple[str, ...]] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        wanted = _wanted(name)
+        wanted = (_wanted if len(name) <= MAX_NAME else _meaning)(name)
         if wanted is None or not colon:
             return None
         if wanted:
@@ -67,9 +70,11 @@ def headers_of(message: str) -> Headers | None:
     return Headers(method, found, body)
 
 
-@lru_cache(512)
-def _wanted(written: str) -> str | None:
+def _meaning(written: str) -> str | None:
     """What a name on a line stands for: empty where nobody wants it, None where Kamailio has to say."""
     name = written.rstrip(" \t").lower()
     found = _NAMES.get(name, "")
     return found if found or name in COMPACT_NAMES or (len(name) > 1 and name[0] not in " \t") else None
+
+
+_wanted: Final = lru_cache(512)(_meaning)

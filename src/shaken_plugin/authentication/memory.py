@@ -22,6 +22,9 @@ from shaken_plugin.ports import PolicyStore
 MAX_DECISIONS: Final = 2_048
 """Decisions remembered per process, some 7 KB each with what is made of them."""
 
+MAX_LINES: Final = 1_024
+"""Longest lines of a question that is remembered, characters in all: whoever sends calls chooses them."""
+
 T = TypeVar("T")
 
 
@@ -111,7 +114,7 @@ class Memory(Generic[T]):
             asked: what was asked for it.
             said: the decision.
         """
-        if asked.route_digits is None:
+        if asked.route_digits is None or sum(len(line) for _, lines in question.callers for line in lines) > MAX_LINES:
             return
         if self._routes != (stamp, asked.route_digits):
             self._routes = stamp, asked.route_digits

@@ -25,7 +25,8 @@ class Job(Generic[T]):
     __slots__ = ("claim", "failure", "late", "result", "waiting", "work")
 
     def __init__(self, work: Callable[[], T], late: Callable[[T], object]) -> None:
-        self.work, self.late = work, late
+        self.work: Callable[[], T] | None = work
+        self.late = late
         self.claim, self.waiting = threading.Lock(), threading.Lock()
         self.waiting.acquire()
         self.result: T | None = None
@@ -33,10 +34,11 @@ class Job(Generic[T]):
 
     def do(self) -> None:
         """Do the work, unless nobody waits for it any more."""
-        if self.claim.locked():
+        work = self.work
+        if work is None or self.claim.locked():
             return
         try:
-            self.result = self.work()
+            self.result = work()
         except BaseException as exc:
             self.failure = exc
         if self.claim.acquire(blocking=False):
@@ -81,6 +83,7 @@ class Workers:
         job = Job(work, late)
         self._jobs.put(job)  # type: ignore[arg-type]  # whoever takes it out does not look at the result
         if not job.waiting.acquire(timeout=patience) and job.claim.acquire(blocking=False):
+            job.work = None  # as long as all threads hang it stays in the queue: without the leg
             raise TimeoutError("no thread has done the work in time")
         if job.failure is not None:
             raise job.failure
