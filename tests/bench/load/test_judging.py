@@ -204,6 +204,8 @@ def test_a_limit_that_is_kept_exceeded_and_too_tight() -> None:
     run.counters["originating"]["limits_unavailable"] = 160  # nobody counted them, which is told
     assert not findings(run)
     assert judge(run).facts["not counted"].startswith("160 calls")
+    run.counters["originating"]["limits_unavailable"] = 16  # which accounts for some of them, and not for all
+    found_one(run, "limits kept", "300 calls passed a limit of 0.5 a second in 300 s")
     run = made.run()
     limited(run, lambda number: number % 10 == 0)
     found_one(run, "limits kept", "only 30 of 300 calls passed")
