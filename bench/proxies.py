@@ -320,6 +320,8 @@ def prove(on: Stage, variant: Variant) -> None:
     found = {len(re.findall(rb"^Identity: ", invite, re.MULTILINE)) for invite in good.invites}
     if found != {int(variant.verifies or signs)}:
         raise BenchError(f"{variant.name}: INVITEs arrive with {found} Identity headers")
+    if signs and (written := stage.levels(good.invites)) != {"A"}:
+        raise BenchError(f"{variant.name}: INVITEs arrive with the levels {sorted(written)}")
     if not refused:
         raise BenchError(f"{variant.name}: a forged call passes")
     if variant.counter and variant.counted() != WARMING:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from bench.results import BenchError
 from shaken_plugin import runtime
 from shaken_plugin.authentication import SigningPair
 from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.jws import unb64url
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import SPC, Provider
 from shaken_plugin.ports import Severity
@@ -46,6 +49,15 @@ def provider(
 def pair_of(settings: Path) -> SigningPair:
     """What a provider signs with."""
     return next(iter(_services(settings).credentials.values())).pairs[0]
+
+
+def levels(invites: Iterable[bytes]) -> set[str]:
+    """The attestation levels in the Identity headers of INVITEs; empty for a token that cannot be read."""
+    found = set()
+    for invite in invites:
+        for claims in re.findall(rb"^(?:Identity|y): [\w-]+\.([\w-]+)\.", invite, re.MULTILINE):
+            found.add(str(json.loads(unb64url(claims.decode())).get("attest", "")))
+    return found
 
 
 class SwitchSide:

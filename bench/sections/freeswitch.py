@@ -194,6 +194,8 @@ def prove(house: House, bridge: Bridge) -> None:
     found = {len(re.findall(rb"^(?:Identity|y): ", invite, re.MULTILINE)) for invite in good.invites}
     if found != {int(bridge.name != PLAIN)}:
         raise BenchError(f"{bridge.name}: INVITEs arrive with {found} Identity headers")
+    if bridge.name != PLAIN and (written := stage.levels(good.invites)) != {"A"}:
+        raise BenchError(f"{bridge.name}: INVITEs arrive with the levels {sorted(written)}")
 
 
 def _cost(house: House, bridge: Bridge, calls: int) -> Measure[str]:
