@@ -696,6 +696,21 @@ def test_without_redis_each_host_enforces_its_share_and_gives_its_slots_back_aft
     assert fleet.hosts[0].admit("after", bounds=five) is Outcome.ADMITTED
 
 
+def test_after_a_short_absence_of_redis_what_was_admitted_meanwhile_counts_a_second_later(fleet: Fleet) -> None:
+    """And not with the next renewal of all leases, half a minute later: until then others would be admitted besides."""
+    host, two = fleet.hosts[0], of(("", None, 2))
+    fleet.pass_time(31)  # all leases were renewed just now
+    fleet.cut(0)
+    assert host.admit("meanwhile", bounds=two) is Outcome.ADMITTED
+    assert host.admit("refused", bounds=two) is Outcome.CONCURRENT
+    fleet.mend(0)
+    fleet.pass_time(1)
+    assert fleet.counts[1].slots("acme") == 1
+    assert not host.counting._apart
+    assert host.admit("a", bounds=two) is Outcome.ADMITTED
+    assert host.admit("b", bounds=two) is Outcome.CONCURRENT
+
+
 def test_a_transfer_between_hosts_counts_once(fleet: Fleet) -> None:
     fleet.hosts[0].admit("a")
     assert fleet.hosts[1].admit("b", replaces=("a",)) is Outcome.REPLACES

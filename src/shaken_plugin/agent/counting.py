@@ -85,6 +85,8 @@ class Counting:
         """How far calls are that came before what an agent before this one left could be read, and their new owners."""
         self._lost: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
         """Ends that could not be told to the other hosts: the lease ends by itself, this is only sooner."""
+        self._apart: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
+        """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
         self._arrivals: deque[float] = deque()
         self._over: Counter[str] = Counter()
         self._renewed_at = float("-inf")
@@ -126,7 +128,9 @@ class Counting:
             verdict = await shared.admit(request)
         except StoreUnavailable:
             verdict = tally.admit(self._share(request, shared), _micro(now))
-            if asked and request.takes_slot and not verdict.outcome.passes:
+            if request.takes_slot and verdict.outcome.passes:
+                self._apart.append((request.customer, request.call))
+            elif asked and request.takes_slot:
                 # It did not answer in time, and may have counted it all the same.
                 self._lost.append((request.customer, request.call))
         else:
@@ -217,7 +221,7 @@ class Counting:
                 del self._tallies[customer]
         if self._shared is not None:
             self._say(self._shared.why)
-            if self._lost or now - self._renewed_at >= RENEW:
+            if self._lost or self._apart or now - self._renewed_at >= RENEW:
                 await self._renew(self._shared, now)
         while self._arrivals and now - self._arrivals[0] >= SPAN:
             self._arrivals.popleft()
@@ -269,17 +273,20 @@ class Counting:
             while self._lost:
                 await shared.end(*self._lost[0])
                 self._lost.popleft()
-            if now - self._renewed_at < RENEW:
-                return
+            all_due, apart = now - self._renewed_at >= RENEW, list(self._apart)
+            due = self._calls if all_due else [self._calls.get(*call) for call in apart]
             by_customer: dict[str, list[tuple[str, str]]] = {}
-            for held in self._calls:
-                if not held.lapsed:
+            for held in due:
+                if held is not None and not held.lapsed:
                     by_customer.setdefault(held.customer, []).append((held.call, held.level))
             for customer, calls in by_customer.items():
                 await shared.hold(customer, calls)
         except StoreUnavailable:
             return  # tried again in a second
-        self._renewed_at = now
+        for _ in apart:
+            self._apart.popleft()
+        if all_due:
+            self._renewed_at = now
 
     @staticmethod
     def _share(request: Request, shared: Shared) -> Request:
