@@ -564,7 +564,7 @@ class Switchboard:
 
     def close(self) -> None:
         with suppress(OSError, AttributeError):  # it may have been hung up, or never have begun
-            self.watch.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            self.watch.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]  # it is there
         for thread in self._threads:
             thread.join(20)
 

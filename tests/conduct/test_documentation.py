@@ -58,8 +58,8 @@ def test_a_receiver_as_it_is_shown_accepts_a_message(tmp_path: Path) -> None:
     exec(receiver, space)  # the documentation's own code
     receive = space["receive"]
     for signature, answer in ((sent["Webhook-Signature"], None), ("v1,bm8=", 401), ("v1,bm8= v2,x", 401)):
-        assert receive(key=SECRET, signature=signature, **given) == answer  # type: ignore[operator]
-    assert receive(key=SECRET, signature=sent["Webhook-Signature"], **given | {"id": "x"}) == 401  # type: ignore[operator]
+        assert receive(key=SECRET, signature=signature, **given) == answer  # type: ignore[operator]  # of the document
+    assert receive(key=SECRET, signature=sent["Webhook-Signature"], **given | {"id": "x"}) == 401  # type: ignore[operator]  # of the document
 
 
 @pytest.mark.parametrize("stage", Stage)

@@ -173,7 +173,7 @@ def policies(draw: st.DrawFn) -> MemoryPolicy:
     store = MemoryPolicy()
     by_id = {"unique_by": lambda record: record.id}
     owners = draw(st.lists(customers, max_size=3, unique_by=lambda record: record.id))
-    routes = draw(st.lists(st.builds(Route, names, st.just(()), overrides), max_size=2, **by_id))  # type: ignore[arg-type]
+    routes = draw(st.lists(st.builds(Route, names, st.just(()), overrides), max_size=2, **by_id))  # type: ignore[arg-type]  # `**`
     prefixes = draw(st.lists(_prefixes, max_size=4, unique=True))
     ids = [one.id for one in owners]
     mine = st.sampled_from(ids or ["nobody"])

@@ -120,7 +120,7 @@ class Verifier:
         )
 
     def do(self, act: str, *values: Any) -> Verdict | Waiting | None:
-        return getattr(self, act)(*values)  # type: ignore[no-any-return]
+        return getattr(self, act)(*values)  # type: ignore[no-any-return]  # getattr
 
     def wait(self, seconds: float) -> None:
         self.now += seconds

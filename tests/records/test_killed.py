@@ -242,7 +242,7 @@ def _rounds(folder: Path, make: Callable[[], Ledger], step: int) -> None:
         assert own.file is not None
         os.write(own.file.descriptor, with_end[:50])
         own.file.close()
-        pid = fork(lambda at=line: (_die_at(at, lambda: collect(folder, make())), os._exit(0)))  # type: ignore[misc]
+        pid = fork(lambda at=line: (_die_at(at, lambda: collect(folder, make())), os._exit(0)))  # type: ignore[misc]  # a default
         died = os.waitpid(pid, 0)[1] != 0
         last = make()
         collect(folder, last)

@@ -197,7 +197,7 @@ def test_sqlites_own_descriptor_is_read_and_stays_open(path: Path, clock: Clock)
     for _ in range(3):
         assert connections.stamp() is not None
         clock.look_again()
-    assert len(os.listdir("/proc/self/fd")) == count  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == count  # noqa: PTH208  # numbers alone
 
 
 # --- Standings ----------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _again(authority: Authority, name: x509.Name, key_of: Authority, *, constrai
         names = x509.NameConstraints(None, [x509.DNSName("example.com")])
         builder = builder.add_extension(names, critical=True)
     signer = authority.root_key
-    return builder.sign(signer, authority.root.signature_hash_algorithm)  # type: ignore[arg-type]
+    return builder.sign(signer, authority.root.signature_hash_algorithm)  # type: ignore[arg-type]  # of a key
 
 
 def _constrained(authority: Authority) -> tuple[Authority, Sequence[x509.Certificate]]:

@@ -34,7 +34,7 @@ class Message:
         self._ksr = ksr
         if (pvx := getattr(ksr, "pvx", None)) is not None:
             # Each call takes a dozen of these: without a function of ours round them.
-            self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]
+            self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]  # the same, as one call
 
     def _read(
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
