@@ -16,6 +16,7 @@ from typing import Any, Final
 from bench import stage
 from bench.configurations import secsipid_signing, secsipid_verifying, with_modules, without_ours
 from bench.fleet import Fleet
+from bench.numbering import CALLERS, anybody
 from bench.phones import Phones
 from bench.results import BenchError
 from bench.servers import Called, Proxy
@@ -26,8 +27,8 @@ from shaken_plugin.lab import sipp
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.servers import LabError, find_program, free_port, share
 
-CALLER: Final = "12155551212"
-"""Of the customer, in the lab's policy."""
+CALLER: Final = CALLERS[12]
+"""Of calls that prove something; the others have any of `CALLERS`."""
 
 OUTSIDE: Final = "127.0.0.4"
 """Where calls come from that are verified."""
@@ -238,60 +239,64 @@ class Stage:
     def call(
         self, variant: Variant, calls: int, rate: int, *, callers: Sequence[str] = (), arguments: tuple[str, ...] = ()
     ) -> sipp.Run:
-        """Place calls by SIPp, each with an Identity header of its own where the variant verifies.
+        """Place calls by SIPp to any numbers; from any, each with a PASSporT of its own, where the variant verifies.
 
         Args:
             variant: through which.
             calls: how many.
             rate: calls a second.
-            callers: numbers that call, digits; by default always the same.
+            callers: numbers that call, digits; by default those of the customer, by chance.
             arguments: more options for SIPp.
 
         Raises:
             LabError: SIPp ended otherwise than with the last call.
         """
         self._number += 1
-        label, file = f"calls-{self._number}", None
-        if variant.verifies or callers:
-            rows = [f"+{caller}" for caller in callers] or [token(self.pair) for _ in range(calls)]
-            (self.folder / f"{label}.inf").write_text("\n".join(["SEQUENTIAL", *rows, ""]), "ascii")
-            arguments, file = ("-inf", f"{label}.inf", *arguments), self._scenario(verifies=variant.verifies)
+        label, draw = f"calls-{self._number}", random.Random(self._number)
+        rows = ["SEQUENTIAL"]
+        for index in range(calls):
+            called = anybody(draw)
+            if variant.verifies:
+                caller = anybody(draw)
+                rows.append(f"+{caller};+{called};{token(self.pair, caller, called)}")
+            else:
+                rows.append(f"+{callers[index] if callers else draw.choice(CALLERS)};+{called}")
+        (self.folder / f"{label}.inf").write_text("\n".join([*rows, ""]), "ascii")
         return sipp.call(
             "uac_call",
             self.folder,
             f"127.0.0.1:{variant.port}",
             label=label,
             address=variant.address,
-            keys={"from": f"+{CALLER}", "to": f"+{stage.CALLED}", "pai_user": f"+{CALLER}"},
+            keys={},
             calls=calls,
             rate=rate,
             trace=False,
-            file=file,
-            arguments=arguments,
+            file=self._scenario(verifies=variant.verifies),
+            arguments=("-inf", f"{label}.inf", *arguments),
         )
 
     def _scenario(self, *, verifies: bool) -> Path:
-        """A shipped scenario that takes from a file what differs: the caller, or the token (``;`` ends a field)."""
-        path = self.folder / ("uac_tokens.xml" if verifies else "uac_callers.xml")
+        """A shipped scenario that takes from a file what differs: both parties and the token (``;`` ends a field)."""
+        path = self.folder / ("uac_tokens.xml" if verifies else "uac_parties.xml")
         if not path.exists():
             text = sipp.scenario("uac_identity" if verifies else "uac_call").read_text("utf-8")
             rest = f'info=<{self.origin.x5u}>;alg=ES256;ppt="shaken"'
-            text = text.replace("Identity: [identity]", f"Identity: [field0];{rest}")
-            if not verifies:
-                text = text.replace("[from]", "[field0]").replace("[pai_user]", "[field0]")
+            text = text.replace("Identity: [identity]", f"Identity: [field2];{rest}")
+            text = text.replace("[from]", "[field0]").replace("[pai_user]", "[field0]").replace("[to]", "[field1]")
             path.write_text(text, "utf-8")
         return path
 
 
-def token(pair: SigningPair, *, tampered: bool = False) -> str:
-    """A PASSporT of now for the call that is placed; of a tampered one the signature is another's."""
+def token(pair: SigningPair, caller: str = CALLER, called: str = stage.CALLED, *, tampered: bool = False) -> str:
+    """A PASSporT of now for a call; of a tampered one the signature is another's."""
     made = [
         identity_header(
             pair,
             shaken_claims(
                 attest=Attest.A,
-                orig=TelephoneNumber(CALLER),
-                dest=TelephoneNumber(stage.CALLED),
+                orig=TelephoneNumber(caller),
+                dest=TelephoneNumber(called),
                 iat=int(time.time()),
                 origid=str(uuid.uuid4()),
             ),

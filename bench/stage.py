@@ -107,18 +107,19 @@ class Discarding:
         self.counts[name] = self.counts.get(name, 0) + 1
 
 
-def message(caller: str, identity: str | None = None) -> dict[str, Any]:
+def message(caller: str, called: str = CALLED, identity: str | None = None) -> dict[str, Any]:
     """The parts of an INVITE, a new call each time, for `CallMessage`.
 
     Args:
         caller: its number, digits.
+        called: likewise.
         identity: the value of its Identity header, if it has one.
     """
     call_id = f"{next(_numbers)}-{uuid.uuid4().hex}@{TRUNK}"
     return {
         "method": "INVITE",
-        "request_uri": f"sip:+{CALLED}@example.net;user=phone",
-        "to": f"<sip:+{CALLED}@example.net;user=phone>",
+        "request_uri": f"sip:+{called}@example.net;user=phone",
+        "to": f"<sip:+{called}@example.net;user=phone>",
         "callers": {
             CallerHeader.ASSERTED: (f"<sip:+{caller}@{TRUNK};user=phone>",),
             CallerHeader.FROM: (f'"Caller" <sip:+{caller}@{TRUNK};user=phone>;tag={call_id[:8]}',),

@@ -14,9 +14,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
-from phonenumbers import PhoneNumber, is_valid_number
-
 from bench import stage
+from bench.numbering import Numbering
 from bench.results import BenchError
 from shaken_plugin.core.records import Basis, Customer, CustomerState, Right, Trunk
 from shaken_plugin.lab.pki import Authority
@@ -32,28 +31,6 @@ RANGED: Final = 10
 
 KEPT: Final = 200
 """Numbers of each right that calls are made with, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbering:
-    """Every number that is valid in the North American plan, in order; drawn from by place."""
-
-    areas: tuple[int, ...]
-    """Area codes."""
-
-    @classmethod
-    def make(cls) -> Numbering:
-        """By the metadata of ``phonenumbers``."""
-        valid = (area for area in range(200, 1000) if is_valid_number(PhoneNumber(1, area * 10_000_000 + 2_345_678)))
-        return cls(tuple(valid))
-
-    def __len__(self) -> int:
-        return len(self.areas) * 8_000_000
-
-    def at(self, place: int) -> str:
-        """The number at a place: area code, then 200 0000 to 999 9999."""
-        area, rest = divmod(place, 8_000_000)
-        return f"1{self.areas[area]}{2_000_000 + rest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from bench import peers, stage
+from bench.numbering import CALLERS, anybody
 from bench.processes import one_core
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import Options, Section
@@ -25,9 +27,6 @@ from shaken_plugin.core.passport import Attest, passport_header, shaken_claims, 
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import CERTIFICATE_HOST, Provider
-
-CALLERS: Final = [str(number) for number in range(12155551200, 12155551300)]
-"""Numbers of the customer, in a range of the lab's policy; all of them are asked for before anything counts."""
 
 CERTIFICATES: Final = 64
 """Different certificates of the calls that are verified cold."""
@@ -123,7 +122,10 @@ def bare_signing(_key: bytes, settings: Path) -> Task:
 
 
 class CompleteSigning:
-    """A call as the adapter hands it over: decided, signed, recorded, logged."""
+    """A call as the adapter hands it over: decided, signed, recorded, logged.
+
+    All callers are asked for before anything counts; whom they call is new each time.
+    """
 
     def __init__(self, _key: bytes, settings: Path) -> None:
         self._side = stage.SwitchSide(settings)
@@ -133,7 +135,8 @@ class CompleteSigning:
 
     def prepare(self, count: int) -> None:
         """See `Task`: each call has a Call-ID of its own."""
-        self._calls = [stage.message(CALLERS[number % len(CALLERS)]) for number in range(count)]
+        draw = random.Random()
+        self._calls = [stage.message(draw.choice(CALLERS), anybody(draw)) for _ in range(count)]
 
     def run(self, count: int) -> None:
         """See `Task`."""
@@ -312,7 +315,7 @@ def _signed_call(pair: Any) -> dict[str, Any]:
         iat=int(time.time()),
         origid=str(uuid.uuid4()),
     )
-    return stage.message(CALLERS[0], identity_header(pair, claims).format())
+    return stage.message(CALLERS[0], identity=identity_header(pair, claims).format())
 
 
 def _claims() -> dict[str, Any]:

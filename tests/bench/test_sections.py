@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from bench import configurations, machine, peers, proxies, stage, stores
 from bench.__main__ import main
+from bench.numbering import CALLERS, Numbering
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import Options, Section, core, freeswitch, kamailio, latency, memory, scale
 from bench.sections.registry import SECTIONS
@@ -23,7 +25,7 @@ from phonenumbers import is_valid_number, parse
 from shaken_plugin.core.jws import unb64url, verify_es256
 from shaken_plugin.lab.pki import Authority
 
-NUMBERING = stores.Numbering.make()
+NUMBERING = Numbering.make()
 
 
 def test_the_numbers_of_a_store_are_valid_different_and_drawn_from_all_of_the_plan() -> None:
@@ -235,7 +237,7 @@ def test_kamailios_do_what_they_are_measured_for_and_calls_through_them_are_time
         pytest.skip(str(exc))
     with ExitStack() as stack:
         on = proxies.Stage(tmp_path, stack, secsipid=secsipid)
-        wanted = (proxies.PLAIN, proxies.SIGN, proxies.SIGN_OTHER, proxies.FLEET)
+        wanted = (proxies.PLAIN, proxies.SIGN, proxies.SIGN_OTHER, proxies.FLEET, proxies.VERIFY)
         found = on.variants(wanted)
         assert [one.name for one in found] == [name for name in wanted if secsipid or name != proxies.SIGN_OTHER]
         plain, signs = found[:2]
@@ -248,8 +250,19 @@ def test_kamailios_do_what_they_are_measured_for_and_calls_through_them_are_time
         assert lost == {}
         signs.proxy.settle()
         with on.answering():
-            counts = on.call(signs, 5, 50, callers=[proxies.CALLER]).counts
+            counts = on.call(signs, 5, 50, callers=[proxies.CALLER] * 5).counts
         assert (counts.successful, signs.counted()) == (5, proxies.WARMING + 25)
+        verifies = found[-1]
+        with on.answering():
+            assert on.call(signs, 40, 100).counts.successful == on.call(verifies, 40, 100).counts.successful == 40
+        assert (signs.counted(), verifies.counted()) == (proxies.WARMING + 65, proxies.WARMING + 40)
+        records = [
+            json.loads(line) for file in tmp_path.glob("*/calls/*.jsonl") for line in file.read_text().splitlines()
+        ]
+        signed, verified = ([one for one in records if one["kind"] == kind] for kind in ("sign", "verify"))
+        assert {one["orig"] for one in signed} < set(CALLERS)
+        assert min(len({one[name] for one in signed}) for name in ("orig", "dest")) > 20
+        assert min(len({one[name] for one in verified}) for name in ("orig", "dest")) == 41  # and the one that proves
         with pytest.raises(BenchError, match="INVITEs arrive with"):
             proxies.prove(on, replace(plain, counter=signs.counter))
 
