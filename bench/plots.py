@@ -11,7 +11,17 @@ from typing import Any, Final
 from bench.results import CALLS, RATE, Report, Series
 from bench.table import short
 
-OTHERS: Final = ("OpenSSL", "cryptography", "PyJWT", "libsecsipid", "secsipid", "plain", "native signing", "idle", "floor")
+OTHERS: Final = (
+    "OpenSSL",
+    "cryptography",
+    "PyJWT",
+    "libsecsipid",
+    "secsipid",
+    "plain",
+    "native signing",
+    "idle",
+    "floor",
+)
 """What stands in the names of series that are not ours."""
 
 OURS_COLOUR, OTHERS_COLOUR, TARGET_COLOUR = "#2b6ca3", "#a9b4bf", "#b03030"

@@ -30,6 +30,10 @@ NOTICE: Final = 2
 IN_TRANSIT: Final = 5
 """Calls that were signed before a rotation and are placed after it."""
 
+UNKNOWN: Final = 64
+"""Calls of signers whom nobody knows, before all others: some for each process that holds calls. What such a process
+loads and keeps with its first ones is no growth; by rotations alone it would have those all through the run."""
+
 CHANGES: Final = ("add", "suspend", "end_letter", "rotate", "remove", "reinstate", "renew_letter")
 """In turns, from the first again after the last."""
 
@@ -66,10 +70,15 @@ class Director:
         self.keys = Timeline(frozenset({hosts.pairs[0].x5u}))
         self.events: list[Event] = []
         self.absences: list[Absence] = []
-        self.in_transit: dict[str, Call] = {}
+        self.arriving: dict[str, Call] = {}
         self._hosts, self._folder, self._say = hosts, folder, say
         self._changes: Iterator[str] = cycle(CHANGES)
         self._stored: list[str] = []
+
+    def prime(self) -> None:
+        """Have calls of unknown signers held, before anything else happens."""
+        self._say("calls of signers nobody knows")
+        self._place(mix.UNKNOWN, "unknown", [(pair, self._token(pair)) for pair in self._hosts.strangers(UNKNOWN)])
 
     def run(self, begin: float, seconds: float) -> None:
         """Do what is due, at its time."""
@@ -139,7 +148,8 @@ class Director:
     def _rotate(self) -> None:
         """A new pair signs; the one before the last goes. What the last one signed is still to be verified."""
         self._say("key rotated")
-        old, before = self._hosts.pairs[-1], self._tokens(self._hosts.pairs[-1])
+        old = self._hosts.pairs[-1]
+        before = [(old, self._token(old)) for _ in range(IN_TRANSIT)]
         if len(self._stored) > 1:
             self._hosts.admin.change("key", "remove", self._stored.pop(0))
         begin = time.time()
@@ -149,40 +159,37 @@ class Director:
         self.keys.change(begin, end + ARRIVES_WITHIN, {pair.x5u})
         self.events.append(Event(begin, end, "key rotated", "key"))
         time.sleep(ARRIVES_WITHIN)
-        self._place(name, old.x5u, before)
+        self._place(mix.IN_TRANSIT, name, before)
 
-    def _tokens(self, pair: SigningPair) -> list[str]:
+    def _token(self, pair: SigningPair) -> str:
         orig, dest = (TelephoneNumber(number.lstrip("+")) for number in (mix.IN_TRANSIT.numbers[0], mix.CALLED[0]))
-        found = []
-        for _ in range(IN_TRANSIT):
-            origid = str(uuid.uuid4())
-            claims = shaken_claims(attest=Attest.A, orig=orig, dest=dest, iat=int(time.time()), origid=origid)
-            found.append(identity_header(pair, claims).digest)
-        return found
+        claims = shaken_claims(attest=Attest.A, orig=orig, dest=dest, iat=int(time.time()), origid=str(uuid.uuid4()))
+        return identity_header(pair, claims).digest
 
-    def _place(self, label: str, x5u: str, tokens: list[str]) -> None:
-        """Calls with tokens of before, to the terminating host."""
+    def _place(self, kind: mix.Kind, label: str, tokens: list[tuple[SigningPair, str]]) -> None:
+        """Calls with tokens that are there already, to the terminating host."""
         folder = self._folder / label
         folder.mkdir(parents=True)
         injected, scenario, trace = folder / "tokens.inf", folder / "uac_tokens.xml", folder / "messages"
-        injected.write_text("\n".join(["SEQUENTIAL", *tokens, ""]), "ascii")
+        rows = [f"{token};{pair.x5u}" for pair, token in tokens]
+        injected.write_text("\n".join(["SEQUENTIAL", *rows, ""]), "ascii")
         text = sipp.scenario("uac_identity").read_text("utf-8")
-        rest = f'info=<{x5u}>;alg=ES256;ppt="shaken"'  # ";" separates the fields of the file
-        scenario.write_text(text.replace("Identity: [identity]", f"Identity: [field0];{rest}"), "utf-8")
-        number = mix.IN_TRANSIT.numbers[0]
+        header = 'Identity: [field0];info=<[field1]>;alg=ES256;ppt="shaken"'  # ";" separates the fields of the file
+        scenario.write_text(text.replace("Identity: [identity]", header), "utf-8")
+        number = kind.numbers[0]
         sipp.call(
             "uac_identity",
             folder,
             f"{LOOPBACK}:{self._hosts.target.switch.outside_port}",
             label=label,
-            address=mix.IN_TRANSIT.source,
+            address=kind.source,
             keys={"from": number, "to": mix.CALLED[0], "pai_user": number},
             calls=len(tokens),
             trace=False,
             file=scenario,
             arguments=("-inf", str(injected), "-trace_shortmsg", "-shortmessage_file", str(trace)),
         )
-        self.in_transit |= callers.placed(trace, lambda _: mix.IN_TRANSIT.name)
+        self.arriving |= callers.placed(trace, lambda _: kind.name)
 
     # --- Agents -------------------------------------------------------------------------------
 

@@ -19,10 +19,6 @@ GROWTH: Final = 1 << 20
 GROWTH_SHARE: Final = 0.03
 """... or this share of what it has."""
 
-WAITING_ROOM: Final = "waiting room"
-SIP_WORKER: Final = "SIP worker"
-"""Parts of the names of processes, see `hosts.described`."""
-
 
 class Growth(NamedTuple):
     """Memory of a process after its warm-up: octets at its beginning, and how many more there were at its end."""
@@ -62,19 +58,10 @@ def check(run: Observation, facts: Facts) -> Iterator[str]:
     found = growths(run)
     facts["memory judged"] = f"{len(found)} processes; the others were not there for long enough"
     for one in found:
-        if one.grown > one.bound and not _works_seldom(one, found):
+        if one.grown > one.bound:
             yield (
                 f"{one.name} grew by {one.grown / 2**20:.1f} MiB in {one.seconds:.0f} s after its warm-up, "
                 f"from {one.level / 2**20:.1f} MiB; {one.bound / 2**20:.1f} are allowed"
             )
     if not found:
         yield "memory of no process was seen long enough: let it run longer"
-
-
-def _works_seldom(one: Growth, others: Sequence[Growth]) -> bool:
-    """Whether it holds calls, a few after each rotation, and is not as large yet as who does the same all the time."""
-    if WAITING_ROOM not in one.name:
-        return False
-    host = one.name.partition(" ")[0]
-    working = [other.level for other in others if other.name.startswith(f"{host} ") and SIP_WORKER in other.name]
-    return one.level + one.grown <= max(working, default=0.0)

@@ -14,7 +14,6 @@ import yaml
 from click.testing import CliRunner
 
 from bench.load import mix
-from bench.load.growth import SIP_WORKER, WAITING_ROOM
 from bench.processes import children
 from bench.results import BenchError
 from shaken_plugin.authentication import SigningPair
@@ -33,6 +32,9 @@ PATIENCE: Final = 120.0
 """Seconds that an agent may take to start."""
 FIRST_KEY: Final = "/0.pem"
 """Where the certificate of the pair in the settings is published."""
+
+SIP_WORKER: Final = "SIP worker"
+"""What the name of such a process has in it."""
 
 _PROCESS: Final = re.compile(r"^(\d+)\n(.+)$", re.MULTILINE)
 _SLOTS: Final = re.compile(r"^shaken_limit_slots (\S+)$", re.MULTILINE)
@@ -145,7 +147,7 @@ def described(listing: str) -> dict[int, str]:
     return found
 
 
-_KINDS: Final = {"udp receiver": SIP_WORKER, "shaken": WAITING_ROOM, "timer": "timer", "attendant": "main"}
+_KINDS: Final = {"udp receiver": SIP_WORKER, "shaken": "waiting room", "timer": "timer", "attendant": "main"}
 
 
 def _plain(text: str) -> str:
@@ -229,6 +231,13 @@ class Hosts:
         self.admin.change("key", "add", name, "--credential", CREDENTIAL, *files)
         self.pairs.append(pair)
         return name, pair
+
+    def strangers(self, count: int) -> list[SigningPair]:
+        """Signers whose certificates lie in the repository, and whom nobody has met."""
+        return [
+            self._publish(f"/stranger-{number}.pem", self._authority.issue(spc=SPC, now=time.time()))
+            for number in range(count)
+        ]
 
     def _publish(self, path: str, issued: Issued) -> SigningPair:
         cached = [("Cache-Control", "public, max-age=86400"), ("Content-Type", "application/pem-certificate-chain")]

@@ -64,7 +64,7 @@ def _examples(what: str, wrong: Sequence[Call], run: Observation) -> Iterator[st
 def lost(run: Observation, facts: Facts) -> Iterator[str]:
     """Each call was placed, has an answer, came to the other side where it was answered, and was ended."""
     calls = list(run.calls.values())
-    placed = sum(call.kind != mix.IN_TRANSIT.name for call in calls)
+    placed = sum(call.kind not in mix.ARRIVING for call in calls)
     facts["calls"] = f"{len(calls)}, of which {sum(call.status == 200 for call in calls)} were answered"
     again = sum(call.transmissions > 1 for call in calls)
     facts["sent more than once"] = f"{again} calls whose first answer took longer than half a second"
@@ -119,7 +119,7 @@ def signatures(run: Observation, facts: Facts) -> Iterator[str]:
             if one.identities > 1:
                 several.append(call)
             allowed, _ = run.keys.during(call.sent, call.rang or call.sent)
-            if one.x5u is not None and call.kind != mix.IN_TRANSIT.name and one.x5u not in allowed:
+            if one.x5u is not None and call.kind not in mix.ARRIVING and one.x5u not in allowed:
                 keys.append(call)
             if one.verstat != (NONE if one.level is None else PASSED):
                 if _may_be_early(run, call):
@@ -150,7 +150,7 @@ def records(run: Observation, _: Facts) -> Iterator[str]:
         host, call_id = run.strangers[0]
         yield f"{len(run.strangers)} records are of calls that nobody placed: {call_id} ({host})"
     calls = list(run.calls.values())
-    ours = [call for call in calls if call.kind != mix.IN_TRANSIT.name]
+    ours = [call for call in calls if call.kind not in mix.ARRIVING]
     signing = [(call, len(call.signed) - 1) for call in ours]
     verifying = [(call, len(call.verified) - len(call.arrivals[:1])) for call in calls]
     for what, counted in (("signing", signing), ("verification", verifying)):

@@ -74,6 +74,10 @@ KINDS: Final = (OWNED, STRANGE, LETTER, ADDED, WITHHELD, SWITCHED, BANNED, PENDI
 
 IN_TRANSIT: Final = Kind("signed before a rotation", 0, "127.0.0.9", ("+12155558000", "+12155558000"), A)
 """Signed with the key of before and placed after a rotation, at the terminating host alone."""
+UNKNOWN: Final = Kind("of signers nobody knew", 0, IN_TRANSIT.source, IN_TRANSIT.numbers, A)
+"""Each of a signer of its own, at the terminating host alone, before all others."""
+ARRIVING: Final = frozenset({IN_TRANSIT.name, UNKNOWN.name})
+"""Kinds of calls that the originating host never sees."""
 
 DIALLER: Final = "dialler"
 """The customer whose calls all count against a limit, which they never come near."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from bench.load.growth import SIP_WORKER
+from bench.load.hosts import SIP_WORKER
 from bench.load.observed import Observation
 from bench.load.report import buckets
 

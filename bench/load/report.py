@@ -35,6 +35,8 @@ def buckets(run: Observation) -> list[Bucket]:
     width = max(1.0, (run.end - run.begin) / BUCKETS)
     parts: dict[int, list[Call]] = {}
     for call in run.calls.values():
+        if call.sent < run.begin:
+            continue  # of a signer nobody knew
         parts.setdefault(int((call.sent - run.begin) / width), []).append(call)
     return [
         Bucket(
@@ -69,7 +71,7 @@ def text(run: Observation, verdict: Verdict, options: Options, machine: Mapping[
         *([""] if verdict.findings else []),
         *(f"{name}: {fact}" for name, fact in verdict.facts.items()),
     ]
-    waited = latency(list(run.calls.values()))
+    waited = latency([call for call in run.calls.values() if call.sent >= run.begin])
     lines.append("until ringing or refusal: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in waited.items()))
     done: dict[str, int] = {}
     for event in run.events:
@@ -114,7 +116,7 @@ def to_json(
         "checks": {name: not any(one.check == name for one in verdict.findings) for name in CHECKS},
         "findings": [one._asdict() for one in verdict.findings],
         "facts": verdict.facts,
-        "latency_ms": latency(list(run.calls.values())),
+        "latency_ms": latency([call for call in run.calls.values() if call.sent >= run.begin]),
         "calls": [one._asdict() for one in buckets(run)],
         "events": [one._asdict() | {"begin": one.begin - begin, "end": one.end - begin} for one in run.events],
         "growth": [one._asdict() | {"bound": one.bound} for one in growth.growths(run)],

@@ -54,6 +54,7 @@ def run(options: Options, folder: Path, say: Callable[[str], object], tick: Call
         hosts = Hosts(folder, stack, bounds, embedded=options.embedded).start(called.uri, kemi=options.kemi)
         director = Director(hosts, folder / "transit", say)
         port, calls = hosts.origin.switch.inside_port, round(options.rate * options.seconds)
+        director.prime()
         begin = time.time()
         every = max(1.0, options.seconds / SAMPLES)
         placing = stack.enter_context(callers.Callers(folder / "callers", port, options.rate, calls))
@@ -66,7 +67,7 @@ def run(options: Options, folder: Path, say: Callable[[str], object], tick: Call
         found = Observation(
             begin,
             end,
-            callers.placed(placing.messages, kinds.__getitem__) | director.in_transit,
+            callers.placed(placing.messages, kinds.__getitem__) | director.arriving,
             director.in_force,
             director.keys,
             bounds,

@@ -252,19 +252,6 @@ def test_a_leak_is_found_and_caches_that_fill_are_none() -> None:
     assert not findings(run)  # 2 MiB of 100
 
 
-def test_who_holds_calls_may_become_as_large_as_who_verifies_all_and_no_larger() -> None:
-    run = made.run()
-    room = "terminating kamailio waiting room 1"
-    run.memory["terminating kamailio SIP worker 3", 3] = made.samples(58.0)
-    run.memory[room, 4] = made.samples(50.0, grows=20_000)
-    assert not findings(run)
-    run.memory[room, 4] = made.samples(54.0, grows=20_000)
-    found_one(run, "memory flat", f"{room} grew by 3.8 MiB")
-    run.memory[room, 4] = made.samples(50.0, grows=20_000)
-    del run.memory["terminating kamailio SIP worker 3", 3]  # one of the other host does other work
-    found_one(run, "memory flat", f"{room} grew by 3.8 MiB")
-
-
 def test_a_process_that_was_seen_too_shortly_is_not_judged() -> None:
     samples = made.samples(100.0, grows=100_000)
     assert growth.growth("agent", samples[:100]) is None
