@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from bench.load.hosts import described
 from bench.load.judge import judge
 from bench.load.observed import Observation, Recorded
 from bench.load.run import Options
-from bench.load.watch import Watch
+from bench.load.watch import Watch, memory
 from bench.plots import available
 from bench.results import BenchError
 from click.testing import CliRunner
@@ -200,6 +201,22 @@ def test_memory_is_watched_and_a_process_that_ends_is_told() -> None:
     samples = watch.found["this", os.getpid()]
     assert len(samples) >= 3
     assert all(one.resident > 1 << 20 for one in samples)
+
+
+def test_memory_is_what_a_process_has_of_its_own_or_shares_and_not_the_pages_of_files(tmp_path: Path) -> None:
+    size = 16 << 20
+    (tmp_path / "file").write_bytes(b"x" * size)
+
+    for kind in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
+        with mmap.mmap(-1, size, kind) as pages:
+            before = memory(os.getpid()).resident
+            for place in range(0, size, mmap.PAGESIZE):
+                pages[place] = 1
+            assert memory(os.getpid()).resident - before > size * 0.9
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
+        before = memory(os.getpid()).resident
+        assert sum(pages[place] for place in range(0, size, mmap.PAGESIZE)) == size // mmap.PAGESIZE * ord("x")
+        assert memory(os.getpid()).resident - before < size * 0.1
 
 
 # --- What people get --------------------------------------------------------------------------
