@@ -7,6 +7,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from bench.load.observed import Facts, Observation, Sample
+from bench.ratios import slope
 
 WARM_UP: Final = 1 / 3
 """Of the time for which a process is seen, in which caches fill, ..."""
@@ -35,16 +36,18 @@ class Growth(NamedTuple):
 
 
 def growth(name: str, samples: Sequence[Sample]) -> Growth | None:
-    """By the medians of the first and the last quarter after the warm-up; None where that is too short to say."""
+    """By the slopes between all pairs of looks after the warm-up: the lower end of Sen's interval, times the time.
+
+    So what a process loads when it first does something, once and late, is no growth, and what it keeps each time is.
+    None where the time is too short to say.
+    """
     seen = samples[-1].at - samples[0].at
     begin = samples[0].at + max(WARM_UP * seen, WARM_UP_SECONDS)
     after = [one for one in samples if one.at >= begin]
     if len(after) < 4 or after[-1].at - after[0].at < SHORTEST:
         return None
-    quarter = len(after) // 4
-    first, last = median(one.resident for one in after[:quarter]), median(one.resident for one in after[-quarter:])
-    # These medians lie three quarters of the time apart.
-    return Growth(name, first, (last - first) / 0.75, after[-1].at - after[0].at)
+    seconds, level = after[-1].at - after[0].at, median(one.resident for one in after[: len(after) // 4])
+    return Growth(name, level, slope([(one.at, one.resident) for one in after]).low * seconds, seconds)
 
 
 def growths(run: Observation) -> list[Growth]:

@@ -252,6 +252,19 @@ def test_a_leak_is_found_and_caches_that_fill_are_none() -> None:
     assert not findings(run)  # 2 MiB of 100
 
 
+@pytest.mark.parametrize(("times", "found"), [((200,), False), ((130, 180, 230, 280), True)])
+def test_what_comes_once_is_no_leak_and_what_comes_again_and_again_is(times: tuple[int, ...], found: bool) -> None:
+    run = made.run()
+    run.memory["originating kamailio timer 5", 9] = [
+        one._replace(resident=one.resident + (2 << 20) * sum(one.at - made.BEGIN >= at for at in times))
+        for one in made.samples(30.0)
+    ]
+    if found:
+        found_one(run, "memory flat", "originating kamailio timer 5 grew by")
+    else:
+        assert not findings(run)
+
+
 def test_a_process_that_was_seen_too_shortly_is_not_judged() -> None:
     samples = made.samples(100.0, grows=100_000)
     assert growth.growth("agent", samples[:100]) is None
