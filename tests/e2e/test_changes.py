@@ -129,7 +129,7 @@ def test_a_certificate_that_ends_is_warned_about_before_and_signs_nothing_after(
     provider = network.provider("origin")
     now = time.time()
     issued = network.authority.issue(
-        spc="709J", now=now, lifetime=timedelta(hours=1, seconds=4), age=timedelta(hours=1)
+        spc="709J", now=now, lifetime=timedelta(hours=1, seconds=15), age=timedelta(hours=1)
     )
     (provider.folder / "signing.key").write_bytes(issued.key)
     (provider.folder / "chain.pem").write_bytes(issued.chain)
@@ -138,7 +138,7 @@ def test_a_certificate_that_ends_is_warned_about_before_and_signs_nothing_after(
     assert logged(signer, run, "sign")["level"] == "A"
     assert signer.counters()["credential_expiring"] == 1
     assert "no certificate is valid beyond 0.0 hours" in signer.log_text()
-    time.sleep(max(0.0, now + 5.5 - time.time()))
+    time.sleep(max(0.0, now + 16.5 - time.time()))
     run = network.call("uac_call", signer.inside_port)
     assert run.counts.successful == 1, run.errors
     assert logged(signer, run, "sign")["skip"] == "credential_not_valid"

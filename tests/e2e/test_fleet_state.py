@@ -104,6 +104,7 @@ def calling(host: Host) -> Iterator[list[Placed]]:
         while not end.is_set():
             at = time.time()
             placed.append(Placed(at, host.call()))
+            end.wait(0.01)
 
     thread = threading.Thread(target=telephone)
     thread.start()

@@ -26,6 +26,10 @@ class Placed(NamedTuple):
     status: int
 
 
+PAUSE = 0.01
+"""Seconds between two calls of a telephone: Kamailio keeps each for some seconds, and its memory is small."""
+
+
 @contextmanager
 def calling(port: int) -> Iterator[list[Placed]]:
     """Telephones that call one after another until the end of the context."""
@@ -40,6 +44,7 @@ def calling(port: int) -> Iterator[list[Placed]]:
             phone.send(request, port)
             answer = phone.final(request)
             placed.append(Placed(at, answer[0] if answer else 0))
+            end.wait(PAUSE)
         phone.close()
 
     threads = [threading.Thread(target=telephone) for _ in range(TELEPHONES)]
