@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -100,12 +101,22 @@ NOT_IN_A_SWITCH = {
 """Libraries of the agent, the command and the lab."""
 
 
-class Module(NamedTuple):
+@dataclass(frozen=True)
+class Module:
     """One source file and what it imports."""
 
     name: str
-    tree: ast.Module
-    imports: frozenset[str]
+    path: Path
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Read when a test asks: each process that runs tests has all modules, and few of their tests."""
+        return ast.parse(self.path.read_text("utf-8"), str(self.path))
+
+    @cached_property
+    def imports(self) -> frozenset[str]:
+        """Everything imported, anywhere in it."""
+        return frozenset(_imports(self.tree))
 
     @property
     def layer(self) -> str:
@@ -130,8 +141,7 @@ def _modules() -> dict[str, Module]:
         if "share" in parts:
             continue  # scripts for the switches, no part of the package
         name = ".".join(parts).removesuffix(".__init__")
-        tree = ast.parse(path.read_text("utf-8"), str(path))
-        found[name] = Module(name, tree, frozenset(_imports(tree)))
+        found[name] = Module(name, path)
     return found
 
 
