@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import plots, table
 from bench.machine import describe
+from bench.processes import leave_nothing_behind
 from bench.results import BenchError, Report, to_json
 from bench.sections import Options
 from bench.sections.registry import SECTIONS
@@ -39,24 +39,28 @@ def main(names: tuple[str, ...], *, quick: bool, results: Path) -> None:
 
     Status 1: one could not be measured. A target that is missed is no failure.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
+    leave_nothing_behind()
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     made = datetime.now(UTC)
     machine = describe()
-    reports = []
+    reports = list[Report]()
+    folder = results / f"{made:%Y-%m-%dT%H%M%SZ}"
+    folder.mkdir(parents=True)
+
+    def save() -> None:
+        content = to_json(reports, machine, made=made.isoformat(timespec="seconds"), quick=quick)
+        (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
     with _progress(console) as progress, tempfile.TemporaryDirectory(prefix="shaken-bench-") as scratch:
         begin = _begins(progress)
         stores = Stores(Path(scratch) / "stores", begin)
         for name in names or SECTIONS:
-            folder = Path(scratch) / name
-            folder.mkdir()
-            reports.append(_run(name, Options(quick, folder, begin, stores)))
+            own = Path(scratch) / name
+            own.mkdir()
+            reports.append(_run(name, Options(quick, own, begin, stores)))
+            save()  # whatever becomes of the next one
             console.print(f"{name}: {'failed' if reports[-1].failed else 'measured'} in {reports[-1].seconds} s")
     console.print(table.summary(reports, machine))
-    folder = results / f"{made:%Y-%m-%dT%H%M%SZ}"
-    folder.mkdir(parents=True)
-    content = to_json(reports, machine, made=made.isoformat(timespec="seconds"), quick=quick)
-    (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     if plots.available():
         for report in reports:
             plots.draw(report, folder)

@@ -19,6 +19,7 @@ from bench.load.observed import Observation
 from bench.load.run import Options, run
 from bench.machine import describe
 from bench.plots import available
+from bench.processes import leave_nothing_behind
 from bench.results import BenchError
 from shaken_plugin.lab.servers import LabError, find_program
 
@@ -38,6 +39,7 @@ PROGRAMS = ("kamailio", "kamcmd", "sipp")
 )
 def main(minutes: float, rate: int, *, embedded: bool, kemi: bool, results: Path) -> None:
     """Place calls through an originating and a terminating Kamailio, and judge what became of each."""
+    leave_nothing_behind()
     console = Console(file=sys.stdout)  # commands are run meanwhile, whose output is caught
     options, machine, made = Options(minutes * 60, rate, embedded=embedded, kemi=kemi), describe(), datetime.now(UTC)
     scratch = Path(tempfile.mkdtemp(prefix="shaken-load-"))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -151,6 +152,27 @@ def test_a_section_that_cannot_be_measured_says_why_and_the_command_fails(
     assert text in done.output
     (written,) = tmp_path.glob("*/results.json")
     assert '"quick": true' in written.read_text("utf-8")
+
+
+def test_what_is_measured_is_kept_where_a_later_section_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(_: Options) -> Report:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setitem(
+        SECTIONS, "core", Section("core", "The first title", lambda _: Report("core", "The first title"))
+    )
+    monkeypatch.setitem(SECTIONS, "scale", Section("scale", "A title", ended))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        done = CliRunner().invoke(main, ["core", "scale", "--results", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.exit_code == 128 + signal.SIGTERM
+    (written,) = tmp_path.glob("*/results.json")
+    assert "The first title" in written.read_text("utf-8")
 
 
 def test_a_target_that_is_missed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
