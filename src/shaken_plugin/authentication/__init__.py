@@ -20,6 +20,7 @@ from shaken_plugin.authentication.model import (
     StoreDown,
 )
 from shaken_plugin.authentication.service import AuthenticationService, identity_header, identity_value
+from shaken_plugin.authentication.usual import Ready, Usual
 from shaken_plugin.authentication.way import Way
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "ExistingIdentity",
     "Limiter",
     "OrigidScope",
+    "Ready",
     "Signing",
     "SigningPair",
     "SigningRules",
     "StaleDate",
     "StoreDown",
+    "Usual",
     "Way",
     "identity_header",
     "identity_value",

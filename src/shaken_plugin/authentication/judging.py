@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from shaken_plugin.authentication.memory import Asked, Memory, Question
@@ -12,6 +13,7 @@ from shaken_plugin.authentication.model import (
     SigningRules,
     StoreDown,
 )
+from shaken_plugin.authentication.usual import Ready
 from shaken_plugin.authentication.way import Way
 from shaken_plugin.core.attestation import (
     CallFacts,
@@ -40,7 +42,8 @@ class Judged(NamedTuple):
     facts: PolicyFacts | None = None
 
 
-class Judgement(NamedTuple):
+@dataclass(slots=True)
+class Judgement:
     """What the records decide of a caller, the same for all calls with the same `Question`."""
 
     decision: Decision
@@ -50,6 +53,8 @@ class Judgement(NamedTuple):
     orig: Party | None
     """Whom the decision is about: the caller, or another number that the call shows and that refuses it."""
     substitute: TelephoneNumber | None
+    ready: Ready | None = None
+    """What usual calls are signed with, once there was a second."""
 
 
 class Judge:
@@ -78,7 +83,7 @@ class Judge:
             dest=diversion[1] if diversion else target.to,
             diverting=diversion[0] if diversion else None,
         )
-        base.routed_by = _called(target, base.dest)
+        base.routed_by = called_digits(target, base.dest)
         # Decided before anything else about the call is looked at: a header that a suspended
         # customer adds, spoils or leaves out must not spare it the refusal.
         facts = None
@@ -113,7 +118,7 @@ class Judge:
         stamp = self.store.stamp() if memory is not None else None
         if memory is None or stamp is None:
             return self._plainly(base, message, self.store, now)
-        question = self._question(base, message, memory, stamp)
+        question = self._question(message, base.dest, base.routed_by, base.emergency, stamp)
         known = memory.find(question, stamp, now)
         if known is None:
             asked = Asked(self.store, now)
@@ -123,16 +128,26 @@ class Judge:
                 memory.keep(question, stamp, now, asked, known)
         return known
 
-    def _question(self, base: Signing, message: CallMessage, memory: Memory[Judgement], stamp: Hashable) -> Question:
+    def _known(self, message: CallMessage, dest: Party, routed_by: str | None, now: float) -> Judgement | None:
+        """The judgement on a call that is no emergency, where it is remembered and holds."""
+        stamp = self.store.stamp() if self._memory is not None else None
+        if self._memory is None or stamp is None:
+            return None
+        return self._memory.find(self._question(message, dest, routed_by, False, stamp), stamp, now)
+
+    def _question(
+        self, message: CallMessage, dest: Party | None, routed_by: str | None, emergency: bool, stamp: Hashable
+    ) -> Question:
         """All that `_plainly` looks at, but for the records and the time."""
+        assert self._memory is not None
         return Question(
             message.source,
             message.user,
             message.route,
             message.caller_lines(),
-            memory.routed_by(base.routed_by, stamp),
-            left_alone(base.dest, self._rules.attestation),
-            base.emergency,
+            self._memory.routed_by(routed_by, stamp),
+            left_alone(dest, self._rules.attestation),
+            emergency,
         )
 
     def _plainly(self, base: Signing, message: CallMessage, store: PolicyStore, now: float) -> Judgement:
@@ -217,7 +232,7 @@ def _way(base: Signing, message: CallMessage) -> Way:
     return Way(message.source, message.user, base.routed_by, message.route or None)
 
 
-def _called(target: Target, dest: Party | None) -> str | None:
+def called_digits(target: Target, dest: Party | None) -> str | None:
     """The number by which the route is found: where the call really goes to, which To need not say."""
     for party in (target.uri, dest):
         if isinstance(party, TelephoneNumber) and party.is_e164:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shaken_plugin.authentication.judging import Judge, Judgement
+from shaken_plugin.authentication.judging import Judge, Judgement, called_digits
 from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
@@ -21,6 +21,7 @@ from shaken_plugin.authentication.model import (
     StaleDate,
     drawn,
 )
+from shaken_plugin.authentication.usual import Ready, Usual, plain_target
 from shaken_plugin.core.attestation import (
     Decision,
     Level,
@@ -29,6 +30,7 @@ from shaken_plugin.core.call import CallMessage, is_anonymous
 from shaken_plugin.core.diverting import RIGHT, diverted, diverting_holder, is_signed, links
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.jws import b64url
+from shaken_plugin.core.limits import bounds
 from shaken_plugin.core.passport import (
     div_claims,
     media_keys,
@@ -129,6 +131,59 @@ class AuthenticationService(Judge):
         if diversion is not None and facts is not None:
             return self._diverted(base, *diversion, facts, message, now)
         return self._attested(base, base.decision, judgement, message, now, random_origid, again=again)
+
+    def usual(self, message: CallMessage, now: float) -> Usual | None:
+        """A usual call that can be signed; None for every other, whatever is about it: `sign` says what.
+
+        All is looked at in each call that may differ from one to the next: the store, the time, the called party.
+        """
+        target = message.target(self._rules.plan)
+        dest = plain_target(message, target)
+        if dest is None or (self._rules.mky and "a=fingerprint" in message.sdp):
+            return None
+        judgement = self._known(message, dest, called_digits(target, dest), now)
+        if judgement is None or (self.limiter is not None and judgement.decision.once(_has_limits)):
+            return None
+        self.credentials.look(judgement.decision.policy_version, now)
+        ready, iat = judgement.ready, int(now)
+        if ready is None or not (ready.after < iat and now < ready.until) or not self._has(ready.credential):
+            ready = judgement.ready = self._ready(judgement, now)
+            if ready is None or not ready.after < iat:
+                return None
+        return Usual(ready, dest, iat)
+
+    def sealed(self, usual: Usual) -> str:
+        """The value of the Identity header of a usual call.
+
+        Raises:
+            SigningError: the key cannot be used.
+        """
+        ready = usual.ready
+        payload = shaken_payload(
+            attest=ready.attest, orig=ready.orig, dest=usual.dest, iat=usual.iat, origid=ready.origid
+        )
+        return identity_value(ready.pair, payload, quote_ppt=self._rules.quote_ppt)
+
+    def _has(self, credential: Credential) -> bool:
+        return self.credentials.named.get(credential.name) is credential
+
+    def _ready(self, judgement: Judgement, now: float) -> Ready | None:
+        """What usual calls of a judgement are signed with now; None where they are not, or more is to be said."""
+        decision, orig, caller = judgement.decision, judgement.orig, judgement.caller
+        attest, source = decision.level.attest, decision.source
+        if attest is None or orig is None or caller is None or source is None or decision.unauthorised:
+            return None
+        if judgement.substitute is not None or judgement.ambiguous or is_anonymous(caller.party):
+            return None
+        credential = self.credentials.named.get(self._credential_name(source))
+        pair = None if credential is None else credential.current(now)
+        if credential is None or pair is None or pair.refuses(orig, now, now) is not None:
+            return None
+        if self._rules.origid is OrigidScope.CALL:
+            return None
+        ready = Ready(decision, attest, orig, self._origid(source, ""), credential, pair)
+        ready.hold(now)
+        return ready
 
     def admit(self, message: CallMessage, now: float, random: Fresh, *, slot: bool = False) -> Signing:
         """What `sign` would do about a call but for the signature: whether it is answered instead of sent on.
@@ -303,6 +358,11 @@ class AuthenticationService(Judge):
         if self._rules.origid is OrigidScope.TRUNK:
             name += f"/trunk/{source.id}"
         return _origid_of(self._rules.origid_namespace, name)
+
+
+def _has_limits(decision: Decision) -> bool:
+    source = decision.source
+    return isinstance(source, Trunk) and bool(bounds(source.customer.limits, decision.level.attest))
 
 
 @lru_cache(1_024)

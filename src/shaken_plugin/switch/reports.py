@@ -93,6 +93,12 @@ class Reporter:
         severity = Severity.WARNING if signing.skip in _TROUBLE else Severity.INFO
         self._observer.log(severity, usual_line(message, signing, settings) or signing_line(message, signing, settings))
 
+    def usual_signing(self, counted: str, credential: Credential, line: str, now: float) -> None:
+        """What `signing` does of a usual call, whose counter and line are known."""
+        self._observer.count(counted)
+        self._warn_of_expiry(credential, now)
+        self._observer.log(Severity.INFO, line)
+
     def _warn_of_expiry(self, credential: Credential, now: float) -> None:
         known, at, text = self._expiry
         if known is not credential or at != int(now):  # asked once a second: it is a matter of hours

@@ -11,9 +11,9 @@ from shaken_plugin.authentication import AuthenticationService, Signing
 from shaken_plugin.core.attestation import Level, Refusal
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import key
-from shaken_plugin.core.sip import NameAddr, Uri
+from shaken_plugin.core.sip import NameAddr, Uri, format_date
 from shaken_plugin.core.telephone import canonical_party
-from shaken_plugin.errors import NumberError, SipSyntaxError, SkipReason, StoreUnavailable
+from shaken_plugin.errors import NumberError, SigningError, SipSyntaxError, SkipReason, StoreUnavailable
 from shaken_plugin.ports import Observer
 from shaken_plugin.records.usual import Signed
 from shaken_plugin.runtime import Services
@@ -25,6 +25,7 @@ from shaken_plugin.switch.sealing import Seal
 from shaken_plugin.switch.size import SizeAdvice, SizeOutcome, added_bytes
 from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.substitution import substitution
+from shaken_plugin.switch.usual import MAX_TEXT, UsualRecord, is_unmarked, told_of
 
 SAME_CALL_ID: Final = (
     "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it is "
@@ -94,14 +95,38 @@ class SigningGuard(Guard):
         self, service: AuthenticationService, message: CallMessage, *, again: bool, left_as: LeftAs | None
     ) -> Outcome:
         now = self._clock()
+        if left_as is None and not again and (outcome := self._usually(service, message, now)) is not None:
+            return outcome
         signing = service.sign(message, now, self._new_uuid, again=again, slot=self.tells_ends)
+        self._warn_of_services(service, now)
+        if left_as is not None:
+            signing = left_as.kept(signing, message, self.services.plan)
+        return self._outcome(message, signing, now, left_as)
+
+    def _usually(self, service: AuthenticationService, message: CallMessage, now: float) -> Outcome | None:
+        """What becomes of a usual call (`authentication.usual`); None for any other, of which nothing is said yet."""
+        settings, call_id = self.services.settings, message.call_id
+        if settings.signing.mode != "active" or not 0 < len(call_id) <= MAX_TEXT or not is_unmarked(message):
+            return None
+        usual = service.usual(message, now)
+        if usual is None or (told := told_of(usual, message, settings)) is None:
+            return None
+        try:
+            identity = service.sealed(usual)
+        except SigningError:
+            return None  # tried once more, and told
+        self._warn_of_services(service, now)
+        signature = identity.partition(";")[0].rpartition(".")[2]
+        self._reports.usual_signing(told.counted, usual.ready.credential, told.line(call_id, usual), now)
+        outcome = Outcome(told.variables(identity, signature, format_date(usual.iat), now))
+        self._record(lambda: UsualRecord(told, call_id, usual, signature, now), now)
+        return outcome
+
+    def _warn_of_services(self, service: AuthenticationService, now: float) -> None:
         if self.services.copy is not None and (trouble := self.services.copy.trouble) is not None:
             self._reports.warn("copy_stale", f"shaken: {trouble}", now)
         if unusable := service.credentials.trouble:
             self._reports.warn("key_unusable", f"shaken: {'; '.join(unusable)}", now)
-        if left_as is not None:
-            signing = left_as.kept(signing, message, self.services.plan)
-        return self._outcome(message, signing, now, left_as)
 
     def _outcome(self, message: CallMessage, signing: Signing, now: float, left_as: LeftAs | None) -> Outcome:
         """What is to be done about a call; it is said, counted and recorded."""

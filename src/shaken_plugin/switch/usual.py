@@ -1,0 +1,128 @@
+"""What is said of usual signed calls: the record, the log line and the variables, each from a form filled in.
+
+The form is what the writers of all calls make of one such call, with marks where the next one differs. So there is one
+place where it is known what a line says, and nothing to keep in step; a line with a mark too many or too few makes no
+form, and such calls are said in the slow way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Final
+
+from shaken_plugin.authentication import Usual
+from shaken_plugin.config.sections import Settings
+from shaken_plugin.core.call import MAX_ASSERTED, CallMessage
+from shaken_plugin.core.telephone import Party, UriIdentity
+from shaken_plugin.records.call import digest, signed
+from shaken_plugin.switch.actions import signing_variables
+from shaken_plugin.switch.reports import signing_line
+
+MAX_TEXT: Final = 200
+"""Longest Call-ID and called party of a usual call, characters."""
+MAX_FORM: Final = 1_500
+"""Longest form of a log line: with three times `MAX_TEXT` in JSON it stays what `telemetry` takes uncut."""
+
+_CALL_ID: Final = "<call-id>"
+_DEST: Final = UriIdentity("<dest>")
+_AT: Final = 82_739_104_655.015625
+_IAT: Final = 918_273_645_546_372_819
+_CHANGING: Final = frozenset({"identity", "ppi", "signed_at", "date"})
+
+
+class Told:
+    """What is said of the usual calls that are signed with one `Ready`, under the same settings."""
+
+    __slots__ = ("_line", "_record", "constant", "counted", "settings")
+
+    def __init__(self, settings: Settings, line: Sequence[str], record: Sequence[str], constant: dict[str, str]) -> None:
+        self.settings = settings
+        self._line, self._record = line, record
+        self.constant = constant
+        """The variables that are the same in each call."""
+        self.counted = f"signed_{constant['level'].lower()}"
+
+    @classmethod
+    def of(cls, usual: Usual, message: CallMessage, settings: Settings) -> Told | None:
+        """What is to be said of calls like this one; None where it is not so simple."""
+        sample = replace(message, call_id=_CALL_ID)
+        signing = usual._replace(dest=_DEST, iat=_IAT).signing("a.b.c;info=<>", "")
+        dest, iat = _shown(_DEST, settings), str(_IAT)
+        line = _form(signing_line(sample, signing, settings), (f'"{_CALL_ID}"', f'"{dest}"', iat))
+        record = _form(
+            signed(sample, signing, _AT, observe=False).line().decode("ascii"),
+            (repr(_AT), f'"{_CALL_ID}"', f'"{_DEST.uri}"', iat, digest("a.b.c")),
+        )
+        if line is None or record is None or sum(map(len, line)) > MAX_FORM:
+            return None
+        variables = signing_variables(sample, signing, _AT, active=True)
+        return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
+
+    def line(self, call_id: str, usual: Usual) -> str:
+        """`signing_line` of the call."""
+        a, b, c, d = self._line
+        dest = _shown(usual.dest, self.settings)
+        return f"{a}{quoted(call_id)}{b}{quoted(dest)}{c}{usual.iat}{d}"
+
+    def variables(self, identity: str, signature: str, date: str, now: float) -> dict[str, str]:
+        """`signing_variables` of the call."""
+        return {
+            **self.constant, "identity": identity, "ppi": f"..{signature}", "signed_at": f"{now:.3f}", "date": date,
+        }  # fmt: skip
+
+
+class UsualRecord:
+    """`CallRecord.line` of a usual call; not put together before it is written."""
+
+    __slots__ = ("_call_id", "_form", "_now", "_signature", "_usual")
+
+    def __init__(self, told: Told, call_id: str, usual: Usual, signature: str, now: float) -> None:
+        self._form, self._call_id, self._usual = told._record, call_id, usual
+        self._signature, self._now = signature, now
+
+    def line(self) -> bytes:
+        """See `CallRecord.line`."""
+        a, b, c, d, e, f = self._form
+        usual = self._usual
+        return (
+            f"{a}{self._now!r}{b}{quoted(self._call_id)}{c}{quoted(str(usual.dest))}{d}{usual.iat}"
+            f"{e}{digest(self._signature)}{f}"
+        ).encode("ascii")
+
+
+def told_of(usual: Usual, message: CallMessage, settings: Settings) -> Told | None:
+    """What is said of usual calls like this one, made once; None where they have to be said in the slow way."""
+    known: tuple[Settings, Told | None] | None = usual.ready.told
+    if known is None or known[0] is not settings:
+        known = usual.ready.told = settings, Told.of(usual, message, settings)
+    return known[1] if len(str(usual.dest)) <= MAX_TEXT else None
+
+
+def is_unmarked(message: CallMessage) -> bool:
+    """Whether nothing in the headers that name the caller can be a verstat, not even one with escaped letters."""
+    for lines in message.callers.values():
+        if len(lines) > MAX_ASSERTED:
+            return False
+        for line in lines:
+            if "%" in line or "verstat" in line.lower():
+                return False
+    return True
+
+
+def _shown(party: Party, settings: Settings) -> str:
+    """A party as log lines name it."""
+    return str(party) if settings.log.full_numbers else party.masked
+
+
+def _form(text: str, marks: Sequence[str]) -> tuple[str, ...] | None:
+    """A text in pieces, between which the marks stood: each once, and in this order."""
+    pieces: list[str] = []
+    rest = text
+    for mark in marks:
+        piece, found, rest = rest.partition(mark)
+        if not found or text.count(mark) != 1:
+            return None
+        pieces.append(piece)
+    return (*pieces, rest)
