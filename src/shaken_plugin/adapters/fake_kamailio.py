@@ -285,6 +285,16 @@ class _Pvx:
         self._ksr.xavps[root, name] = value
         return 1
 
+    def xavp_params_explode(self, text: str, root: str) -> int:
+        text.encode()
+        found = re.findall(r"([a-z_]+)='([^']*)'(?:;|\Z)", text)
+        if "".join(f"{name}='{value}';" for name, value in found)[:-1] != text:
+            return -1
+        for old in [key for key in self._ksr.xavps if key[0] == root]:
+            del self._ksr.xavps[old]  # another one of the same name hides it
+        self._ksr.xavps.update({(root, name): value for name, value in found})
+        return 1
+
     def xavp_child_gete(self, root: str, name: str) -> str:
         return self._ksr.xavps.get((root, name), "")
 

@@ -123,10 +123,11 @@ class Kamailio(Message):
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
+            outcome = self._followed(outcome, counted)
+            found = self._finish(SIGNING, outcome, is_first=not before)
             if account or (before and self._get(SIGNING, "user")):
                 self._set(SIGNING, "user", account or "")
-            outcome = self._followed(outcome, counted)
-            return self._finish(SIGNING, outcome)
+            return found
         except BaseException as exc:
             return self._survive("sign", exc)
 
@@ -220,10 +221,16 @@ class Kamailio(Message):
     def _note_branch(self, *, quiet: bool) -> None:
         """For `shaken_reply`: this branch has its signature, and maybe nothing else matters in replies to it."""
         index = self._ksr.tm.t_get_branch_index()
-        earlier = self._get(SIGNING, "branches") if index else ""
+        if quiet and index == 0 and not self._get(VERIFYING, "reason"):
+            self._set(ROUTES, "quiet", "1")
+            return
+        earlier = (self._get(SIGNING, "branches") or self._first_branch()) if index else ""
         self._set(SIGNING, "branches", f"{earlier}{index},")
-        quiet = quiet and index == 0 and not self._get(VERIFYING, "reason")
-        self._set(ROUTES, "quiet", "1" if quiet else "")
+        self._set(ROUTES, "quiet", "")
+
+    def _first_branch(self) -> str:
+        """The first branch as `shaken_branch` notes it, where it was quiet."""
+        return "0," if self._get(ROUTES, "quiet") == "1" else ""
 
     def shaken_dialog(self, _msg: object = None) -> int:
         """For each request inside a dialog, from either side, after ``loose_route``.
@@ -371,10 +378,10 @@ class Kamailio(Message):
 
     # --- Doing --------------------------------------------------------------------------------
 
-    def _finish(self, root: str, outcome: Outcome) -> int:
+    def _finish(self, root: str, outcome: Outcome, *, is_first: bool = False) -> int:
         variables = outcome.variables
         if root == SIGNING:
-            self._publish_signing(variables)
+            self._publish_signing(variables, is_first=is_first)
         else:
             self._publish(root, variables)
             if variables.get("reason"):
@@ -404,19 +411,25 @@ class Kamailio(Message):
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
 
-    def _publish_signing(self, variables: Mapping[str, str]) -> None:
-        """For the routing script each by its name, for `shaken_branch` together."""
-        set_, state = self._set, pack(variables)
-        set_(SIGNING, "state", state)  # first: without it nothing else is looked for
-        for name, value in variables.items():
-            if name not in INNER:
-                set_(SIGNING, name, value)
+    def _publish_signing(self, variables: Mapping[str, str], *, is_first: bool = False) -> None:
+        """For the routing script each by its name, for `shaken_branch` together.
+
+        Args:
+            variables: of an outcome.
+            is_first: nothing was published of this call before.
+        """
+        state = pack(variables)
+        told = {name: value for name, value in variables.items() if name not in INNER}
+        if not (is_first and self._publish_at_once(SIGNING, state, told)):
+            self._set(SIGNING, "state", state)  # first: without it nothing else is looked for
+            self._publish(SIGNING, told)
         if state != IDLE or variables.get("slot"):
-            set_(ROUTES, "routes", "1")
+            self._set(ROUTES, "routes", "1")
 
     def _check_branch(self) -> None:
         """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""
-        if str(self._ksr.tm.t_get_branch_index()) not in self._get(SIGNING, "branches").split(","):
+        passed = self._get(SIGNING, "branches") or self._first_branch()
+        if str(self._ksr.tm.t_get_branch_index()) not in passed.split(","):
             self.switch.warn(
                 "branch_without_identity",
                 "shaken: a branch left without the Identity header that was signed for it; "

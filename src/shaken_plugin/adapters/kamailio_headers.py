@@ -14,17 +14,21 @@ MAX_HEADERS: Final = 32
 MAX_NAME: Final = 64
 """Longest name that is remembered: whoever sends calls chooses them."""
 
-_WANTED: Final = frozenset(
-    name.lower()
-    for name in (
-        *(header.value for header in CallerHeader),
-        *NAMING,
-        "To", "Call-ID", "Date", "Identity", "Priority", "Resource-Priority", "Replaces",
-    )
-)  # fmt: skip
+_SINGLE: Final = ("To", "Call-ID", "Date", "Identity", "Priority", "Resource-Priority", "Replaces")
+_WANTED: Final = frozenset(name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE))
 _NAMES: Final = {name: name for name in _WANTED} | {
     short: name for short, name in COMPACT_NAMES.items() if name in _WANTED
 }
+
+_UNWANTED: Final = (
+    "Via", "Max-Forwards", "CSeq", "Contact", "Content-Type", "Content-Length", "Content-Disposition", "User-Agent",
+    "Route", "Record-Route", "Allow", "Allow-Events", "Supported", "Require", "Accept", "Session-Expires", "Min-SE",
+    "Expires", "Subject", "Privacy", "P-Access-Network-Info", "P-Charging-Vector",
+)  # fmt: skip
+_WRITTEN: Final = {name: name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE)} | {
+    name: "" for name in _UNWANTED
+}
+"""What names stand for that are written as nearly all write them; `_meaning` says the same."""
 
 
 class Headers(NamedTuple):
@@ -59,14 +63,19 @@ def headers_of(message: str) -> Headers | None:
     found: dict[str, tuple[str, ...]] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        wanted = (_wanted if len(name) <= MAX_NAME else _meaning)(name)
+        wanted = _WRITTEN.get(name)
+        if wanted is None:
+            wanted = (_wanted if len(name) <= MAX_NAME else _meaning)(name)
         if wanted is None or not colon:
             return None
-        if wanted:
-            before = found.get(wanted, ())
-            if len(before) == MAX_HEADERS:
-                return None
+        if not wanted:
+            continue
+        if wanted not in found:
+            found[wanted] = (value.strip(" \t"),)
+        elif len(before := found[wanted]) < MAX_HEADERS:
             found[wanted] = (*before, value.strip(" \t"))
+        else:
+            return None
     return Headers(method, found, body)
 
 

@@ -35,6 +35,7 @@ class Message:
         if (pvx := getattr(ksr, "pvx", None)) is not None:
             # Each call takes a dozen of these: without a function of ours round them.
             self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]  # the same, as one call
+        self._explode = getattr(pvx, "xavp_params_explode", None)
 
     def _read(
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
@@ -150,6 +151,16 @@ class Message:
     def _publish(self, root: str, variables: Mapping[str, str]) -> None:
         for name, value in variables.items():
             self._set(root, name, value)
+
+    def _publish_at_once(self, root: str, state: str, variables: Mapping[str, str]) -> bool:
+        """`_publish` and ``state`` by one call, at half the cost; False where it was not done, and nothing changed.
+
+        An xavp of that name would be hidden, not changed. Quoted so, values may hold anything but the quote.
+        """
+        text = "".join([f";{name}='{value}'" for name, value in variables.items()])
+        if self._explode is None or "'" in state or text.count("'") != 2 * len(variables):
+            return False
+        return bool(self._explode(f"state='{state}'{text}", root) > 0)
 
     def _set(self, root: str, name: str, value: str) -> None:
         self._ksr.pvx.xavp_child_sets(root, name, value)
