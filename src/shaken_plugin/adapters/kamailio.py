@@ -31,7 +31,7 @@ from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
-from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, unpack
+from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, pack_usual, unpack
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
@@ -40,6 +40,7 @@ from shaken_plugin.switch import (
     Outcome,
     Reject,
     RemoveHeader,
+    Same,
     Switch,
     attach,
 )
@@ -123,8 +124,10 @@ class Kamailio(Message):
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
-            outcome = self._followed(outcome, counted)
-            found = self._finish(SIGNING, outcome, is_first=not before)
+            if not before and outcome.same is not None and self._publish_usual(outcome.same, outcome.variables):
+                found = GO_ON
+            else:
+                found = self._finish(SIGNING, self._followed(outcome, counted))
             if account or (before and self._get(SIGNING, "user")):
                 self._set(SIGNING, "user", account or "")
             return found
@@ -378,10 +381,10 @@ class Kamailio(Message):
 
     # --- Doing --------------------------------------------------------------------------------
 
-    def _finish(self, root: str, outcome: Outcome, *, is_first: bool = False) -> int:
+    def _finish(self, root: str, outcome: Outcome) -> int:
         variables = outcome.variables
         if root == SIGNING:
-            self._publish_signing(variables, is_first=is_first)
+            self._publish_signing(variables)
         else:
             self._publish(root, variables)
             if variables.get("reason"):
@@ -411,20 +414,34 @@ class Kamailio(Message):
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
 
-    def _publish_signing(self, variables: Mapping[str, str], *, is_first: bool = False) -> None:
-        """For the routing script each by its name, for `shaken_branch` together.
-
-        Args:
-            variables: of an outcome.
-            is_first: nothing was published of this call before.
-        """
+    def _publish_signing(self, variables: Mapping[str, str]) -> None:
+        """For the routing script each by its name, for `shaken_branch` together."""
         state = pack(variables)
-        told = {name: value for name, value in variables.items() if name not in INNER}
-        if not (is_first and self._publish_at_once(SIGNING, state, told)):
-            self._set(SIGNING, "state", state)  # first: without it nothing else is looked for
-            self._publish(SIGNING, told)
+        self._set(SIGNING, "state", state)  # first: without it nothing else is looked for
+        for name, value in variables.items():
+            if name not in INNER:
+                self._set(SIGNING, name, value)
         if state != IDLE or variables.get("slot"):
             self._set(ROUTES, "routes", "1")
+
+    def _publish_usual(self, same: Same, variables: Mapping[str, str]) -> bool:
+        """The same of a usual call that nothing was published of before, by one call of Kamailio; False: not done.
+
+        An xavp of that name would be hidden, not changed. In quotes values may hold anything but a quote.
+        """
+        if same.made is None:
+            same.made = "".join([f";{name}='{value}'" for name, value in same.variables.items()])
+            if same.made.count("'") != 2 * len(same.variables):
+                same.made = ""
+        if not same.made or self._explode is None:
+            return False
+        identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
+        state = pack_usual(identity, ppi, date, at, same.variables.get("source", ""))
+        text = f"state='{state}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+        if "'" in identity or self._explode(text, SIGNING) < 0:
+            return False
+        self._set(ROUTES, "routes", "1")
+        return True
 
     def _check_branch(self) -> None:
         """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""

@@ -15,7 +15,10 @@ ASKED: Final = "shaken_in"
 
 _CALLERS: Final = tuple((header, header.value.lower()) for header in CallerHeader)
 _NAMING: Final = tuple((name, name.lower()) for name in NAMING)
-_NAMED: Final = frozenset(name for _, name in _NAMING)
+_RARE: Final = frozenset(
+    {"date", "identity", "resource-priority", "priority", "replaces", *(name for _, name in _NAMING)}
+)
+"""Names of headers that most calls have none of."""
 
 _EMPTY: Final = ("",)
 _NO_DATE: Final = (None,)
@@ -47,30 +50,25 @@ class Message:
             found = None
         if found is None:
             return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
-        pv, lines = self._ksr.pv, found.headers.get
-        return CallMessage(
-            method=found.method,
-            request_uri=self._pseudo("$ru") or self._unparsed_uri(),
-            to=lines("to", _EMPTY)[0],
-            callers={header: values for header, name in _CALLERS if (values := lines(name))},
-            call_id=lines("call-id", _EMPTY)[0],
-            date=lines("date", _NO_DATE)[0],
-            identity=lines("identity", ()),
-            priority=lines("priority", _EMPTY)[0],
-            naming={} if _NAMED.isdisjoint(found.headers) else self._naming(found.headers),
-            resource_priority=lines("resource-priority", ()),
-            sdp=found.body if body else "",
-            replaces=lines("replaces", _EMPTY)[0],
-            counted=counted,
-            source=pv.get("$si"),
-            user=user,
-            diverting=diverting,
-            route=self._get(ASKED, "route"),
+        pv, headers = self._ksr.pv, found.headers
+        lines = headers.get
+        call = CallMessage(
+            found.method,
+            self._pseudo("$ru") or self._unparsed_uri(),
+            lines("to", _EMPTY)[0],
+            {header: headers[name] for header, name in _CALLERS if name in headers},
+            lines("call-id", _EMPTY)[0],
         )
-
-    @staticmethod
-    def _naming(headers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {header: values for header, name in _NAMING if (values := headers.get(name))}
+        call.source, call.user, call.route = pv.get("$si"), user, self._get(ASKED, "route")
+        call.counted, call.diverting = counted, diverting
+        if body:
+            call.sdp = found.body
+        if not _RARE.isdisjoint(headers):
+            call.date = lines("date", _NO_DATE)[0]
+            call.identity, call.resource_priority = lines("identity", ()), lines("resource-priority", ())
+            call.priority, call.replaces = lines("priority", _EMPTY)[0], lines("replaces", _EMPTY)[0]
+            call.naming = {header: headers[name] for header, name in _NAMING if name in headers}
+        return call
 
     def _read_by_name(self, *, user: str | None, body: bool, diverting: str, counted: str) -> CallMessage:
         """The same, one header after the other asked of Kamailio: slower, and for any message that it takes."""
@@ -151,16 +149,6 @@ class Message:
     def _publish(self, root: str, variables: Mapping[str, str]) -> None:
         for name, value in variables.items():
             self._set(root, name, value)
-
-    def _publish_at_once(self, root: str, state: str, variables: Mapping[str, str]) -> bool:
-        """`_publish` and ``state`` by one call, at half the cost; False where it was not done, and nothing changed.
-
-        An xavp of that name would be hidden, not changed. Quoted so, values may hold anything but the quote.
-        """
-        text = "".join([f";{name}='{value}'" for name, value in variables.items()])
-        if self._explode is None or "'" in state or text.count("'") != 2 * len(variables):
-            return False
-        return bool(self._explode(f"state='{state}'{text}", root) > 0)
 
     def _set(self, root: str, name: str, value: str) -> None:
         self._ksr.pvx.xavp_child_sets(root, name, value)

@@ -25,6 +25,11 @@ def pack(variables: Mapping[str, str]) -> str:
     return "\n".join([variables.get(name, "") for name in STATE])
 
 
+def pack_usual(identity: str, ppi: str, date: str, signed_at: str, source: str) -> str:
+    """`pack` of variables with these of `STATE` and no others."""
+    return f"{identity}\n{ppi}\n{date}\n\n\n{signed_at}\n{source}\n\n\n"
+
+
 def unpack(text: str) -> dict[str, str]:
     """What `pack` made; all empty of `IDLE`, and of the empty text of a call that nobody decided."""
     return dict.fromkeys(STATE, "") if text in {"", IDLE} else dict(zip(STATE, text.split("\n"), strict=True))

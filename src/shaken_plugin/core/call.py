@@ -170,10 +170,10 @@ class CallMessage:
 
         They are the header lines, From's without its tag, which is another in every call.
         """
-        return tuple(
-            (header, tuple(map(without_tag, lines)) if header is CallerHeader.FROM else lines)
-            for header, lines in self.callers.items()
-        )
+        callers = self.callers
+        if (written := callers.get(CallerHeader.FROM)) is not None:
+            callers = {**callers, CallerHeader.FROM: tuple(map(without_tag, written))}
+        return tuple(callers.items())
 
     def caller(self, headers: Iterable[CallerHeader], plan: DialPlan) -> Caller | None:
         """Who calls: the first telephone number of these headers, in their order, else their first URI.

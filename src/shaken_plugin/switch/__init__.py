@@ -6,7 +6,7 @@ becomes a logged, counted, named outcome, and the call goes on in the declared m
 mode there are variables only: nothing changes on the wire.
 """
 
-from shaken_plugin.switch.actions import Action, AddHeader, Outcome, Reject, RemoveHeader, StripVerstat, attach
+from shaken_plugin.switch.actions import Action, AddHeader, Outcome, Reject, RemoveHeader, Same, StripVerstat, attach
 from shaken_plugin.switch.guard import Switch
 from shaken_plugin.switch.keeping import LeftAs
 from shaken_plugin.switch.size import SizeAdvice, SizeOutcome
@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "Reject",
     "RemoveHeader",
+    "Same",
     "SizeAdvice",
     "SizeOutcome",
     "StripVerstat",

@@ -54,7 +54,17 @@ class Reject:
 Action = AddHeader | RemoveHeader | StripVerstat
 
 
-@dataclass(frozen=True, slots=True)
+class Same:
+    """The variables that outcomes have in common, by reference; and for an adapter what it has made of them."""
+
+    __slots__ = ("made", "variables")
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.made: str | None = None
+
+
+@dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
 class Outcome:
     """What is to be done about one call.
 
@@ -66,6 +76,8 @@ class Outcome:
     reject: Reject | None = None
     wait: bool = False
     """Nothing is decided yet: hold the call, and verify again with the variable ``waiting``."""
+    same: Same | None = None
+    """Of a usual signed call: all variables but ``identity``, ``ppi``, ``date`` and ``signed_at``."""
 
 
 def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:

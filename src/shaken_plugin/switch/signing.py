@@ -117,8 +117,8 @@ class SigningGuard(Guard):
             return None  # tried once more, and told
         self._warn_of_services(service, now)
         signature = identity.partition(";")[0].rpartition(".")[2]
-        self._reports.usual_signing(told.counted, usual.ready.credential, told.line(call_id, usual), now)
-        outcome = Outcome(told.variables(identity, signature, format_date(usual.iat), now))
+        self._reports.usual_signing(told.counted, usual.ready.credential, told.log_line(call_id, usual), now)
+        outcome = told.outcome(identity, signature, format_date(usual.iat), now)
         self._record(lambda: UsualRecord(told, call_id, usual, signature, now), now)
         return outcome
 

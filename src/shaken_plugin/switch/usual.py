@@ -17,7 +17,7 @@ from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.call import MAX_ASSERTED, CallMessage
 from shaken_plugin.core.telephone import Party, UriIdentity
 from shaken_plugin.records.call import digest, signed
-from shaken_plugin.switch.actions import signing_variables
+from shaken_plugin.switch.actions import Outcome, Same, signing_variables
 from shaken_plugin.switch.reports import signing_line
 
 MAX_TEXT: Final = 200
@@ -35,13 +35,13 @@ _CHANGING: Final = frozenset({"identity", "ppi", "signed_at", "date"})
 class Told:
     """What is said of the usual calls that are signed with one `Ready`, under the same settings."""
 
-    __slots__ = ("_line", "_record", "constant", "counted", "settings")
+    __slots__ = ("counted", "line", "record", "same", "settings")
 
     def __init__(self, settings: Settings, line: Sequence[str], record: Sequence[str], constant: dict[str, str]) -> None:
         self.settings = settings
-        self._line, self._record = line, record
-        self.constant = constant
-        """The variables that are the same in each call."""
+        self.line, self.record = line, record
+        """The forms of log line and record."""
+        self.same = Same(constant)
         self.counted = f"signed_{constant['level'].lower()}"
 
     @classmethod
@@ -60,17 +60,16 @@ class Told:
         variables = signing_variables(sample, signing, _AT, active=True)
         return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
 
-    def line(self, call_id: str, usual: Usual) -> str:
+    def log_line(self, call_id: str, usual: Usual) -> str:
         """`signing_line` of the call."""
-        a, b, c, d = self._line
+        a, b, c, d = self.line
         dest = _shown(usual.dest, self.settings)
         return f"{a}{quoted(call_id)}{b}{quoted(dest)}{c}{usual.iat}{d}"
 
-    def variables(self, identity: str, signature: str, date: str, now: float) -> dict[str, str]:
-        """`signing_variables` of the call."""
-        return {
-            **self.constant, "identity": identity, "ppi": f"..{signature}", "signed_at": f"{now:.3f}", "date": date,
-        }  # fmt: skip
+    def outcome(self, identity: str, signature: str, date: str, now: float) -> Outcome:
+        """What is to be done: the variables are `signing_variables` of the call."""
+        changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": f"{now:.3f}", "date": date}
+        return Outcome(self.same.variables | changing, same=self.same)
 
 
 class UsualRecord:
@@ -79,7 +78,7 @@ class UsualRecord:
     __slots__ = ("_call_id", "_form", "_now", "_signature", "_usual")
 
     def __init__(self, told: Told, call_id: str, usual: Usual, signature: str, now: float) -> None:
-        self._form, self._call_id, self._usual = told._record, call_id, usual
+        self._form, self._call_id, self._usual = told.record, call_id, usual
         self._signature, self._now = signature, now
 
     def line(self) -> bytes:
