@@ -414,6 +414,8 @@ class Severity(Enum):
     WARNING = "warning"
     ERROR = "error"
 
+    __hash__ = object.__hash__  # by identity, as they are compared; see `core.call.CallerHeader`
+
 
 class Observer(Protocol):
     """Where log lines and counts go: the switch's own log and counters."""

@@ -25,9 +25,7 @@ _UNWANTED: Final = (
     "Route", "Record-Route", "Allow", "Allow-Events", "Supported", "Require", "Accept", "Session-Expires", "Min-SE",
     "Expires", "Subject", "Privacy", "P-Access-Network-Info", "P-Charging-Vector",
 )  # fmt: skip
-_WRITTEN: Final = {name: name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE)} | {
-    name: "" for name in _UNWANTED
-}
+_WRITTEN: Final = {name: name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE)} | dict.fromkeys(_UNWANTED, "")
 """What names stand for that are written as nearly all write them; `_meaning` says the same."""
 
 

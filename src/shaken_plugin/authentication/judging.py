@@ -22,7 +22,7 @@ from shaken_plugin.core.attestation import (
     decide_beside,
     left_alone,
 )
-from shaken_plugin.core.call import Caller, CallMessage, Target, is_callback
+from shaken_plugin.core.call import Caller, CallMessage, is_callback
 from shaken_plugin.core.diverting import diverted, links
 from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.core.telephone import Party, TelephoneNumber
@@ -83,7 +83,7 @@ class Judge:
             dest=diversion[1] if diversion else target.to,
             diverting=diversion[0] if diversion else None,
         )
-        base.routed_by = called_digits(target, base.dest)
+        base.routed_by = number_digits(target.uri) or number_digits(base.dest)
         # Decided before anything else about the call is looked at: a header that a suspended
         # customer adds, spoils or leaves out must not spare it the refusal.
         facts = None
@@ -232,9 +232,6 @@ def _way(base: Signing, message: CallMessage) -> Way:
     return Way(message.source, message.user, base.routed_by, message.route or None)
 
 
-def called_digits(target: Target, dest: Party | None) -> str | None:
-    """The number by which the route is found: where the call really goes to, which To need not say."""
-    for party in (target.uri, dest):
-        if isinstance(party, TelephoneNumber) and party.is_e164:
-            return party.digits
-    return None
+def number_digits(called: Party | None) -> str | None:
+    """The number by which the route is found, where that is one: of the Request-URI, which To need not say, or of To."""
+    return called.digits if isinstance(called, TelephoneNumber) and called.is_e164 else None

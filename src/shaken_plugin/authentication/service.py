@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shaken_plugin.authentication.judging import Judge, Judgement, called_digits
+from shaken_plugin.authentication.judging import Judge, Judgement, number_digits
 from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
@@ -21,7 +21,7 @@ from shaken_plugin.authentication.model import (
     StaleDate,
     drawn,
 )
-from shaken_plugin.authentication.usual import Ready, Usual, plain_target
+from shaken_plugin.authentication.usual import Ready, Usual, is_plain
 from shaken_plugin.core.attestation import (
     Decision,
     Level,
@@ -137,11 +137,10 @@ class AuthenticationService(Judge):
 
         All is looked at in each call that may differ from one to the next: the store, the time, the called party.
         """
-        target = message.target(self._rules.plan)
-        dest = plain_target(message, target)
-        if dest is None or (self._rules.mky and "a=fingerprint" in message.sdp):
+        dest = message.target(self._rules.plan).usual
+        if dest is None or not is_plain(message) or (self._rules.mky and "a=fingerprint" in message.sdp):
             return None
-        judgement = self._known(message, dest, called_digits(target, dest), now)
+        judgement = self._known(message, dest, number_digits(dest), now)
         if judgement is None or (self.limiter is not None and judgement.decision.once(_has_limits)):
             return None
         self.credentials.look(judgement.decision.policy_version, now)
@@ -158,11 +157,7 @@ class AuthenticationService(Judge):
         Raises:
             SigningError: the key cannot be used.
         """
-        ready = usual.ready
-        payload = shaken_payload(
-            attest=ready.attest, orig=ready.orig, dest=usual.dest, iat=usual.iat, origid=ready.origid
-        )
-        return identity_value(ready.pair, payload, quote_ppt=self._rules.quote_ppt)
+        return identity_value(usual.ready.pair, usual.payload(), quote_ppt=self._rules.quote_ppt)
 
     def _has(self, credential: Credential) -> bool:
         return self.credentials.named.get(credential.name) is credential

@@ -6,29 +6,34 @@ said, and it goes through them. The property tests hold both against each other.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from shaken_plugin.authentication.model import Credential, Signing, SigningPair
 from shaken_plugin.core.attestation import Decision
-from shaken_plugin.core.call import CallMessage, Target
-from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.telephone import Party
+from shaken_plugin.core.call import CallMessage
+from shaken_plugin.core.passport import Attest, dest_member, shaken_payload
+from shaken_plugin.core.telephone import Party, TelephoneNumber
+
+_SAMPLE: Final = TelephoneNumber("0")
 
 
 class Ready:
     """What all usual calls of one judgement are signed with, between two moments."""
 
-    __slots__ = ("after", "attest", "credential", "decision", "orig", "origid", "pair", "told", "until")
+    __slots__ = ("after", "claims", "credential", "decision", "orig", "origid", "pair", "told", "until")
 
     def __init__(
         self, decision: Decision, attest: Attest, orig: Party, origid: str, credential: Credential, pair: SigningPair
     ) -> None:
         self.decision = decision
-        self.attest = attest
         self.orig = orig
         self.origid = origid
         self.credential = credential
         self.pair = pair
+        sample = shaken_payload(attest=attest, orig=orig, dest=_SAMPLE, iat=0, origid=origid).decode()
+        before, _, behind = sample.partition(f'{dest_member(_SAMPLE)}}},"iat":0')
+        self.claims = before, behind
+        """The claims before the called party and behind the time."""
         self.after, self.until = float("-inf"), float("inf")
         self.told: Any = None
         """What a switch has made of it, to say the same of each call."""
@@ -50,6 +55,11 @@ class Usual(NamedTuple):
     dest: Party
     iat: int
 
+    def payload(self) -> bytes:
+        """`core.passport.shaken_payload` of the call."""
+        before, behind = self.ready.claims
+        return f'{before}{dest_member(self.dest)}}},"iat":{self.iat}{behind}'.encode()
+
     def signing(self, identity: str, date: str) -> Signing:
         """What `AuthenticationService.sign` says of it."""
         ready, signing = self.ready, Signing(decision=self.ready.decision, orig=self.ready.orig, dest=self.dest)
@@ -58,14 +68,9 @@ class Usual(NamedTuple):
         return signing
 
 
-def plain_target(message: CallMessage, target: Target) -> Party | None:
-    """Whom a call is for of which nothing is rare: the same party in To and Request-URI; None for any other call.
-
-    It begins a call, is no emergency, carries no PASSporT, no Date (`AuthenticationService` would look at it) and no
-    header that `core.verstat` would have to be looked for in.
-    """
-    if message.method != "INVITE" or message.identity or message.priority or message.date is not None:
-        return None
-    if message.naming or message.unreadable or target.to_tag is not None or target.emergency:
-        return None
-    return target.to if target.to == target.uri else None
+def is_plain(message: CallMessage) -> bool:
+    """Whether a call carries no PASSporT, no Date and no other header that would have to be looked at."""
+    return (
+        message.method == "INVITE" and not message.identity and message.date is None and not message.priority
+        and not message.naming and not message.unreadable
+    )  # fmt: skip

@@ -31,6 +31,8 @@ _IN_ORDER: Final = tuple(CallerHeader)
 NAMING: Final = ("Diversion", "History-Info", "P-Charge-Info", "P-Served-User", "Referred-By", "Reply-To")
 """Headers that name other parties, of which some telephones and gateways show one."""
 
+_FROM: Final = CallerHeader.FROM  # a member of an Enum is looked for at length each time
+
 MAX_ASSERTED: Final = 8
 """Most caller identities of one header that are looked at; RFC 3325 §9.1 allows two."""
 
@@ -60,6 +62,8 @@ class Target(NamedTuple):
     """The called party's half of the dialog's identity (RFC 3261 §12), None outside a dialog."""
     emergency: bool
     """Whether one of them reaches an emergency service."""
+    usual: Party | None = None
+    """Who is called where all of this is as it nearly always is: the same party in both, no dialog, no emergency."""
 
 
 @dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
@@ -171,8 +175,8 @@ class CallMessage:
         They are the header lines, From's without its tag, which is another in every call.
         """
         callers = self.callers
-        if (written := callers.get(CallerHeader.FROM)) is not None:
-            callers = {**callers, CallerHeader.FROM: tuple(map(without_tag, written))}
+        if (written := callers.get(_FROM)) is not None:
+            callers = {**callers, _FROM: tuple(map(without_tag, written))}
         return tuple(callers.items())
 
     def caller(self, headers: Iterable[CallerHeader], plan: DialPlan) -> Caller | None:
@@ -222,7 +226,7 @@ class CallMessage:
 
 # --- Reading header lines. What was read is remembered, as far as lines are short: it is the same in the next call.
 
-_TAG_AT_END = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
 _BEFORE_TAG: Final = ">;tag="
 
 
@@ -231,10 +235,10 @@ def without_tag(line: str) -> str:
 
     It names the same caller: a token (RFC 3261 §25.1) behind a closed address changes nothing before it.
     """
-    end = line.rfind(_BEFORE_TAG)
-    if end < 0 or len(line) > SHORT or _TAG_AT_END.match(line, end + len(_BEFORE_TAG)) is None:
+    before, found, tag = line.rpartition(_BEFORE_TAG)
+    if not found or len(line) > SHORT or not ((tag.isalnum() and tag.isascii()) or _TOKEN.fullmatch(tag)):
         return line
-    return line[: end + 1]
+    return f"{before}>"
 
 
 def _parties_in(line: str, single: bool, plan: DialPlan) -> tuple[Party | None, ...]:
@@ -256,7 +260,8 @@ _parties_of_lines = lru_cache(4_096)(_parties)
 
 def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
     emergency = any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
-    return Target(_requested(request_uri, plan), _named(to, plan), _tag(to), emergency)
+    uri, called, tag = _requested(request_uri, plan), _named(to, plan), _tag(to)
+    return Target(uri, called, tag, emergency, called if uri == called and tag is None and not emergency else None)
 
 
 _targets = lru_cache(1_024)(_target)

@@ -231,9 +231,14 @@ def shaken_payload(
     """`shaken_claims` as `serialise` writes them: every call has these members, so they are sorted here and now."""
     keys = f'"mky":{serialise(mky).decode()},' if mky else ""
     return (
-        f'{{"attest":"{attest._value_}","dest":{{{_member(dest, "[", "]")}}},"iat":{iat},{keys}'
+        f'{{"attest":"{attest._value_}","dest":{{{dest_member(dest)}}},"iat":{iat},{keys}'
         f'"orig":{{{_member(orig)}}},"origid":{encode_basestring(origid)}}}'
     ).encode()
+
+
+def dest_member(dest: Party) -> str:
+    """The one member of the ``dest`` claim in JSON."""
+    return _member(dest, "[", "]")
 
 
 def _member(party: Party, begin: str = "", end: str = "") -> str:

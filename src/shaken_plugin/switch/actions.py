@@ -167,7 +167,7 @@ def _attached(signing: Signing, identity: str, now: float) -> dict[str, str]:
     variables = {
         "identity": identity,
         "ppi": ".." + identity.partition(";")[0].rpartition(".")[2],
-        "signed_at": f"{now:.3f}",
+        "signed_at": str(int(now)),
     }
     if signing.date is not None:
         variables["date"] = signing.date

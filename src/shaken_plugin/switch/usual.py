@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
@@ -37,7 +38,9 @@ class Told:
 
     __slots__ = ("counted", "line", "record", "same", "settings")
 
-    def __init__(self, settings: Settings, line: Sequence[str], record: Sequence[str], constant: dict[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, line: Sequence[str], record: Sequence[str], constant: dict[str, str]
+    ) -> None:
         self.settings = settings
         self.line, self.record = line, record
         """The forms of log line and record."""
@@ -68,7 +71,7 @@ class Told:
 
     def outcome(self, identity: str, signature: str, date: str, now: float) -> Outcome:
         """What is to be done: the variables are `signing_variables` of the call."""
-        changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": f"{now:.3f}", "date": date}
+        changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": str(int(now)), "date": date}
         return Outcome(self.same.variables | changing, same=self.same)
 
 
@@ -87,7 +90,7 @@ class UsualRecord:
         usual = self._usual
         return (
             f"{a}{self._now!r}{b}{quoted(self._call_id)}{c}{quoted(str(usual.dest))}{d}{usual.iat}"
-            f"{e}{digest(self._signature)}{f}"
+            f"{e}{sha256(self._signature.encode()).hexdigest()}{f}"
         ).encode("ascii")
 
 
