@@ -31,7 +31,7 @@ from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
-from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, pack_usual, unpack
+from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, pack_usual, unpack, unpack_usual
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
@@ -198,7 +198,11 @@ class Kamailio(Message):
         try:
             if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
                 self.switch.sent(slot)
-            state = unpack(self._get(SIGNING, "state"))
+            packed = self._get(SIGNING, "state")
+            if (usual := unpack_usual(packed)) is not None and self._attach_usual(*usual):
+                self._note_branch(quiet=True)
+                return GO_ON
+            state = unpack(packed)
             # Each branch may go to a number of its own, and that is what a div says.
             diverting = state["diverting"]
             elsewhere = diverting != "" and state["target"] != self._target()
@@ -220,6 +224,16 @@ class Kamailio(Message):
             return GO_ON
         except BaseException as exc:
             return self._survive("branch", exc)
+
+    def _attach_usual(self, identity: str, date: str, signed_at: str) -> bool:
+        """`attach` for a call that has nothing but these, its signature young, its INVITE small; else not done."""
+        if self.switch.has_aged(signed_at) or not self._size.fits(identity, date):
+            return False
+        append = self._ksr.hdr.append
+        if date:
+            append(f"Date: {date}\r\n")
+        append(f"Identity: {identity}\r\n")
+        return True
 
     def _note_branch(self, *, quiet: bool) -> None:
         """For `shaken_reply`: this branch has its signature, and maybe nothing else matters in replies to it."""

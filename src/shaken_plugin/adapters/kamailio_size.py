@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from shaken_plugin.switch import SizeOutcome, Switch
+from shaken_plugin.switch.size import signature_bytes
 
 GROWTH: Final = 200
 """Bytes that Kamailio itself adds to a request: its Via (about 90), received and rport (up to 40),
@@ -67,6 +68,15 @@ class BranchSize:
     def __init__(self, ksr: Any, switch: Switch) -> None:
         self._ksr = ksr
         self._switch = switch
+
+    def fits(self, identity: str, date: str) -> bool:
+        """Whether a branch is small enough with these two headers and nothing else; `fit` says what if not."""
+        try:
+            size = int(self._ksr.pv.get("$ml") or 0) + GROWTH
+        except Exception:
+            return False
+        threshold = self._switch.services.settings.signing.size.threshold
+        return not threshold or size + signature_bytes(identity, date) <= threshold
 
     def fit(self, state: Mapping[str, str]) -> tuple[Mapping[str, str], dict[str, str]]:
         """For the branch route.

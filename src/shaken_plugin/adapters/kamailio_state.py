@@ -33,3 +33,11 @@ def pack_usual(identity: str, ppi: str, date: str, signed_at: str, source: str) 
 def unpack(text: str) -> dict[str, str]:
     """What `pack` made; all empty of `IDLE`, and of the empty text of a call that nobody decided."""
     return dict.fromkeys(STATE, "") if text in {"", IDLE} else dict(zip(STATE, text.split("\n"), strict=True))
+
+
+def unpack_usual(text: str) -> tuple[str, str, str] | None:
+    """``identity``, ``date`` and ``signed_at`` of what `pack_usual` made; None of any other state."""
+    parts = text.split("\n")
+    if len(parts) != len(STATE) or parts[3] or parts[4] or parts[7] or parts[8] or parts[9] or not parts[0]:
+        return None
+    return parts[0], parts[2], parts[5]

@@ -278,11 +278,14 @@ class SigningGuard(Guard):
 
     def needs_new_signature(self, variables: Mapping[str, str]) -> bool:
         """Whether a signature made earlier is too old for a branch that leaves now."""
+        return self.has_aged(variables.get("signed_at", ""))
+
+    def has_aged(self, signed_at: str) -> bool:
+        """The same of the variable ``signed_at``; of an empty one nothing is too old."""
         try:
-            age = self._clock() - float(variables.get("signed_at", ""))
+            return self._clock() - float(signed_at) > self.services.settings.signing.resign_after
         except ValueError:
             return False
-        return age > self.services.settings.signing.resign_after
 
     def fits(self, variables: Mapping[str, str], size_without: int) -> bool:
         """Whether an INVITE is small enough for UDP, wherever it goes; see `check_size`."""

@@ -53,6 +53,12 @@ class SizeAdvice:
 
 _OVERHEAD: Final = len(": \r\n")
 _DATE: Final = len("Date") + _OVERHEAD
+_IDENTITY: Final = len("Identity") + _OVERHEAD
+
+
+def signature_bytes(identity: str, date: str) -> int:
+    """Bytes of an Identity header and, unless it is empty, a Date header, with names and line ends."""
+    return _IDENTITY + len(identity) + (_DATE + len(date) if date else 0)
 
 
 def added_bytes(variables: Mapping[str, str]) -> int:
@@ -63,11 +69,8 @@ def added_bytes(variables: Mapping[str, str]) -> int:
     identity = variables.get("identity")
     if not identity:
         return 0
-    size = len(variables.get("header_name") or "Identity") + _OVERHEAD + len(identity)
-    date = variables.get("date")
-    if date and not variables.get("replace_date"):
-        size += _DATE + len(date)
-    return size
+    date = "" if variables.get("replace_date") else variables.get("date", "")
+    return signature_bytes(identity, date) - len("Identity") + len(variables.get("header_name") or "Identity")
 
 
 def advise(
