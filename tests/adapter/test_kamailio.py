@@ -25,6 +25,7 @@ from shaken_plugin.adapters.kamailio import (
     Kamailio,
     KamailioObserver,
 )
+from shaken_plugin.adapters.kamailio_state import pack
 from shaken_plugin.authentication import Limiter, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
@@ -38,8 +39,10 @@ from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.ports import Author
 from shaken_plugin.stores.sqlite import SqlitePolicy
+from shaken_plugin.switch import Outcome as SwitchOutcome
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.process import Process
+from shaken_plugin.switch.usual import Told
 from shaken_plugin.switch.waiting import WaitingRoom
 from tests.conftest import NOW
 
@@ -1614,3 +1617,56 @@ def test_what_fails_at_an_event_or_a_refer_is_survived(bench: Bench) -> None:
     assert kamailio.shaken_event(None, "dialog:end") == GO_ON
     assert kamailio.shaken_refer() == GO_ON
     assert (ksr.counters["fault_event"], ksr.counters["fault_refer"]) == (1, 1)
+
+
+# --- Usual calls: fewer calls of Kamailio, the same results ------------------------------------------
+
+
+@pytest.mark.parametrize("resign", [0, 31])
+@pytest.mark.parametrize("size", [500, 1_290, 3_000])
+@pytest.mark.parametrize("extra", [(), (b"Date: Wed, 18 Nov 2026 11:06:40 GMT",)])
+def test_a_usual_call_is_published_and_attached_as_any_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, extra: tuple[bytes, ...], size: int, resign: int
+) -> None:
+    found = []
+    for one_by_one in (False, True):
+        for _ in range(3):  # the third call is the first that can be a usual one
+            kamailio, ksr = bench.kamailio(invite(*extra))
+            ksr.length = size
+            if one_by_one:
+                monkeypatch.setattr(kamailio, "_explode", None)
+                monkeypatch.setattr("shaken_plugin.adapters.kamailio.unpack_usual", lambda _: None)
+            assert kamailio.shaken_sign(user="alice") == GO_ON
+            bench.clock.now += resign
+            for index in (0, 1):
+                ksr.begin_branch(index)
+                assert kamailio.shaken_branch() == GO_ON
+            bench.clock.now -= resign
+        found.append((ksr.xavps, ksr.sent(), ksr.counters))
+    assert found[0] == found[1]
+    assert found[0][0][SIGNING, "user"] == "alice"
+    assert found[0][0][SIGNING, "branches"] == "0,1,"
+
+
+@pytest.mark.parametrize("fails", ["x5u", "kamailio"])
+def test_what_cannot_be_published_at_once_is_published_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    for _ in range(3):
+        kamailio, ksr = bench.kamailio(invite())
+        if fails == "kamailio":
+            monkeypatch.setattr(kamailio, "_explode", lambda *_: -1)
+        else:
+            monkeypatch.setattr("shaken_plugin.switch.usual.Told.outcome", _with_a_quote)
+        kamailio.shaken_sign()
+    assert ksr.xavps[SIGNING, "level"] == "A"
+    assert ksr.xavps[ROUTES, "routes"] == "1"
+    assert (
+        pack({name: value for (root, name), value in ksr.xavps.items() if root == SIGNING})
+        == (ksr.xavps[SIGNING, "state"])
+    )
+
+
+def _with_a_quote(told: Told, identity: str, signature: str, date: str, now: float) -> SwitchOutcome:
+    changing = {"identity": f"{identity}'", "ppi": signature, "signed_at": str(now), "date": date}
+    return SwitchOutcome({**told.same.variables, **changing}, same=told.same)

@@ -14,8 +14,11 @@ MAX_HEADERS: Final = 32
 MAX_NAME: Final = 64
 """Longest name that is remembered: whoever sends calls chooses them."""
 
-_SINGLE: Final = ("To", "Call-ID", "Date", "Identity", "Priority", "Resource-Priority", "Replaces")
-_WANTED: Final = frozenset(name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE))
+_WANTED_AS_WRITTEN: Final = (
+    *(header.value for header in CallerHeader), *NAMING,
+    "To", "Call-ID", "Date", "Identity", "Priority", "Resource-Priority", "Replaces",
+)  # fmt: skip
+_WANTED: Final = frozenset(name.lower() for name in _WANTED_AS_WRITTEN)
 _NAMES: Final = {name: name for name in _WANTED} | {
     short: name for short, name in COMPACT_NAMES.items() if name in _WANTED
 }
@@ -25,7 +28,7 @@ _UNWANTED: Final = (
     "Route", "Record-Route", "Allow", "Allow-Events", "Supported", "Require", "Accept", "Session-Expires", "Min-SE",
     "Expires", "Subject", "Privacy", "P-Access-Network-Info", "P-Charging-Vector",
 )  # fmt: skip
-_WRITTEN: Final = {name: name.lower() for name in (*(header.value for header in CallerHeader), *NAMING, *_SINGLE)} | dict.fromkeys(_UNWANTED, "")
+_WRITTEN: Final = {name: name.lower() for name in _WANTED_AS_WRITTEN} | dict.fromkeys(_UNWANTED, "")
 """What names stand for that are written as nearly all write them; `_meaning` says the same."""
 
 

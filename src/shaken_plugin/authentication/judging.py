@@ -233,5 +233,5 @@ def _way(base: Signing, message: CallMessage) -> Way:
 
 
 def number_digits(called: Party | None) -> str | None:
-    """The number by which the route is found, where that is one: of the Request-URI, which To need not say, or of To."""
+    """The number by which a route is found: that of the Request-URI, which To need not say, else of To."""
     return called.digits if isinstance(called, TelephoneNumber) and called.is_e164 else None

@@ -11,6 +11,7 @@ from shaken_plugin.authentication.judging import Judge, Judgement, number_digits
 from shaken_plugin.authentication.limiting import Limiter
 from shaken_plugin.authentication.model import (
     PPT,
+    Credential,
     Credentials,
     ExistingIdentity,
     Fresh,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -76,6 +77,29 @@ class Signed:
             f'"signature_sha256":"{digest(identity.partition(";")[0])}","source":{quoted(call.source)}{way},{before}'
             f'"credential":{quoted(credential.name)},{behind}\n'
         )
+
+
+class Filled:
+    """The record of a signing from a form: what `CallRecord.line` made of a call like it, but for what differs.
+
+    Args:
+        form: the pieces before, between and behind time, Call-ID, called party, ``iat`` and digest of the signature.
+        call_id, dest, iat, signature, now: those of the call.
+    """
+
+    __slots__ = ("_call_id", "_dest", "_form", "_iat", "_now", "_signature")
+
+    def __init__(self, form: tuple[str, ...], call_id: str, dest: str, iat: int, signature: str, now: float) -> None:
+        self._form, self._call_id, self._dest, self._iat = form, call_id, dest, iat
+        self._signature, self._now = signature, now
+
+    def line(self) -> bytes:
+        """See `CallRecord.line`."""
+        a, b, c, d, e, f = self._form
+        quoted = encode_basestring_ascii
+        seal = sha256(self._signature.encode("ascii")).hexdigest()
+        line = f"{a}{self._now!r}{b}{quoted(self._call_id)}{c}{quoted(self._dest)}{d}{self._iat}{e}{seal}{f}"
+        return line.encode("ascii")
 
 
 def _parts(decision: Decision) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from shaken_plugin.switch.sealing import Seal
 from shaken_plugin.switch.size import SizeAdvice, SizeOutcome, added_bytes
 from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.substitution import substitution
-from shaken_plugin.switch.usual import MAX_TEXT, UsualRecord, is_unmarked, told_of
+from shaken_plugin.switch.usual import MAX_TEXT, is_unmarked, told_of
 
 SAME_CALL_ID: Final = (
     "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it is "
@@ -119,7 +119,7 @@ class SigningGuard(Guard):
         signature = identity.partition(";")[0].rpartition(".")[2]
         self._reports.usual_signing(told.counted, usual.ready.credential, told.log_line(call_id, usual), now)
         outcome = told.outcome(identity, signature, format_date(usual.iat), now)
-        self._record(lambda: UsualRecord(told, call_id, usual, signature, now), now)
+        self._record(lambda: told.filled(call_id, usual, signature, now), now)
         return outcome
 
     def _warn_of_services(self, service: AuthenticationService, now: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
@@ -18,6 +17,7 @@ from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.call import MAX_ASSERTED, CallMessage
 from shaken_plugin.core.telephone import Party, UriIdentity
 from shaken_plugin.records.call import digest, signed
+from shaken_plugin.records.usual import Filled
 from shaken_plugin.switch.actions import Outcome, Same, signing_variables
 from shaken_plugin.switch.reports import signing_line
 
@@ -39,7 +39,7 @@ class Told:
     __slots__ = ("counted", "line", "record", "same", "settings")
 
     def __init__(
-        self, settings: Settings, line: Sequence[str], record: Sequence[str], constant: dict[str, str]
+        self, settings: Settings, line: tuple[str, ...], record: tuple[str, ...], constant: dict[str, str]
     ) -> None:
         self.settings = settings
         self.line, self.record = line, record
@@ -69,29 +69,14 @@ class Told:
         dest = _shown(usual.dest, self.settings)
         return f"{a}{quoted(call_id)}{b}{quoted(dest)}{c}{usual.iat}{d}"
 
+    def filled(self, call_id: str, usual: Usual, signature: str, now: float) -> Filled:
+        """The record of the call."""
+        return Filled(self.record, call_id, str(usual.dest), usual.iat, signature, now)
+
     def outcome(self, identity: str, signature: str, date: str, now: float) -> Outcome:
         """What is to be done: the variables are `signing_variables` of the call."""
         changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": str(int(now)), "date": date}
-        return Outcome(self.same.variables | changing, same=self.same)
-
-
-class UsualRecord:
-    """`CallRecord.line` of a usual call; not put together before it is written."""
-
-    __slots__ = ("_call_id", "_form", "_now", "_signature", "_usual")
-
-    def __init__(self, told: Told, call_id: str, usual: Usual, signature: str, now: float) -> None:
-        self._form, self._call_id, self._usual = told.record, call_id, usual
-        self._signature, self._now = signature, now
-
-    def line(self) -> bytes:
-        """See `CallRecord.line`."""
-        a, b, c, d, e, f = self._form
-        usual = self._usual
-        return (
-            f"{a}{self._now!r}{b}{quoted(self._call_id)}{c}{quoted(str(usual.dest))}{d}{usual.iat}"
-            f"{e}{sha256(self._signature.encode()).hexdigest()}{f}"
-        ).encode("ascii")
+        return Outcome({**self.same.variables, **changing}, same=self.same)
 
 
 def told_of(usual: Usual, message: CallMessage, settings: Settings) -> Told | None:

@@ -1,0 +1,216 @@
+"""Usual calls are signed in one go, and all about them is what the slow way says: byte for byte, whatever happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from shaken_plugin.authentication import AuthenticationService, Credential, Credentials, OrigidScope, SigningPair
+from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.records import CustomerState
+from shaken_plugin.core.sip import format_date
+from shaken_plugin.errors import SigningError
+from shaken_plugin.lab.pki import Authority
+from shaken_plugin.ports import Author, Standing
+from shaken_plugin.runtime import Services
+from shaken_plugin.stores.memory import MemoryPolicy
+from shaken_plugin.stores.replacing import replace_all
+from shaken_plugin.stores.standing import StandingInMemory, WithStanding
+from shaken_plugin.switch import Outcome, Switch
+from shaken_plugin.switch.usual import MAX_TEXT, Told
+from shaken_plugin.telemetry import MemoryObserver
+from tests.conftest import NOW
+from tests.property.strategies import examples
+from tests.property.test_remembered_decisions import CHOICES, OTHER, POLICIES, steps
+from tests.services.bench import settings as settings_with
+from tests.services.builders import CALLED, CALLER, GATEWAY_ADDRESS, RANDOM_ORIGID, call, pair, rules, sip, with_signer
+
+DAY = 86_400.0
+
+
+class Lines:
+    """A `ports.RecordSink` that keeps the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def write(self, record: Any) -> None:
+        self.lines.append(record.line())
+
+
+class Side:
+    """A switch, and what it said."""
+
+    def __init__(self, service: AuthenticationService, clock: World, sections: dict[str, Any]) -> None:
+        self.observer, self.records = MemoryObserver(), Lines()
+        chosen = settings_with(**sections)
+        made = Services(chosen, rules().plan, service, None, {}, records=self.records)
+        self.switch = Switch(made, self.observer, lambda: clock.now, lambda: RANDOM_ORIGID)
+
+
+class World:
+    """Two switches on the same records and keys; only one of them ever takes a call for a usual one."""
+
+    def __init__(self, pairs: tuple[SigningPair, ...], sections: dict[str, Any], **choices: Any) -> None:
+        self.policy, self.standing, self.now = MemoryPolicy(), StandingInMemory(), NOW
+        self.put(POLICIES[0])
+        store = WithStanding(self.policy, self.standing)
+        self.keys = Credentials({"main": Credential("main", pairs)})
+        chosen = rules(attestation=CHOICES, **choices)
+        self.slow = Side(AuthenticationService(chosen, store, self.keys, remembers=False), self, sections)
+        self.quick = Side(AuthenticationService(chosen, store, self.keys), self, sections)
+
+    def put(self, content: Any) -> None:
+        replace_all(self.policy, content, Author("test", "x", self.now), "x")
+
+    def sign(self, message: CallMessage) -> Outcome:
+        """The outcome, once both say the same."""
+        found = []
+        for side in (self.slow, self.quick):
+            outcome = side.switch.sign(lambda: replace(message))
+            found.append((dict(outcome.variables), outcome.actions, outcome.reject))
+        assert found[0] == found[1]
+        assert self.slow.records.lines == self.quick.records.lines
+        assert self.slow.observer.lines == self.quick.observer.lines
+        assert self.slow.observer.counts == self.quick.observer.counts
+        if outcome.same is not None:
+            changing = {"identity", "ppi", "date", "signed_at"}
+            assert {name: text for name, text in outcome.variables.items() if name not in changing} == dict(
+                outcome.same.variables
+            )
+        return outcome
+
+
+@pytest.fixture(scope="module")
+def pairs(authority: Authority) -> tuple[SigningPair, ...]:
+    """One that is live, and one that begins while calls are made."""
+    return pair(authority), pair(authority, x5u="https://certs.example.net/next.pem", live_from=NOW + 30)
+
+
+variants = st.fixed_dictionaries(
+    {},
+    optional={
+        "date": st.sampled_from((format_date(NOW), format_date(NOW - 61), "no date")),
+        "identity": st.just(("a.b.c;info=<https://x>",)),
+        "sdp": st.sampled_from(("v=0\r\n", "a=fingerprint:sha-256 AA:BB\r\n")),
+        "naming": st.just({"Diversion": (f"<sip:{CALLER}@x;verstat=No>",)}),
+        "call_id": st.sampled_from(("", 'quoted "é"\x7f\x1b', "<call-id>", "x" * MAX_TEXT, "x" * (MAX_TEXT + 1))),
+        "user": st.sampled_from(("<dest>", "<call-id>", "alice")),
+        "to": st.sampled_from((sip(CALLED), "<sip:bob@example.net>", "<sip:<dest>@example.net>", "nobody")),
+        "unreadable": st.just(("From",)),
+        "callers": st.sampled_from(
+            (
+                {CallerHeader.FROM: (f"<sip:+{CALLER}@x;verstat=TN-Validation-Passed>;tag=1",)},
+                {CallerHeader.FROM: (f"<sip:+{CALLER}@x>;tag=1%3Bverstat",)},
+                {CallerHeader.FROM: (f"<sip:+{CALLER}@x>;tag=1",), CallerHeader.ASSERTED: (sip(CALLER),) * 9},
+                {CallerHeader.FROM: ("<sip:anonymous@anonymous.invalid>;tag=1",)},
+                {CallerHeader.FROM: (f"<sip:+{CALLER}@x>;tag=a.b",), CallerHeader.ASSERTED: (sip(OTHER),)},
+            )
+        ),
+    },
+)
+sections = st.fixed_dictionaries(
+    {
+        "log": st.fixed_dictionaries({"full_numbers": st.booleans(), "trace": st.booleans()}),
+        "signing": st.fixed_dictionaries({"mode": st.sampled_from(("active", "active", "active", "observe"))}),
+    }
+)
+choices = st.fixed_dictionaries(
+    {"origid": st.sampled_from((OrigidScope.TRUNK, OrigidScope.CUSTOMER, OrigidScope.CALL))},
+    optional={"mky": st.booleans(), "quote_ppt": st.booleans()},
+)
+
+
+@settings(examples, max_examples=150)
+@given(
+    sequence=st.lists(st.one_of(steps, st.tuples(st.just("variant"), variants)), min_size=6, max_size=24),
+    chosen=sections,
+    choice=choices,
+)
+def test_all_that_is_said_of_a_call_is_what_the_slow_way_says(
+    pairs: tuple[SigningPair, ...], sequence: list[tuple[str, Any]], chosen: dict[str, Any], choice: dict[str, Any]
+) -> None:
+    world, made = World(pairs, chosen, **choice), [call()]
+    for what, value in sequence:
+        if what == "policy":
+            world.put(value)
+        elif what == "standing":
+            said = [] if value is None else [Standing("acme", value, world.now, "Ann", "x")]
+            world.standing.standings = {standing.customer: standing for standing in said}
+        elif what == "clock":
+            world.now += value
+        elif what == "broken":
+            world.policy.broken = value
+        else:
+            message = made[value % len(made)] if what == "again" else value
+            message = replace(call(), **value) if what == "variant" else message
+            made.append(message)
+            for _ in range(3):
+                outcome = world.sign(message)
+            event(f"usual {outcome.same is not None}")
+
+
+@pytest.mark.parametrize("message", [call(), call(source=GATEWAY_ADDRESS), call(user="alice")])
+@pytest.mark.parametrize("log", [{"trace": False}, {"trace": True, "full_numbers": True}])
+def test_usual_calls_are_signed_in_one_go(
+    pairs: tuple[SigningPair, ...], message: CallMessage, log: dict[str, bool]
+) -> None:
+    """Otherwise the test above would compare nothing."""
+    world = World(pairs, {"log": log})
+    found = [world.sign(replace(message, call_id=f"{number}@x")).same for number in range(4)]
+    assert [same is not None for same in found] == [False, False, True, True]
+    assert found[2] is found[3]
+
+
+def test_what_changes_is_seen_by_the_next_call(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs, {})
+    for _ in range(3):
+        outcome = world.sign(call())
+    assert outcome.same is not None
+    world.now = NOW + 30  # the next pair is live
+    assert "next.pem" in world.sign(call()).variables["identity"]
+    world.standing.standings = {"acme": Standing("acme", CustomerState.SUSPENDED, world.now, "Ann", "x")}
+    assert world.sign(call()).reject is not None
+    world.standing.standings = {}
+    assert world.sign(call()).reject is None
+    world.now = NOW + 400 * DAY  # all certificates have ended
+    assert [world.sign(call()).variables.get("skip") for _ in range(3)] == ["credential_not_valid"] * 3
+
+
+def test_a_credential_that_is_exchanged_signs_no_more(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs[:1], {})
+    for _ in range(3):
+        world.sign(call())
+    world.keys.named = {"main": Credential("main", (replace(pairs[1], live_from=0.0),))}
+    assert "next.pem" in world.sign(call()).variables["identity"]
+    world.keys.named = {}
+    assert world.sign(call()).variables["skip"] == "no_credential"
+
+
+class Refusing:
+    """A signer whose key is gone."""
+
+    def sign(self, _data: bytes) -> bytes:
+        raise SigningError("gone")
+
+
+def test_a_key_that_fails_is_told_as_ever(pairs: tuple[SigningPair, ...]) -> None:
+    world = World((with_signer(pairs[0], Refusing()),), {})
+    assert [world.sign(call()).variables["skip"] for _ in range(3)] == ["signer_failed"] * 3
+
+
+def test_a_form_needs_each_mark_once(pairs: tuple[SigningPair, ...]) -> None:
+    """An account may be called like a mark: then every call is said in the slow way."""
+    world = World(pairs, {})
+    service = world.quick.switch.services.authentication
+    assert service is not None
+    for user in ("<dest>", "<call-id>"):
+        message = call(user=user)
+        assert [world.sign(message).same for _ in range(3)] == [None] * 3
+        usual = service.usual(message, NOW)
+        assert usual is not None
+        assert Told.of(usual, message, world.quick.switch.services.settings) is None
