@@ -24,6 +24,7 @@ from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
 from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import PATIENCE, FleetCounts
+from shaken_plugin.agent.told import Told
 from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
@@ -67,7 +68,16 @@ class Bench:
         return outcome
 
     def end(self, call: str) -> None:
-        run(self.counting.ended(call))
+        run(self.tell("ended", call))
+
+    def tell(self, op: str, call: str, **parts: Any) -> Coroutine[Any, Any, None]:
+        return self.counting.tell([Told(op, call, **parts)])
+
+    def answered(self, call: str, owner: str = "") -> Coroutine[Any, Any, None]:
+        return self.tell("answered", call, owner=owner)
+
+    def sent(self, call: str) -> Coroutine[Any, Any, None]:
+        return self.tell("sent", call)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -101,7 +111,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_an_agent_that_is_restarted_forgets_no_call(bench: Bench) -> None:
     assert bench.admit("a") is Outcome.ADMITTED
-    run(bench.counting.answered("a"))
+    run(bench.answered("a"))
     bench.restart()
     assert bench.admit("b") is Outcome.CONCURRENT
     bench.pass_time(6 * 3600)
@@ -136,7 +146,7 @@ def followed(bench: Bench) -> Follower:
     two = of(("", None, 2))
     for call, owner in (("call a", LEG_A), ("call b", LEG_B)):
         assert bench.admit(call, owner="1-1", bounds=two) is Outcome.ADMITTED
-        run(bench.counting.answered(call, owner))
+        run(bench.answered(call, owner))
     bench.follower = follower = Follower(LEG_A, LEG_B)
     bench.restart()
     return follower
@@ -167,7 +177,7 @@ def test_where_no_agent_is_told_any_more_such_calls_have_no_slots(bench: Bench) 
 def test_such_a_call_goes_on_also_if_the_answer_for_another_route_is_not_heard(bench: Bench) -> None:
     followed(bench)
     run(bench.counting.admit(Request("acme", "call a", ONE, "A"), "1-1", 7))
-    run(bench.counting.undo("call a", "1-1", 7))
+    run(bench.tell("undo", "call a", owner="1-1", ask=7))
     bench.pass_time(1)
     assert bench.slots == 2
 
@@ -198,7 +208,7 @@ def test_an_end_while_redis_is_asked_frees_the_slot(fleet: Fleet) -> None:
     async def both() -> None:
         beginning = asyncio.create_task(host.counting.admit(Request("acme", "a", ONE, "A"), ""))
         await asyncio.sleep(0)
-        await host.counting.ended("a")
+        await host.tell("ended", "a")
         assert (await beginning).outcome is Outcome.ADMITTED
 
     run(both())
@@ -207,8 +217,8 @@ def test_an_end_while_redis_is_asked_frees_the_slot(fleet: Fleet) -> None:
 
 
 def test_what_a_process_left_while_nobody_answered_is_taken_once(bench: Bench) -> None:
-    requests, worker = CallRequests(bench.counting, bench.folder), Presence(bench.folder)
-    run(requests.collect())
+    worker = Presence(bench.folder)
+    run(bench.counting.collect())
     assert bench.admit("a", worker.name()) is Outcome.ADMITTED
     lines = [
         b"no JSON", b"[" * 10_000, b"7", b"{}", b"", b'{"op": "ended", "call": 7}', b'{"op": "ping"}',
@@ -216,18 +226,18 @@ def test_what_a_process_left_while_nobody_answered_is_taken_once(bench: Bench) -
     ]  # fmt: skip
     for line in lines:
         worker.leave(line + b"\n")
-    run(requests.collect())
+    run(bench.counting.collect())
     bench.pass_time(SETUP + 1)
     assert bench.slots == 1  # it was answered
     worker.leave(message({"op": "ended", "call": "a"})[:-1])
-    run(requests.collect())
+    run(bench.counting.collect())
     assert bench.slots == 1  # the rest of the line is under way
     worker.leave(b"\n")
-    run(requests.collect())
+    run(bench.counting.collect())
     assert bench.slots == 0
     bench.pass_time(OVERTAKEN + 1)
     assert bench.admit("a", worker.name()) is Outcome.ADMITTED
-    run(requests.collect())
+    run(bench.counting.collect())
     assert bench.slots == 1
 
 
@@ -270,7 +280,7 @@ def test_a_call_that_nobody_ends_has_its_slot_for_a_time(bench: Bench) -> None:
     assert bench.slots == 1
     bench.pass_time(1)
     assert bench.slots == 0
-    run(bench.counting.answered("rings"))  # after all
+    run(bench.answered("rings"))  # after all
     assert bench.slots == 1
     assert bench.admit("other") is Outcome.CONCURRENT
     bench.end("rings")
@@ -282,8 +292,8 @@ def test_a_call_that_nobody_ends_has_its_slot_for_a_time(bench: Bench) -> None:
     bench.pass_time(1)
     assert bench.counting._calls.known == 0
     bench.admit("talks")
-    run(bench.counting.answered("talks"))
-    run(bench.counting.answered("nobody"))
+    run(bench.answered("talks"))
+    run(bench.answered("nobody"))
     bench.pass_time(LONGEST - 1)
     assert bench.slots == 1
     bench.pass_time(1)
@@ -297,14 +307,14 @@ def test_a_call_that_does_not_leave_has_its_slot_for_seconds(bench: Bench) -> No
     assert bench.admit("x", sent=False) is Outcome.CONCURRENT
     bench.pass_time(1)
     assert bench.admit("x", sent=False) is Outcome.ADMITTED
-    run(bench.counting.sent("x"))
+    run(bench.sent("x"))
     bench.pass_time(SETUP - 1)
     assert bench.slots == 1
     bench.end("x")
     assert bench.admit("late", sent=False) is Outcome.ADMITTED
     bench.pass_time(UNSENT)
     assert bench.slots == 0
-    run(bench.counting.sent("late"))
+    run(bench.sent("late"))
     assert bench.slots == 1
     bench.pass_time(SETUP - UNSENT)
     assert bench.admit("late", sent=False) is Outcome.ADMITTED  # the same, asked about again
@@ -346,8 +356,8 @@ def test_what_is_not_concurrent_is_not_kept_and_nothing_stays_of_a_customer(benc
 
 def test_a_transfer_is_told_by_the_call_that_is_sent_on(bench: Bench) -> None:
     bench.admit("a")
-    run(bench.counting.refer("a", "12025550199"))
-    run(bench.counting.refer("unknown", "12025550199"))
+    run(bench.tell("refer", "a", to="12025550199"))
+    run(bench.tell("refer", "unknown", to="12025550199"))
     assert bench.admit("b", to="12025550199") is Outcome.REPLACES
     assert bench.admit("c") is Outcome.CONCURRENT
 
@@ -366,7 +376,7 @@ def test_with_a_file_that_cannot_be_had_calls_are_counted_all_the_same(bench: Be
         file.write_bytes(b"junk" * 2_000) if damage == "junk" else file.mkdir()
         bench.counting.open()
     bench.admit("b", bounds=of(("", None, 9)))
-    run(bench.counting.answered("b"))
+    run(bench.answered("b"))
     bench.end("b")
     assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
     assert bench.admit("c") is Outcome.CONCURRENT
@@ -404,8 +414,8 @@ def test_a_file_that_nobody_may_write_to_when_the_agent_starts_is_read_at_once(b
     with locked(bench.folder / "agent.slots.sqlite"):
         bench.restart()
         assert bench.admit("b") is Outcome.CONCURRENT
-        run(bench.counting.sent("a"))
-        run(bench.counting.answered("a"))
+        run(bench.sent("a"))
+        run(bench.answered("a"))
         bench.pass_time(UNSENT)
     bench.pass_time(1)
     assert bench.alarms.now() == []
@@ -424,8 +434,8 @@ def test_a_file_that_cannot_be_read_when_the_agent_starts_is_read_later(bench: B
         bench.end("ends")
         bench.admit("is asked for", bounds=many)
         bench.admit("new", bounds=many)
-        run(bench.counting.answered("is answered"))
-        run(bench.counting.answered("goes to a leg", leg))
+        run(bench.answered("is answered"))
+        run(bench.answered("goes to a leg", leg))
         bench.pass_time(OVERTAKEN)
         assert bench.slots == 2
         assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
@@ -492,7 +502,7 @@ ASKED: dict[str, Any] = {
 
 
 def answered(bench: Bench, request: dict[str, Any], shared: FleetCounts | None = None) -> Any:
-    return run(CallRequests(bench.counting, bench.folder, shared).answer(request))
+    return run(CallRequests(bench.counting, shared).answer(request))
 
 
 def test_requests_are_answered(bench: Bench) -> None:
@@ -652,7 +662,7 @@ def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps
     two = of(("", None, 2))
     fleet.hosts[0].admit("of the crashed host", bounds=two)
     fleet.hosts[1].admit("long", bounds=two)
-    run(fleet.hosts[1].counting.answered("long"))
+    run(fleet.hosts[1].answered("long"))
     waited = 0
     while fleet.hosts[1].admit("new", bounds=two) is Outcome.CONCURRENT:
         fleet.pass_time(5, [1])
@@ -669,7 +679,7 @@ def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps
 def test_an_agent_that_is_restarted_goes_on_renewing(fleet: Fleet, owner: str) -> None:
     fleet.hosts[0].follower = Follower(owner)
     fleet.hosts[0].admit("a")
-    run(fleet.hosts[0].counting.answered("a", owner))
+    run(fleet.hosts[0].answered("a", owner))
     fleet.hosts[0].restart()
     for _ in range(10):
         fleet.pass_time(30)
@@ -715,9 +725,9 @@ def test_a_transfer_between_hosts_counts_once(fleet: Fleet) -> None:
     fleet.hosts[0].admit("a")
     assert fleet.hosts[1].admit("b", replaces=("a",)) is Outcome.REPLACES
     fleet.hosts[0].end("a")
-    run(fleet.hosts[1].counting.refer("b", "12025550199"))
+    run(fleet.hosts[1].tell("refer", "b", to="12025550199"))
     fleet.pass_time(61)
-    run(fleet.hosts[1].counting.refer("b", "12025550199"))
+    run(fleet.hosts[1].tell("refer", "b", to="12025550199"))
     assert fleet.hosts[0].admit("c", to="12025550199") is Outcome.REPLACES
     assert fleet.counts[0].slots("acme") == 1
 
@@ -805,11 +815,12 @@ def test_a_call_that_is_answered_while_another_is_freed_keeps_its_slot(
     host, two = fleet.hosts[0], of(("", None, 2))
     host.admit("a", bounds=two)
     host.admit("b", bounds=two)
-    end = FleetCounts.end
+    end, answering = FleetCounts.end, list[asyncio.Task[None]]()
 
-    async def ending(shared: FleetCounts, customer: str, call: str) -> None:
-        await host.counting.answered("b")
-        await end(shared, customer, call)
+    async def ending(shared: FleetCounts, customer: str, calls: Sequence[str]) -> None:
+        answering.append(asyncio.create_task(host.answered("b")))
+        await asyncio.sleep(0)
+        await end(shared, customer, calls)
 
     monkeypatch.setattr(FleetCounts, "end", ending)
     fleet.pass_time(SETUP, [0])
@@ -823,7 +834,7 @@ def test_a_call_that_is_answered_late_has_its_slot_again_over_the_fleet(fleet: F
     host.admit("a")
     fleet.pass_time(SETUP)
     assert fleet.counts[0].slots("acme") == 0
-    run(host.counting.answered("a"))
+    run(host.answered("a"))
     assert fleet.counts[0].slots("acme") == 1
     host.end("a")
     assert fleet.counts[0].slots("acme") == 0

@@ -18,7 +18,7 @@ from shaken_plugin.core.limits import Bound, Outcome, Request
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.stores.agent_line import MAX_ANSWER, PROBE, AgentLine
 from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
-from shaken_plugin.stores.presence import FOLDER, MAX_LEFT, MAX_TAKEN, NAME, Left, Presence, is_alive, sweep
+from shaken_plugin.stores.presence import FOLDER, FULL, MAX_FILES, MAX_TAKEN, NAME, Left, Presence, is_alive
 from tests.agent.host import until
 
 Answer = Callable[[dict[str, Any]], bytes | None]
@@ -144,23 +144,46 @@ def test_a_new_agent_is_asked_at_once(path: Path) -> None:
     second.end()
 
 
-def test_what_cannot_be_told_is_left_for_the_agent(path: Path) -> None:
+def told(left: Left) -> list[tuple[str, str]]:
+    return [(told["op"], told["call"]) for told in map(json.loads, left.take())]
+
+
+def test_what_becomes_of_calls_is_left_for_the_agent_whether_one_is_there_or_not(path: Path) -> None:
     limiter, left = AgentLimiter(AgentLine(path, timeout=0.1), Presence(path.parent)), Left(path.parent)
     assert left.take() == []
-    limiter.answered("a")  # nobody is there
+    limiter.sent("a")
+    limiter.answered("a")
+    peer = Peer(path)
     limiter.ended("a")
+    assert told(left) == [("sent", "a"), ("answered", "a"), ("ended", "a")]
+    assert told(left) == []
+    peer.end()
+    assert peer.requests == []
+
+
+def test_what_has_to_be_known_at_once_is_said_and_left_where_nobody_hears(path: Path) -> None:
+    limiter, left = AgentLimiter(AgentLine(path, timeout=0.1), Presence(path.parent)), Left(path.parent)
+    limiter.referred("a", "x")  # nobody is there
     peer = Peer(path, lambda request: right(request) if request["op"] == "ping" else None)
     until(lambda: answers(limiter._line), 20 * PROBE)
-    limiter.ended("b")
-    assert len(peer.said("ended")) == 1  # it hangs now
+    limiter.answered("b", "leg:core:b")
+    assert len(peer.said("answered")) == 1  # it hangs now
     peer.answer = right
     until(lambda: answers(limiter._line), 20 * PROBE)
     limiter.referred("c", "d")
     assert len(peer.said("refer")) == 1
     peer.end()
-    taken = [json.loads(line) for line in left.take()]
-    assert [(told["op"], told["call"]) for told in taken] == [("answered", "a"), ("ended", "a"), ("ended", "b")]
-    assert left.take() == []
+    assert told(left) == [("refer", "a"), ("answered", "b")]
+
+
+def test_what_there_is_no_room_for_is_said_to_the_agent(peer: Peer, path: Path) -> None:
+    limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent / "missing"))
+    limiter.sent("a")
+    limiter.answered("a")
+    limiter.ended("a")
+    assert [(request["op"], request["call"]) for request in peer.requests] == [("answered", "a"), ("ended", "a")]
+    peer.end()
+    limiter.ended("b")
 
 
 def test_without_an_agent_it_is_said_at_once(path: Path) -> None:
@@ -201,9 +224,8 @@ def test_what_is_asked_of_the_agent(peer: Peer, path: Path) -> None:
     limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent))
     request = Request("acme", "a", (Bound("", 1, 2, 3),), "A", replaces=("b",), to="c")
     assert limiter.admit(request).outcome is Outcome.ADMITTED
-    limiter.answered("a")
+    limiter.answered("a", "leg:core:a")
     limiter.referred("a", "c")
-    limiter.ended("a")
     limiter.admit(request)
     asked = {name: value for name, value in peer.requests[0].items() if name != "owner"}
     assert [request["ask"] for request in peer.said("admit")] == [1, 2]
@@ -221,29 +243,10 @@ def test_what_is_asked_of_the_agent(peer: Peer, path: Path) -> None:
         "ask": 1,
     }
     assert is_alive(path.parent, peer.requests[0]["owner"])
-    assert peer.requests[1:4] == [
-        {"v": 1, "op": "answered", "call": "a"},
+    assert peer.requests[1:3] == [
+        {"v": 1, "op": "answered", "call": "a", "owner": "leg:core:a"},
         {"v": 1, "op": "refer", "call": "a", "to": "c"},
-        {"v": 1, "op": "ended", "call": "a"},
     ]
-
-
-def test_what_has_no_answer_is_not_waited_for_and_left_where_nobody_reads(peer: Peer, path: Path) -> None:
-    limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent))
-    peer.answer = lambda request: None if request["op"] == "sent" else right(request)
-    begin = time.monotonic()
-    for _ in range(100):
-        limiter.sent("a")
-    limiter.ended("a")
-    assert time.monotonic() - begin < 2
-    assert len(peer.said("sent")) == 100
-    assert Left(path.parent).take() == []
-    peer.end()
-    limiter.sent("b")
-    limiter.ended("b")  # finds out
-    limiter.sent("c")
-    left = [json.loads(line) for line in Left(path.parent).take()]
-    assert [(told["op"], told["call"]) for told in left][-2:] == [("ended", "b"), ("sent", "c")]
 
 
 def test_a_call_that_was_not_counted_in_time_gives_back_what_it_may_have_taken(peer: Peer, path: Path) -> None:
@@ -252,9 +255,9 @@ def test_a_call_that_was_not_counted_in_time_gives_back_what_it_may_have_taken(p
     for call, concurrent in (("a", 1), ("b", 0)):
         with pytest.raises(StoreUnavailable):
             limiter.admit(Request("acme", call, (Bound("", 1, 1, concurrent),)))
-    (told,) = [json.loads(line) for line in Left(path.parent).take()]
+    (left,) = [json.loads(line) for line in Left(path.parent).take()]
     asked = peer.said("admit")[0]
-    assert told == {"v": 1, "op": "undo", "call": "a", "owner": asked["owner"], "ask": asked["ask"]}
+    assert left == {"v": 1, "op": "undo", "call": "a", "owner": asked["owner"], "ask": asked["ask"]}
 
 
 def test_a_process_without_a_file_takes_no_slot_and_that_is_said(peer: Peer, tmp_path: Path) -> None:
@@ -376,12 +379,15 @@ def test_a_process_is_there_until_it_ends_however_that_comes(tmp_path: Path) -> 
     own = Presence(tmp_path)
     mine = own.name()
     assert own.name() == mine != name
+    left = Left(tmp_path)
+    left.take()
     assert is_alive(tmp_path, name)
-    sweep(tmp_path)
+    left.sweep()
     assert is_alive(tmp_path, mine)
     os.kill(child, 9)
     os.waitpid(child, 0)
     assert not is_alive(tmp_path, name)
+    left.sweep()
     assert {entry.name for entry in (tmp_path / FOLDER).iterdir()} == {mine}
 
 
@@ -392,25 +398,106 @@ def test_whoever_cannot_make_a_file_has_no_name_and_one_that_cannot_be_read_coun
     assert is_alive(tmp_path, "1-1")
     assert not is_alive(tmp_path, "1-2")
     (tmp_path / FOLDER / "notes").write_text("")
-    sweep(tmp_path)
-    sweep(tmp_path / "missing")
-    assert (tmp_path / FOLDER / "notes").exists()
+    for folder in (tmp_path, tmp_path / "missing"):
+        left = Left(folder)
+        left.take()
+        left.sweep()
+    assert {entry.name for entry in (tmp_path / FOLDER).iterdir()} == {"1-1", "notes"}
 
 
 # --- What processes leave -----------------------------------------------------------------------
 
 
+def lines(count: int, begin: int = 0) -> Iterator[bytes]:
+    """So long that 64 of them fill a file."""
+    return (b"%01022d\n" % number for number in range(begin, begin + count))
+
+
+def test_a_process_goes_on_in_further_files_and_those_that_were_read_are_taken_away(tmp_path: Path) -> None:
+    own, left = Presence(tmp_path), Left(tmp_path)
+    taken: list[bytes] = []
+    for round_ in range(20):
+        assert all(own.leave(line) for line in lines(100, 100 * round_))
+        taken += left.take()
+        left.sweep()
+        files = {entry.name: entry.stat().st_size for entry in (tmp_path / FOLDER).iterdir()}
+        assert own.name() in files
+        assert len(files) <= 3
+        assert max(files.values()) <= FULL + 1_023
+    assert b"\n".join([*taken, b""]) == b"".join(lines(2_000))
+    assert is_alive(tmp_path, own.name())
+
+
+def test_an_agent_that_begins_reads_the_files_of_a_process_in_their_order(tmp_path: Path) -> None:
+    own = Presence(tmp_path)
+    assert all(own.leave(line) for line in lines(1_000))
+    assert b"\n".join([*Left(tmp_path).take(), b""]) == b"".join(lines(1_000))
+
+
 def test_there_is_an_end_to_what_a_process_leaves(tmp_path: Path) -> None:
     own, left = Presence(tmp_path), Left(tmp_path)
-    line = b"x" * 65_535 + b"\n"
-    for _ in range(2 * MAX_LEFT // len(line)):
-        own.leave(line)
-    assert (tmp_path / FOLDER / own.name()).stat().st_size == MAX_LEFT
-    taken = []
+    written = sum(own.leave(line) for line in lines(2 * MAX_FILES * 64))
+    assert MAX_FILES * 64 <= written < (MAX_FILES + 2) * 65
+    assert not own.leave(b"x\n")
+    assert len(left.take()) == written
+    left.sweep()
+    assert own.leave(b"x\n")
+    assert left.take() == [b"x"]
+
+
+def test_much_of_one_file_is_read_in_parts(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "1-1").write_bytes(b"".join(lines(3_000)))
+    left, taken = Left(tmp_path), list[bytes]()
     while some := left.take():
         assert sum(map(len, some)) < MAX_TAKEN
         taken += some
-    assert taken == [line[:-1]] * (MAX_LEFT // len(line))
+        left.sweep()
+    assert len(taken) == 3_000
+    assert not (tmp_path / FOLDER / "1-1").exists()
+
+
+def test_a_file_of_a_process_that_is_gone_stays_until_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    file, left = tmp_path / FOLDER / "1-1", Left(tmp_path)
+    file.write_bytes(b"one\n")
+    assert left.take() == [b"one"]
+    with file.open("ab") as opened:
+        opened.write(b"two\nthr")
+    assert not is_alive(tmp_path, "1-1")
+    left.sweep()
+    assert left.take() == [b"two"]
+    left.sweep()
+    assert not file.exists()
+
+
+def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in its middle, and then is not."""
+    own, left = Presence(tmp_path), Left(tmp_path)
+    assert own.leave(b"one\n")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, octets: write(descriptor, octets[:2]))
+    assert not own.leave(b"two\n")
+
+    def full(*_: object) -> int:
+        raise OSError("full")
+
+    monkeypatch.setattr(os, "write", full)
+    assert not own.leave(b"three\n")
+    monkeypatch.setattr(os, "write", write)
+    assert own.leave(b"four\n")
+    assert left.take() == [b"one", b"tw", b"four"]
+
+
+def test_where_no_further_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
+    own = Presence(tmp_path)
+    assert all(own.leave(line) for line in lines(65))
+    (tmp_path / FOLDER).rename(tmp_path / "away")
+    (tmp_path / FOLDER).write_text("")
+    assert not own.leave(b"x\n")
+    (tmp_path / FOLDER).unlink()
+    (tmp_path / "away").rename(tmp_path / FOLDER)
+    assert own.leave(b"x\n")
 
 
 def test_only_files_of_processes_are_read(tmp_path: Path) -> None:

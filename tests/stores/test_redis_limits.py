@@ -61,7 +61,7 @@ def test_redis_and_the_pure_algorithm_agree_on_any_sequence(
             request = Request(customer, call, of(*own), level, slot, replaces, to=call[-1])
             assert counts.admit(request) == tally.admit(request, now)
         elif what == "end":
-            counts.end(customer, call)
+            counts.end(customer, [call, "not there"])
             tally.end(call)
         elif slot:
             counts.hold(customer, [(call, level)])
@@ -95,7 +95,7 @@ def test_two_hosts_never_admit_more_than_the_limit_and_free_each_other_s_slots(l
     assert len(admitted) == 25
     assert set(refused) == {Outcome.CONCURRENT}
     counts = RedisCounts(log)
-    counts.end("acme", admitted[0])
+    counts.end("acme", [admitted[0]])
     assert counts.admit(Request("acme", "new", of(("", None, 25)))).outcome is Outcome.ADMITTED
     assert counts.admit(Request("other", "new", of(("", None, 1)))).outcome is Outcome.ADMITTED
     many = [(f"call {n}", "A") for n in range(2 * MAX_AT_ONCE + 1)]

@@ -3,14 +3,20 @@
 Whose calls run here is kept in a file beside the socket, so that an agent that is restarted forgets none; after a
 reboot there are none. In a fleet the counts are in Redis (`agent.shared`), where each call's lease is renewed from
 here; while Redis is away each host enforces its share of the limits with what it counts itself.
+
+What switches tell of their calls lies in files (`stores.presence`) that are read every few hundredths of a second, and
+before a call is refused for calls that may have ended: so the ends of many calls cost one write and one question to
+Redis together.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,17 +25,22 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.heldcalls import LONGEST, Held, HeldCalls, Stage
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import Shared
-from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
+from shaken_plugin.agent.told import Told, told_in
+from shaken_plugin.core.limits import SECOND, Outcome, Request, Tally, Verdict
 from shaken_plugin.errors import StoreUnavailable
-from shaken_plugin.stores.presence import LEG, is_alive, sweep
+from shaken_plugin.stores.presence import LEG, Left, is_alive
 
 OVERTAKEN: Final = 10.0
 """Seconds for which the end of a call that is not known is remembered: who had waited for an answer too long tells it
 over another connection, and it may overtake the question."""
 RENEW: Final = 30.0
 """Seconds between two renewals of the leases in Redis."""
+MAX_AT_ONCE: Final = 500
+"""Ends that Redis is told of at a time."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
+COLLECT_EVERY: Final = 0.05
+"""Seconds between two looks at what processes told, while there are calls that it may be about."""
 MAX_CALLS: Final = 1_000_000
 """Calls that are known at one time; further ones are not counted."""
 
@@ -74,6 +85,9 @@ class Counting:
         self._calls = HeldCalls(file, alarms)
         self._follower = follower
         self._beside = beside
+        self._left = Left(beside)
+        self._collected = 0
+        """How much was taken of what processes told."""
         self._alarms = alarms
         self._metrics = metrics
         self._clock = clock
@@ -87,6 +101,11 @@ class Counting:
         """Ends that could not be told to the other hosts: the lease ends by itself, this is only sooner."""
         self._apart: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
         """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
+        self._again: deque[tuple[str, str]] = deque()
+        """Calls that have their slot again, which Redis is to know of next."""
+        self._referred: deque[tuple[str, str, str]] = deque()
+        """Calls that are to be sent on, with whom to: likewise."""
+        self._settling = asyncio.Lock()
         self._arrivals: deque[float] = deque()
         self._over: Counter[str] = Counter()
         self._renewed_at = float("-inf")
@@ -103,8 +122,12 @@ class Counting:
         """
         if self._calls.known >= MAX_CALLS:
             raise StoreUnavailable(f"{MAX_CALLS} calls are known")
-        now = self._clock()
+        now, collected = self._clock(), self._collected
         verdict = await self._verdict(request, now)
+        if verdict.outcome is Outcome.CONCURRENT:
+            await self.collect()
+            if self._collected != collected:  # there may be room now
+                verdict = await self._verdict(request, now)
         self._counted(verdict, now)
         if verdict.outcome.passes and request.takes_slot:
             held = self._calls.get(request.customer, request.call)
@@ -114,9 +137,11 @@ class Counting:
             elif held.ask != ask:
                 followed = LEG.fullmatch(held.owner)  # it goes on, also if nobody hears this answer
                 self._calls.keep(replace(held, owner=held.owner if followed else owner, ask=ask))
-            for told in (request.call, (request.call, owner, ask)):
-                if held is None and self._ends.pop(told, None) is not None:
-                    await self._end(self._calls.of(request.call))
+            if held is None and self._ends:
+                for told in (request.call, (request.call, owner, ask)):
+                    if self._ends.pop(told, None) is not None:
+                        self._end(self._calls.of(request.call))
+                await self._settle()
         return verdict
 
     async def _verdict(self, request: Request, now: float) -> Verdict:
@@ -138,15 +163,41 @@ class Counting:
                 tally.hold(request.call, request.level, _micro(now))
         return verdict
 
-    async def sent(self, call: str) -> None:
-        """A call has left the switch."""
-        await self._goes_on(call, Stage.SENT)
+    # --- What switches tell -----------------------------------------------------------------------
 
-    async def answered(self, call: str, owner: str = "") -> None:
-        """A call goes on until its end is told; of another owner than asked, if one is named."""
-        await self._goes_on(call, Stage.ANSWERED, owner)
+    async def tell(self, all_told: Iterable[Told]) -> None:
+        """Take what switches tell, in its order."""
+        with self._calls.written_together():
+            for op, call, owner, ask, to in all_told:
+                if op == "sent":
+                    self._go_on(call, Stage.SENT)
+                elif op == "answered":
+                    self._go_on(call, Stage.ANSWERED, owner)
+                elif op == "ended":
+                    self._end(self._calls.of(call), call)
+                elif op == "undo":
+                    # Nobody heard the answer to this question: it has ended, unless it was asked about again since.
+                    found = [held for held in self._calls.of(call) if (held.owner, held.ask) == (owner, ask)]
+                    self._end(found, (call, owner, ask))
+                else:
+                    self._refer(self._calls.of(call), to)
+        await self._settle()
 
-    async def _goes_on(self, call: str, stage: Stage, owner: str = "") -> None:
+    async def collect(self) -> None:
+        """Take what processes told; when this returns, Redis knows of it, too."""
+        if lines := self._left.take():
+            self._collected += 1
+            await self.tell(filter(None, map(told_in, lines)))
+        else:
+            await self._settle()
+
+    async def collect_when_due(self) -> None:
+        """The same, unless there is nothing that it could be about."""
+        if self._calls.known:
+            await self.collect()
+
+    def _go_on(self, call: str, stage: Stage, owner: str = "") -> None:
+        """A call has left the switch, or was answered; of another owner than asked, if one is named."""
         if not self._calls.has_restored and len(self._early) < MAX_CALLS:
             before = self._early.get(call, (stage, ""))
             self._early[call] = max(stage, before[0]), owner or before[1]
@@ -158,43 +209,61 @@ class Counting:
             if held.lapsed:
                 self._tally(held.customer).hold(call, held.level, _micro(self._clock()))
                 if self._shared is not None:
-                    with contextlib.suppress(StoreUnavailable):  # then with the next renewal
-                        await self._shared.hold(held.customer, [(call, held.level)])
+                    self._again.append((held.customer, call))
 
-    async def ended(self, call: str) -> None:
-        """A call has ended."""
-        await self._end(self._calls.of(call), call)
-
-    async def undo(self, call: str, owner: str, ask: int) -> None:
-        """Nobody heard the answer to this question: the call has ended, unless it was asked about again since."""
-        found = [held for held in self._calls.of(call) if (held.owner, held.ask) == (owner, ask)]
-        await self._end(found, (call, owner, ask))
-
-    async def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
+    def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
         if not found and told is not None and len(self._ends) < MAX_CALLS:
             self._ends[told] = self._clock()
         for held in found:
             self._calls.drop(held)
-            await self._free(held)
+            self._free(held)
 
-    async def _free(self, held: Held) -> None:
+    def _refer(self, found: Sequence[Held], to: str) -> None:
+        """A call is to be sent on to somebody."""
+        for held in found:
+            self._tally(held.customer).refer(held.call, to, _micro(self._clock()))
+            if self._shared is not None:
+                self._referred.append((held.customer, held.call, to))
+
+    def _free(self, held: Held) -> None:
         """Give a slot back, unless that was done."""
-        if held.lapsed:
-            return
-        self._tally(held.customer).end(held.call)
-        if self._shared is not None:
-            try:
-                await self._shared.end(held.customer, held.call)
-            except StoreUnavailable:
+        if not held.lapsed:
+            self._tally(held.customer).end(held.call)
+            if self._shared is not None:
                 self._lost.append((held.customer, held.call))
 
-    async def refer(self, call: str, to: str) -> None:
-        """A call is to be sent on to somebody."""
-        for held in self._calls.of(call):
-            self._tally(held.customer).refer(call, to, _micro(self._clock()))
-            if self._shared is not None:
-                with contextlib.suppress(StoreUnavailable):
-                    await self._shared.refer(held.customer, call, to)
+    async def _settle(self) -> None:
+        """Tell Redis what has changed here; what cannot be told now is told with a renewal."""
+        shared = self._shared
+        if shared is None:
+            return
+        async with self._settling:  # who comes meanwhile relies on what others are about to tell
+            with contextlib.suppress(StoreUnavailable):
+                await self._end_there(shared)
+                while self._again:
+                    customer, call = self._again[0]
+                    if (held := self._calls.get(customer, call)) is not None:
+                        await shared.hold(customer, [(call, held.level)])
+                    self._again.popleft()
+                while self._referred:
+                    await shared.refer(*self._referred.popleft())
+
+    async def _end_there(self, shared: Shared) -> None:
+        """Have the slots that were given back free for other hosts.
+
+        Raises:
+            StoreUnavailable: Redis cannot be had; it is tried again with the next.
+        """
+        while self._lost and shared.why is None:
+            customer = self._lost[0][0]
+            calls = [call for of, call in itertools.islice(self._lost, MAX_AT_ONCE) if of == customer]
+            await shared.end(customer, calls)
+            ended = {(customer, call) for call in calls}
+            some = [self._lost.popleft() for _ in range(min(len(self._lost), MAX_AT_ONCE))]
+            self._lost.extendleft(reversed([lost for lost in some if lost not in ended]))
+            for call in calls:  # one may have been answered meanwhile, and has it again
+                if (held := self._calls.get(customer, call)) is not None and not held.lapsed:
+                    self._apart.append((customer, call))
 
     # --- What happens now and then ----------------------------------------------------------------
 
@@ -202,17 +271,20 @@ class Counting:
         """End the calls of processes that are gone and those that nobody will end; renew leases. Each second."""
         if not self._calls.is_open:
             self.open()
+        await self.collect()
+        self._left.sweep()
         now = self._clock()
         gone = {owner for owner in {held.owner for held in self._calls} if not self._is_alive(owner)}
-        for held in self._calls:
-            changed = self._calls.get(held.customer, held.call) is not held  # while another was freed
-            if changed or (held.owner not in gone and not held.is_over(now)):
-                continue
-            if held.owner in gone or held.lapsed or held.stage is Stage.ANSWERED:
-                self._calls.drop(held)
-            else:
-                self._calls.keep(replace(held, lapsed=True))
-            await self._free(held)
+        with self._calls.written_together():
+            for held in self._calls:
+                if held.owner not in gone and not held.is_over(now):
+                    continue
+                if held.owner in gone or held.lapsed or held.stage is Stage.ANSWERED:
+                    self._calls.drop(held)
+                else:
+                    self._calls.keep(replace(held, lapsed=True))
+                self._free(held)
+        await self._settle()
         if self._calls.has_restored:
             self._ends = {call: at for call, at in self._ends.items() if now - at < OVERTAKEN}
         for customer, tally in list(self._tallies.items()):
@@ -221,14 +293,13 @@ class Counting:
                 del self._tallies[customer]
         if self._shared is not None:
             self._say(self._shared.why)
-            if self._lost or self._apart or now - self._renewed_at >= RENEW:
+            if self._apart or now - self._renewed_at >= RENEW:
                 await self._renew(self._shared, now)
         while self._arrivals and now - self._arrivals[0] >= SPAN:
             self._arrivals.popleft()
 
     def open(self) -> None:
         """Take over what an agent before this one left."""
-        sweep(self._beside)
         for left in self._calls.open():
             if left.call in self._ends or (left.call, left.owner, left.ask) in self._ends:
                 self._calls.drop(left)  # it has ended while the file could not be read
@@ -270,9 +341,6 @@ class Counting:
 
     async def _renew(self, shared: Shared, now: float) -> None:
         try:
-            while self._lost:
-                await shared.end(*self._lost[0])
-                self._lost.popleft()
             all_due, apart = now - self._renewed_at >= RENEW, list(self._apart)
             due = self._calls if all_due else [self._calls.get(*call) for call in apart]
             by_customer: dict[str, list[tuple[str, str]]] = {}

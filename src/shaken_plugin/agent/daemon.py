@@ -20,6 +20,7 @@ from shaken_plugin import __version__
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.callrequests import CallRequests
 from shaken_plugin.agent.clock import ClockCheck, Watched
+from shaken_plugin.agent.counting import COLLECT_EVERY as TOLD_EVERY
 from shaken_plugin.agent.counting import Counting, uptime
 from shaken_plugin.agent.documents import Documents, Limits
 from shaken_plugin.agent.fleetstate import FleetState
@@ -128,7 +129,7 @@ class Agent:
         file, beside = Path(settings.agent.socket).with_suffix(".slots.sqlite"), Path(settings.store.path).parent
         self.counting = Counting(file, beside, self.alarms, self.metrics, uptime, self._shared, self._calls)
         self.host.report.parts["limits"] = self.counting.status
-        self._requests = CallRequests(self.counting, beside, self._shared)
+        self._requests = CallRequests(self.counting, self._shared)
         self._server = Server(self._documents, self.metrics, self._requests)
         if self._fleet_state.claims is not None:
             self.host.report.parts["state"] = self._fleet_state.status
@@ -175,7 +176,7 @@ class Agent:
                     ("spool", MEASURE_EVERY, self._ledger.measure),
                     ("prune", RETRY_PRUNE, self._ledger.prune_when_due),
                     ("limits", 1.0, self.counting.look),
-                    ("left", 1.0, self._requests.collect),
+                    ("told", TOLD_EVERY, self.counting.collect_when_due),
                     *([("counts", PROBE_EVERY, self._shared.look)] if self._shared is not None else []),
                     *self.host.jobs(),
                 )

@@ -90,6 +90,8 @@ class HeldCalls:
         self._connection: sqlite3.Connection | None = None
         self.has_restored = False
         """Whether it is known what an agent before this one left."""
+        self._changed: dict[tuple[str, str], None] | None = None
+        """Calls and customers that are to be written together."""
         self._is_written = False
         """Whether the file says what is known here."""
         self.lapsed = 0
@@ -117,7 +119,7 @@ class HeldCalls:
     def keep(self, held: Held) -> None:
         """Add one, or change it."""
         self._put(held)
-        self._write(_KEEP, _row(held))
+        self._write(held)
 
     def drop(self, held: Held) -> None:
         """Forget one."""
@@ -128,14 +130,42 @@ class HeldCalls:
         self.lapsed -= held.lapsed
         if not named:
             del self._calls[held.call]
-        self._write("DELETE FROM calls WHERE call = ? AND customer = ?", (held.call, held.customer))
+        self._write(held)
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.execute(statement, values)
-            except sqlite3.Error as exc:
-                self._broken(exc)
+    @contextlib.contextmanager
+    def written_together(self) -> Iterator[None]:
+        """What changes meanwhile is written at its end, each call once; nothing may be awaited meanwhile."""
+        self._changed = {}
+        try:
+            yield
+        finally:
+            changed, self._changed = self._changed, None
+            if changed and self._connection is not None:
+                with self._writing() as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    for call, customer in changed:
+                        connection.execute(*self._statement(call, customer))
+                    connection.execute("COMMIT")
+
+    def _write(self, held: Held) -> None:
+        if self._changed is not None:
+            self._changed[held.call, held.customer] = None
+        elif self._connection is not None:
+            with self._writing() as connection:
+                connection.execute(*self._statement(held.call, held.customer))
+
+    def _statement(self, call: str, customer: str) -> tuple[str, tuple[Any, ...]]:
+        """What has the file say what is known here of a call."""
+        held = self.get(customer, call)
+        return _DROP if held is None else _KEEP, (call, customer) if held is None else _row(held)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None
+        try:
+            yield self._connection
+        except sqlite3.Error as exc:
+            self._broken(exc)
 
     @property
     def is_open(self) -> bool:
@@ -215,6 +245,7 @@ class HeldCalls:
         )
 
 
+_DROP: Final = "DELETE FROM calls WHERE call = ? AND customer = ?"
 _KEEP: Final = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 

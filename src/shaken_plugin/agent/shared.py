@@ -34,8 +34,8 @@ class Counts(Protocol):
     def admit(self, request: Request) -> Verdict:
         """Count a call."""
 
-    def end(self, customer: str, call: str) -> None:
-        """It has ended."""
+    def end(self, customer: str, calls: Sequence[str]) -> None:
+        """They have ended."""
 
     def refer(self, customer: str, call: str, to: str) -> None:
         """It is to be sent on."""
@@ -65,7 +65,7 @@ class Shared(Protocol):
             StoreUnavailable: they cannot be had now.
         """
 
-    async def end(self, customer: str, call: str) -> None:
+    async def end(self, customer: str, calls: Sequence[str]) -> None:
         """See `Tally.end`. Likewise."""
 
     async def refer(self, customer: str, call: str, to: str) -> None:
@@ -123,9 +123,9 @@ class FleetCounts:
         """See `Shared`."""
         return await self._ask(lambda: self._counts.admit(request))
 
-    async def end(self, customer: str, call: str) -> None:
+    async def end(self, customer: str, calls: Sequence[str]) -> None:
         """Likewise."""
-        await self._ask(lambda: self._counts.end(customer, call))
+        await self._ask(lambda: self._counts.end(customer, calls))
 
     async def refer(self, customer: str, call: str, to: str) -> None:
         """Likewise."""

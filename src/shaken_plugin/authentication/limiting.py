@@ -35,7 +35,7 @@ class Limiter:
         """The outcome for a call that would go on; without limits nobody is asked.
 
         Args:
-            base: what is decided.
+            base: what is decided; it is filled in.
             message: the call.
             random: names this INVITE, unless it was counted before.
             slot: whether the switch will tell its end; and without a leg, when it leaves.
@@ -47,44 +47,55 @@ class Limiter:
         found = decision.once(_bounds)
         if not found:
             return base
-        if not slot and any(bound.concurrent for bound in found):
-            base = replace(base, slotless=True)
-        to = message.request_party(self.plan)
+        if not slot and decision.once(_bounds_concurrency):
+            base.slotless = True
+        to, level = message.request_party(self.plan), decision.level.attest
+        replaces = tuple(replaced_keys(customer.id, message.replaces)) if message.replaces else ()
         request = Request(
             customer.id,
             _call(customer.id, message, random),
             found,
-            decision.level.attest.value if decision.level.attest else "",
+            level.value if level else "",
             slot,
-            (*replaced_keys(customer.id, message.replaces), *((message.slot,) if message.slot else ())),
+            (*replaces, message.slot) if message.slot else replaces,
             key(str(to)) if to else "",
-            sent=bool(message.leg),
+            bool(message.leg),
         )
         try:
             verdict = self.counts.admit(request)
         except StoreUnavailable as exc:
-            base = replace(base, uncounted=str(exc))
-            skip = SkipReason.LIMITS_UNAVAILABLE
-            return replace(base, skip=skip, refuse=True, detail=str(exc)) if self.refuse_uncounted else base
-        step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
-        traced = decision.once(_traced, step)
-        base = replace(base, decision=traced)
+            base.uncounted = str(exc)
+            if self.refuse_uncounted:
+                base.skip, base.refuse, base.detail = SkipReason.LIMITS_UNAVAILABLE, True, str(exc)
+            return base
+        traced = base.decision = decision.once(_traced, verdict)
         if verdict.outcome.passes:
-            return replace(base, counted=request.call, slot=request.call if request.takes_slot else "")
-        base = replace(base, over_limit=f"{verdict.outcome.value}{verdict.scope and ' '}{verdict.scope}")
+            base.counted = request.call
+            if slot and decision.once(_bounds_concurrency):
+                base.slot = request.call
+            return base
+        base.over_limit = f"{verdict.outcome.value}{verdict.scope and ' '}{verdict.scope}"
         if not self.enforce:
             return base
         if base.substitute is not None:
-            base = replace(base, orig=base.substituted_for, substitute=None, substituted_for=None)
-        refused = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
-        return replace(base, decision=refused, skip=SkipReason.POLICY_REFUSED, refuse=True)
+            base.orig, base.substitute, base.substituted_for = base.substituted_for, None, None
+        base.decision = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
+        base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
+        return base
 
 
 def _bounds(decision: Decision) -> tuple[Bound, ...]:
     return bounds(decision.source.customer.limits, decision.level.attest) if isinstance(decision.source, Trunk) else ()
 
 
-def _traced(decision: Decision, step: Step) -> Decision:
+def _bounds_concurrency(decision: Decision) -> bool:
+    return any(bound.concurrent for bound in _bounds(decision))
+
+
+def _traced(decision: Decision, verdict: Verdict) -> Decision:
+    assert isinstance(decision.source, Trunk)
+    customer = decision.source.customer
+    step = Step(RULE, verdict.outcome.passes, f"customer {customer.id}", *_said(verdict, customer.limits))
     return replace(decision, trace=(*decision.trace, step))
 
 

@@ -67,7 +67,13 @@ class Outcome(Enum):
     @property
     def passes(self) -> bool:
         """Whether the call may go on."""
-        return self in {Outcome.ADMITTED, Outcome.KNOWN, Outcome.REPLACES}
+        return self in _PASSING
+
+    # There is one object of each. That of `Enum` is written in Python, and asked for several times a call.
+    __hash__ = object.__hash__
+
+
+_PASSING: Final = frozenset({Outcome.ADMITTED, Outcome.KNOWN, Outcome.REPLACES})
 
 
 class Bound(NamedTuple):

@@ -8,12 +8,12 @@ come in the order of the requests.
      "slot": true, "replaces": [KEY, …], "to": KEY, "sent": false, "owner": NAME, "ask": 7}
     {"v": 1, "outcome": "admitted", "scope": ""}
 
-The fields are those of `core.limits.Request`; the owner is a file (`stores.presence`). What is only told is ``sent``
-with ``call``, which has no answer: it may be lost with an agent, and then the call is without a slot until
-``answered`` comes. So are ``answered`` and ``ended`` with ``call``, and ``refer`` with ``call`` and ``to``; the answer
-is ``{"v": 1}``. What had none is left in the owner's file, where the agent looks for it each second; so it may come
-twice. ``undo``, with ``call``, ``owner`` and ``ask``, takes a question back that had no answer, unless the same call
-was asked about again since.
+The fields are those of `core.limits.Request`; the owner is a file (`stores.presence`). What is only told is ``refer``
+with ``call`` and ``to``; ``answered`` with ``call`` and the new ``owner``; and what a process has no room for in its
+files (`stores.presence`), where the agent mostly finds it: ``sent``, ``answered`` and ``ended`` with ``call``, and
+``undo``, with ``call``, ``owner`` and ``ask``, which takes a question back that had no answer, unless the same call was
+asked about again since. The answer is ``{"v": 1}``; ``sent`` has none, which processes of an older release send here.
+What had no answer is left in those files; so it may come twice.
 
     {"v": 1, "op": "first_use", "token": HEX, "call": HEX, "milliseconds": 60000}
     {"v": 1, "first": true}
@@ -49,6 +49,9 @@ MAX_ANSWER: Final = 4_096
 _CLOSE: Final = 0.002
 """Seconds by which a wait may be too long."""
 _TIMEVAL: Final = struct.Struct("@ll")
+_NOW: Final = int(socket.MSG_DONTWAIT)
+_AT_ONCE: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+"""As numbers: to join two flags of the standard library takes longer than to send."""
 _DONE: Final = b'{"v":1}\n'
 _PING: Final = b'{"v":1,"op":"ping"}\n'
 
@@ -85,7 +88,7 @@ class _Wire:
         Raises:
             OSError: it did not go.
         """
-        if self.socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) < len(line):
+        if self.socket.send(line, _AT_ONCE) < len(line):
             raise BlockingIOError("the agent does not read")
 
     def line(self, end: float | None, clock: Callable[[], float]) -> bytes | None:
@@ -104,7 +107,7 @@ class _Wire:
                 if left < self._waits - _CLOSE or left > self._waits + _CLOSE:
                     self._wait(left if left < self._timeout - _CLOSE else self._timeout)
             try:
-                part = self.socket.recv(MAX_ANSWER, socket.MSG_DONTWAIT if end is None else 0)
+                part = self.socket.recv(MAX_ANSWER, _NOW if end is None else 0)
             except BlockingIOError:
                 if end is None:
                     return None
@@ -196,20 +199,6 @@ class AgentLine:
             self._close()
             raise StoreUnavailable(f"the agent on {self._path} answers something else; is it of another release?")
         return found
-
-    def tell(self, line: bytes) -> None:
-        """Send a line of `message` that is not answered, without waiting.
-
-        Raises:
-            StoreUnavailable: it did not go.
-        """
-        if self._trouble:
-            raise StoreUnavailable(self._trouble)
-        try:
-            self._wire().send(line)
-        except OSError as exc:
-            self._close()
-            raise StoreUnavailable(f"the agent on {self._path} does not read: {exc.strerror or exc}") from exc
 
     def _exchange(self, line: bytes, end: float) -> bytes:
         wire = self._wire()

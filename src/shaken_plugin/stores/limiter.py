@@ -47,7 +47,7 @@ class AgentLimiter:
     def admit(self, request: Request) -> Verdict:
         """See `ports.CallLimiter.admit`."""
         owner, ask = self._presence.name(), next(self._asks)
-        if request.takes_slot and not owner:
+        if not owner and request.takes_slot:
             # Nobody would notice if this process ended: its calls are counted by the second, and no slot is theirs.
             verdict = self._asked(request._replace(slot=False), owner, ask)
             if verdict.outcome.passes:
@@ -58,7 +58,7 @@ class AgentLimiter:
         except StoreUnavailable:
             if request.takes_slot:
                 # It may have been counted all the same, and may be refused now; what goes on is not counted.
-                self._tell(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
+                self._leave(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
             raise
 
     def trouble(self) -> str:
@@ -80,27 +80,32 @@ class AgentLimiter:
 
     def sent(self, call: str) -> None:
         """See `ports.CallLimiter.sent`."""
-        line = _about("sent", call)
-        try:
-            self._line.tell(line)
-        except StoreUnavailable:
-            self._presence.leave(line)
+        self._presence.leave(_about("sent", call))
 
     def answered(self, call: str, owner: str = "") -> None:
         """See `ports.CallLimiter.answered`."""
-        owned = message({"op": "answered", "call": call, "owner": owner}) if owner else _about("answered", call)
-        self._tell(owned)
+        if owner:
+            self._tell(message({"op": "answered", "call": call, "owner": owner}))
+        else:
+            self._leave(_about("answered", call))
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""
-        self._tell(_about("ended", call))
+        self._leave(_about("ended", call))
 
     def referred(self, call: str, to: str) -> None:
         """See `ports.CallLimiter.referred`."""
+        # At once: the call that comes of it may be here within milliseconds.
         self._tell(message({"op": "refer", "call": call, "to": to}))
 
+    def _leave(self, line: bytes) -> None:
+        """Where the agent finds it in a moment; said to it where there is no room."""
+        if not self._presence.leave(line):
+            with suppress(StoreUnavailable):
+                self._line.read(self._line.exchange(line))
+
     def _tell(self, line: bytes) -> None:
-        """Now, or else as soon as the agent looks at what was left for it."""
+        """Now, or else where the agent finds it."""
         try:
             self._line.read(self._line.exchange(line))
         except StoreUnavailable:
@@ -111,23 +116,22 @@ def admitting(request: Request, owner: str, ask: int) -> bytes:
     """The line of `agent_line.message` that asks about a call, written out: an encoder takes most of the time."""
     customer, call, bounds, level, slot, replaces, to, sent = request
     return (
-        f'{{"v":1,"op":"admit","customer":{_text(customer)},"call":{_text(call)},"bounds":{_bounds(bounds)},'
-        f'"level":{_text(level)},"slot":{_TRUTH[slot]},"replaces":[{",".join(map(_text, replaces))}],'
-        f'"to":{_text(to)},"sent":{_TRUTH[sent]},"owner":{_text(owner)},"ask":{ask}}}\n'
+        f'{_usual(customer, bounds, level, (slot, sent), owner)}"call":{_text(call)},'
+        f'"replaces":[{",".join(map(_text, replaces)) if replaces else ""}],"to":{_text(to)},"ask":{ask}}}\n'
     ).encode()
 
 
 def _about(what: str, call: str) -> bytes:
     """Likewise, one about a call that has a slot."""
-    return f'{{"v":1,"op":"{what}","call":{_text(call)}}}\n'.encode()
-
-
-_TRUTH: Final = {True: "true", False: "false"}
+    return b'{"v":1,"op":"%b","call":%b}\n' % (what.encode(), _text(call).encode())
 
 
 @lru_cache(256)
-def _bounds(bounds: tuple[Bound, ...]) -> str:
-    return json.dumps(bounds, separators=(",", ":"))
+def _usual(customer: str, bounds: tuple[Bound, ...], level: str, flags: tuple[bool, bool], owner: str) -> str:
+    """The beginning of a line, the same for many calls; the flags are ``slot`` and ``sent``."""
+    slot, sent = flags
+    content = {"customer": customer, "bounds": bounds, "level": level, "slot": slot, "sent": sent, "owner": owner}
+    return f'{{"v":1,"op":"admit",{json.dumps(content, separators=(",", ":"))[1:-1]},'
 
 
 class FleetReplay:

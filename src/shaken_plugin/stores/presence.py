@@ -1,9 +1,12 @@
-"""Whether a process of a switch is there: it holds a lock on a file of its own.
-
-In that file lies what it could not tell the agent.
+"""Whether a process of a switch is there: it holds a lock on a file of its own. And what it tells the agent.
 
 The kernel takes the lock away however the process ends. A process id would say less: in a container it means
 another process, or none, and who may not look into ``/proc`` cannot tell one from its successor.
+
+What is told lies in that file, a line each; when it is full, in a further one of the same kind, of which the process
+keeps only the last open and locked. The agent reads them many times a second, and removes those that nobody
+has locked once it has read all of them. To write a line costs a process one call of the kernel, wakes nobody up, and
+waits for nobody; and no agent that is killed, or away, loses one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import threading
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,10 +33,13 @@ NAME: Final = re.compile(r"[0-9]{1,10}-[0-9]{1,20}")
 LEG: Final = re.compile(r"leg:([A-Za-z0-9_.@+-]{1,64}):([A-Za-z0-9_.:@+-]{1,255})")
 """In the place of such a name, where the agent itself is told of a call's end: a FreeSWITCH process, and the leg."""
 
-MAX_LEFT: Final = 4_194_304
-"""Octets that a process leaves in its file, some 80 a call; what comes after that is lost."""
+FULL: Final = 65_536
+"""Octets after which a process goes on in a further file: what an agent that begins reads once more of each."""
+MAX_FILES: Final = 64
+"""Files of one process that the agent has not read; what comes after that is lost, a day's calls of a busy worker no
+agent was there for."""
 MAX_TAKEN: Final = 1_048_576
-"""Octets that are read of it at a time."""
+"""Octets that are read of one at a time."""
 
 _TRIES: Final = 8
 """Files made, in a row, that the agent looked at before they were locked."""
@@ -43,7 +51,7 @@ def leg_owner(core: str, uuid: str) -> str:
 
 
 class Presence:
-    """This process, for as long as it lives.
+    """This process, for as long as it lives. Threads share it.
 
     Args:
         beside: the folder of the policy's file.
@@ -52,31 +60,66 @@ class Presence:
     def __init__(self, beside: Path) -> None:
         self._folder = beside / FOLDER
         self._name = ""
-        self._descriptor = -1
         self._pid = 0
+        self._writing = threading.Lock()
+        self._first = self._file = -1
+        """Descriptors: of the file with its name, and of the one that is written to."""
         self._left = 0
+        """Octets in it."""
+        self._earlier: deque[str] = deque()
+        """Names of the further files, it among them, that were there when it was looked; the agent takes the oldest
+        away first."""
+        self._begin = b""
+        """A line break, where a line before was torn."""
         self.trouble = ""
         """Why there is no file, once it was asked for."""
 
     def name(self) -> str:
         """The name of its file, made and locked when it is asked for first; empty where that cannot be."""
         if self._pid != os.getpid():
-            self._pid, self._name, self._left = os.getpid(), "", 0
+            self._pid, self._name, self._left, self._earlier, self._begin = os.getpid(), "", 0, deque(), b""
+            self._writing = threading.Lock()  # the parent's may be held by a thread that is not here
             try:
-                self._name = self._made()
+                self._name, self._first = self._made()
+                self._file = self._first
                 self.trouble = ""
             except OSError as exc:
                 self.trouble = f"{self._folder} must be a folder that this process may write to: {exc.strerror or exc}"
         return self._name
 
-    def leave(self, line: bytes) -> None:
-        """Leave a line for the agent, if there is room."""
-        if self.name() and self._left + len(line) <= MAX_LEFT:
-            self._left += len(line)
-            with suppress(OSError):
-                os.write(self._descriptor, line)
+    def leave(self, line: bytes) -> bool:
+        """Leave a line for the agent; False where there is no room."""
+        if not self.name():
+            return False
+        with self._writing:
+            if self._left >= FULL and not self._has_further():
+                return False
+            try:
+                written = os.write(self._file, self._begin + line)
+            except OSError:
+                return False
+            self._left += written
+            whole = written == len(self._begin) + len(line)
+            self._begin = b"" if whole else b"\n"
+            return whole
 
-    def _made(self) -> str:
+    def _has_further(self) -> bool:
+        """Go on in a further file; False where that cannot be."""
+        while self._earlier and not (self._folder / self._earlier[0]).exists():
+            self._earlier.popleft()
+        if len(self._earlier) >= MAX_FILES:
+            return False
+        try:
+            name, descriptor = self._made()
+        except OSError:
+            return False
+        if self._file != self._first:
+            os.close(self._file)
+        self._earlier.append(name)
+        self._file, self._left, self._begin = descriptor, 0, b""
+        return True
+
+    def _made(self) -> tuple[str, int]:
         with suppress(FileExistsError):
             self._folder.mkdir()
             self._folder.chmod(FOLDER_MODE)
@@ -88,14 +131,13 @@ class Presence:
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(descriptor).st_nlink:
-                    self._descriptor = descriptor  # open until the process ends
-                    return name
+                    return name, descriptor
             os.close(descriptor)
         raise FileExistsError("no file in it stays unlocked")
 
 
 class Left:
-    """What processes left, each line once.
+    """What processes told, each line once.
 
     Args:
         beside: the folder of the policy's file.
@@ -110,14 +152,44 @@ class Left:
         """The lines that were not there before."""
         lines: list[bytes] = []
         taken, self._taken = self._taken, {}
-        with suppress(OSError):
-            for entry in os.scandir(self._folder):
-                if NAME.fullmatch(entry.name):
-                    before = taken.get(entry.name, 0)
-                    found = _read(entry, before)
-                    self._taken[entry.name] = before + len(found)
-                    lines += found.splitlines()
+        with suppress(OSError), os.scandir(self._folder) as entries:
+            # In the order in which they were begun.
+            for entry in sorted((entry for entry in entries if NAME.fullmatch(entry.name)), key=_begun):
+                before = taken.get(entry.name, 0)
+                found = _read(entry, before)
+                self._taken[entry.name] = before + len(found)
+                lines += found.splitlines()
         return lines
+
+    def sweep(self) -> None:
+        """Take away the files that nobody writes to any more and that were read to the end."""
+        for name, taken in self._taken.items():
+            with suppress(OSError):
+                descriptor = _opened(self._folder / name)
+                try:
+                    # First the lock and then the size: who has it knows that the size is the last.
+                    if _is_free(descriptor) and not os.pread(descriptor, MAX_TAKEN, taken).rpartition(b"\n")[0]:
+                        (self._folder / name).unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def _begun(entry: os.DirEntry[str]) -> int:
+    """When its name was made: of one process they grow."""
+    return int(entry.name.partition("-")[2])
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody has a file locked; now it is."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(entry: os.DirEntry[str], offset: int) -> bytes:
@@ -136,29 +208,16 @@ def _read(entry: os.DirEntry[str], offset: int) -> bytes:
 
 
 def is_alive(beside: Path, name: str) -> bool:
-    """Whether the process with this file is there, or cannot be told from one that is; else the file goes."""
-    path = beside / FOLDER / name
+    """Whether the process with this file is there, or cannot be told from one that is."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = _opened(beside / FOLDER / name)
     except FileNotFoundError:
         return False
     except OSError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    except BlockingIOError:
-        return True
+        return not _is_free(descriptor)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    return False
-
-
-def sweep(beside: Path) -> None:
-    """Take away the files of processes that are gone."""
-    with suppress(OSError):
-        for entry in list((beside / FOLDER).iterdir()):
-            if NAME.fullmatch(entry.name):
-                is_alive(beside, entry.name)

@@ -208,7 +208,8 @@ return {'admitted', ''}
 """ARGV: call, level, slot as 1 or 0, to, microseconds spared, noted, most repeats, number of bounds, four values of
 each bound, calls that it may replace."""
 
-END: Final = _COMMON + "finish(ARGV[3])"
+END: Final = _COMMON + "for index = 3, #ARGV do finish(ARGV[index]) end"
+"""ARGV: calls."""
 
 HOLD: Final = _COMMON + "for index = 3, #ARGV, 2 do hold(ARGV[index], ARGV[index + 1]) end keep()"
 """ARGV: calls, each with its level."""
@@ -251,9 +252,9 @@ class RedisCounts:
         outcome, scope = (word.decode() if isinstance(word, bytes) else str(word) for word in found)
         return Verdict(Outcome(outcome), scope)
 
-    def end(self, customer: str, call: str) -> None:
+    def end(self, customer: str, calls: Sequence[str]) -> None:
         """See `core.limits.Tally.end`."""
-        self._run(END, customer, call)
+        self._run(END, customer, *calls)
 
     def refer(self, customer: str, call: str, to: str) -> None:
         """See `core.limits.Tally.refer`."""
