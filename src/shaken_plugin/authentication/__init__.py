@@ -4,7 +4,7 @@
 returns what should happen; a switch adapter does it.
 """
 
-from shaken_plugin.authentication.limiting import Limiter
+from shaken_plugin.authentication.limiting import Asked, Limiter
 from shaken_plugin.authentication.model import (
     PPT,
     PPT_DIV,
@@ -26,6 +26,7 @@ from shaken_plugin.authentication.way import Way
 __all__ = [
     "PPT",
     "PPT_DIV",
+    "Asked",
     "AuthenticationService",
     "Credential",
     "Credentials",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from shaken_plugin.authentication.model import Fresh, Signing, drawn
 from shaken_plugin.core.attestation import Decision, Level, Refusal, Step
@@ -31,7 +31,9 @@ class Limiter:
     enforce: bool = True
     refuse_uncounted: bool = False
 
-    def limited(self, base: Signing, message: CallMessage, random: Fresh, *, slot: bool) -> Signing:
+    def limited(
+        self, base: Signing, message: CallMessage, random: Fresh, *, slot: bool, asked: Asked | None = None
+    ) -> Signing:
         """The outcome for a call that would go on; without limits nobody is asked.
 
         Args:
@@ -39,21 +41,45 @@ class Limiter:
             message: the call.
             random: names this INVITE, unless it was counted before.
             slot: whether the switch will tell its end; and without a leg, when it leaves.
+            asked: what `ask` found, where it was asked already.
         """
         decision = base.decision
-        if decision is None or base.emergency or not isinstance(decision.source, Trunk):
+        if decision is None or base.emergency:
             return base
-        customer = decision.source.customer
-        found = decision.once(_bounds)
+        if asked is None and (asked := self.ask(decision, message, random, slot=slot)) is None:
+            return base
+        base.slotless = asked.slotless
+        if asked.verdict is None:
+            base.uncounted = asked.trouble
+            if self.refuse_uncounted:
+                base.skip, base.refuse, base.detail = SkipReason.LIMITS_UNAVAILABLE, True, asked.trouble
+            return base
+        traced = base.decision = asked.traced(decision)
+        outcome, scope = asked.verdict
+        if outcome.passes:
+            base.counted, base.slot = asked.call, asked.slot
+            return base
+        base.over_limit = f"{outcome.value}{scope and ' '}{scope}"
+        if not self.enforce:
+            return base
+        if base.substitute is not None:
+            base.orig, base.substitute, base.substituted_for = base.substituted_for, None, None
+        base.decision = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
+        base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
+        return base
+
+    def ask(self, decision: Decision, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
+        """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above."""
+        found, concurrent = decision.once(_bounds)
         if not found:
-            return base
-        if not slot and decision.once(_bounds_concurrency):
-            base.slotless = True
-        to, level = message.request_party(self.plan), decision.level.attest
-        replaces = tuple(replaced_keys(customer.id, message.replaces)) if message.replaces else ()
+            return None
+        assert isinstance(decision.source, Trunk)
+        customer, to, level = decision.source.customer.id, message.request_party(self.plan), decision.level.attest
+        replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
+        call = _call(customer, message, random)
         request = Request(
-            customer.id,
-            _call(customer.id, message, random),
+            customer,
+            call,
             found,
             level.value if level else "",
             slot,
@@ -64,32 +90,38 @@ class Limiter:
         try:
             verdict = self.counts.admit(request)
         except StoreUnavailable as exc:
-            base.uncounted = str(exc)
-            if self.refuse_uncounted:
-                base.skip, base.refuse, base.detail = SkipReason.LIMITS_UNAVAILABLE, True, str(exc)
-            return base
-        traced = base.decision = decision.once(_traced, verdict)
-        if verdict.outcome.passes:
-            base.counted = request.call
-            if slot and decision.once(_bounds_concurrency):
-                base.slot = request.call
-            return base
-        base.over_limit = f"{verdict.outcome.value}{verdict.scope and ' '}{verdict.scope}"
-        if not self.enforce:
-            return base
-        if base.substitute is not None:
-            base.orig, base.substitute, base.substituted_for = base.substituted_for, None, None
-        base.decision = replace(traced, level=Level.REFUSE, refusal=Refusal.OVER_LIMIT, substitute=None)
-        base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
-        return base
+            return Asked(None, call, "", concurrent and not slot, str(exc))
+        return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot)
 
 
-def _bounds(decision: Decision) -> tuple[Bound, ...]:
-    return bounds(decision.source.customer.limits, decision.level.attest) if isinstance(decision.source, Trunk) else ()
+class Asked(NamedTuple):
+    """What was said to a call whose customer has limits: ``verdict``, or the ``trouble`` why there is none.
+
+    ``call`` is its key, ``slot`` the same where its end is to be told; ``slotless``: it would be, but nobody will.
+    """
+
+    verdict: Verdict | None
+    call: str
+    slot: str
+    slotless: bool
+    trouble: str = ""
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it goes on, and nothing more is to be said."""
+        return self.verdict is not None and self.verdict.outcome.passes and not self.slotless
+
+    def traced(self, decision: Decision) -> Decision:
+        """The decision with this as its last step; the same for all calls of which the same is said."""
+        return decision.once(_traced, self.verdict)
 
 
-def _bounds_concurrency(decision: Decision) -> bool:
-    return any(bound.concurrent for bound in _bounds(decision))
+def _bounds(decision: Decision) -> tuple[tuple[Bound, ...], bool]:
+    """Those in force for such a call, and whether any is on concurrent calls."""
+    if not isinstance(decision.source, Trunk):
+        return (), False
+    found = bounds(decision.source.customer.limits, decision.level.attest)
+    return found, any(bound.concurrent for bound in found)
 
 
 def _traced(decision: Decision, verdict: Verdict) -> Decision:

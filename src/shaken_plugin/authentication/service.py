@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shaken_plugin.authentication.judging import Judge, Judgement, number_digits
-from shaken_plugin.authentication.limiting import Limiter
+from shaken_plugin.authentication.judging import Judge, Judgement, called_digits
+from shaken_plugin.authentication.limiting import Asked, Limiter
 from shaken_plugin.authentication.model import (
     PPT,
     Credential,
@@ -31,7 +31,6 @@ from shaken_plugin.core.call import CallMessage, is_anonymous
 from shaken_plugin.core.diverting import RIGHT, diverted, diverting_holder, is_signed, links
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.jws import b64url
-from shaken_plugin.core.limits import bounds
 from shaken_plugin.core.passport import (
     div_claims,
     media_keys,
@@ -106,7 +105,14 @@ class AuthenticationService(Judge):
         self.credentials = credentials
 
     def sign(
-        self, message: CallMessage, now: float, random_origid: Fresh, *, again: bool = False, slot: bool = False
+        self,
+        message: CallMessage,
+        now: float,
+        random_origid: Fresh,
+        *,
+        again: bool = False,
+        slot: bool = False,
+        asked: Asked | None = None,
     ) -> Signing:
         """Decide a call's level and, where it gets one, sign it.
 
@@ -119,13 +125,14 @@ class AuthenticationService(Judge):
             again: the call was signed when it came and leaves once more, later: its Date was good
                 then, and is now replaced by the present time. It was counted then, too.
             slot: the switch tells the end of the call (`ports.CallLimiter.ended`).
+            asked: what its customer's limits say, where it was counted already (`ask`).
         """
         base, judgement, diversion, facts = self._judged(message, now)
         if judgement is None or base.decision is None:
             return base
         self.credentials.look(base.decision.policy_version, now)
         if self.limiter is not None and not again:
-            base = self.limiter.limited(base, message, random_origid, slot=slot)
+            base = self.limiter.limited(base, message, random_origid, slot=slot, asked=asked)
             if base.refuse:
                 return base
         assert base.decision is not None
@@ -141,8 +148,8 @@ class AuthenticationService(Judge):
         dest = message.target(self._rules.plan).usual
         if dest is None or not is_plain(message) or (self._rules.mky and "a=fingerprint" in message.sdp):
             return None
-        judgement = self._known(message, dest, number_digits(dest), now)
-        if judgement is None or (self.limiter is not None and judgement.decision.once(_has_limits)):
+        judgement = self._known(message, dest, called_digits(target, dest), now)
+        if judgement is None:
             return None
         self.credentials.look(judgement.decision.policy_version, now)
         ready, iat = judgement.ready, int(now)
@@ -151,6 +158,10 @@ class AuthenticationService(Judge):
             if ready is None or not ready.after < iat:
                 return None
         return Usual(ready, dest, iat)
+
+    def ask(self, usual: Usual, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
+        """Have a usual call counted; None where there are no limits. The arguments are those of `sign`."""
+        return None if self.limiter is None else self.limiter.ask(usual.ready.decision, message, random, slot=slot)
 
     def sealed(self, usual: Usual) -> str:
         """The value of the Identity header of a usual call.
@@ -354,11 +365,6 @@ class AuthenticationService(Judge):
         if self._rules.origid is OrigidScope.TRUNK:
             name += f"/trunk/{source.id}"
         return _origid_of(self._rules.origid_namespace, name)
-
-
-def _has_limits(decision: Decision) -> bool:
-    source = decision.source
-    return isinstance(source, Trunk) and bool(bounds(source.customer.limits, decision.level.attest))
 
 
 @lru_cache(1_024)

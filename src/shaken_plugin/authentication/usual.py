@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from shaken_plugin.authentication.limiting import Asked
 from shaken_plugin.authentication.model import Credential, Signing, SigningPair
 from shaken_plugin.core.attestation import Decision
-from shaken_plugin.core.call import CallMessage
-from shaken_plugin.core.passport import Attest, dest_member, shaken_payload
-from shaken_plugin.core.telephone import Party, TelephoneNumber
-
-_SAMPLE: Final = TelephoneNumber("0")
+from shaken_plugin.core.call import CallMessage, Target
+from shaken_plugin.core.limits import Verdict
+from shaken_plugin.core.passport import Attest
+from shaken_plugin.core.telephone import Party
 
 
 class Ready:
     """What all usual calls of one judgement are signed with, between two moments."""
 
-    __slots__ = ("after", "claims", "credential", "decision", "orig", "origid", "pair", "told", "until")
+    __slots__ = ("_counted", "after", "attest", "credential", "decision", "orig", "origid", "pair", "told", "until")
 
     def __init__(
         self, decision: Decision, attest: Attest, orig: Party, origid: str, credential: Credential, pair: SigningPair
@@ -37,6 +37,7 @@ class Ready:
         self.after, self.until = float("-inf"), float("inf")
         self.told: Any = None
         """What a switch has made of it, to say the same of each call."""
+        self._counted: dict[Verdict | None, Ready] = {}
 
     def hold(self, now: float) -> None:
         """Set the two moments, around ``now``, between which no pair of the credential begins or ends (exclusive)."""
@@ -46,6 +47,14 @@ class Ready:
                     self.after = max(self.after, edge)
                 else:
                     self.until = min(self.until, edge)
+
+    def counted(self, asked: Asked) -> Ready:
+        """The same for calls of which this was said at their customer's limits."""
+        if (known := self._counted.get(asked.verdict)) is not None:
+            return known
+        made = Ready(asked.traced(self.decision), self.attest, self.orig, self.origid, self.credential, self.pair)
+        made.after, made.until = self.after, self.until
+        return self._counted.setdefault(asked.verdict, made)
 
 
 class Usual(NamedTuple):

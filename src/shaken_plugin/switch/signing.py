@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from shaken_plugin.authentication import AuthenticationService, Signing
+from shaken_plugin.authentication import Asked, AuthenticationService, Signing, Usual
 from shaken_plugin.core.attestation import Level, Refusal
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import key
@@ -95,21 +95,34 @@ class SigningGuard(Guard):
         self, service: AuthenticationService, message: CallMessage, *, again: bool, left_as: LeftAs | None
     ) -> Outcome:
         now = self._clock()
-        if left_as is None and not again and (outcome := self._usually(service, message, now)) is not None:
-            return outcome
-        signing = service.sign(message, now, self._new_uuid, again=again, slot=self.tells_ends)
+        asked: Asked | None = None
+        if left_as is None and not again and (usual := self._usual(service, message, now)) is not None:
+            asked = service.ask(usual, message, self._new_uuid, slot=self.tells_ends)
+            if (outcome := self._usually(service, message, usual, asked, now)) is not None:
+                return outcome
+        signing = service.sign(message, now, self._new_uuid, again=again, slot=self.tells_ends, asked=asked)
         self._warn_of_services(service, now)
         if left_as is not None:
             signing = left_as.kept(signing, message, self.services.plan)
         return self._outcome(message, signing, now, left_as)
 
-    def _usually(self, service: AuthenticationService, message: CallMessage, now: float) -> Outcome | None:
-        """What becomes of a usual call (`authentication.usual`); None for any other, of which nothing is said yet."""
+    def _usual(self, service: AuthenticationService, message: CallMessage, now: float) -> Usual | None:
+        """A usual call (`authentication.usual`), None for any other."""
         settings, call_id = self.services.settings, message.call_id
         if settings.signing.mode != "active" or not 0 < len(call_id) <= MAX_TEXT or not is_unmarked(message):
             return None
-        usual = service.usual(message, now)
-        if usual is None or (told := told_of(usual, message, settings)) is None:
+        return service.usual(message, now)
+
+    def _usually(
+        self, service: AuthenticationService, message: CallMessage, usual: Usual, asked: Asked | None, now: float
+    ) -> Outcome | None:
+        """What becomes of a usual call; None where that is not so simple, and nothing is said yet."""
+        if asked is not None:
+            if not asked.is_usual:
+                return None
+            usual = usual._replace(ready=usual.ready.counted(asked))
+        call_id = message.call_id
+        if (told := told_of(usual, message, self.services.settings)) is None:
             return None
         try:
             identity = service.sealed(usual)
@@ -117,9 +130,14 @@ class SigningGuard(Guard):
             return None  # tried once more, and told
         self._warn_of_services(service, now)
         signature = identity.partition(";")[0].rpartition(".")[2]
-        self._reports.usual_signing(told.counted, usual.ready.credential, told.log_line(call_id, usual), now)
-        outcome = told.outcome(identity, signature, format_date(usual.iat), now)
-        self._record(lambda: told.filled(call_id, usual, signature, now), now)
+        self._reports.usual_signing(told.counted, usual.ready.credential, told.line(call_id, usual), now)
+        variables = told.variables(identity, signature, format_date(usual.iat), now)
+        if asked is not None:
+            variables["counted"] = asked.call
+            if asked.slot:
+                variables["slot"] = asked.slot
+        outcome = Outcome(variables)
+        self._record(lambda: UsualRecord(told, call_id, usual, signature, now), now)
         return outcome
 
     def _warn_of_services(self, service: AuthenticationService, now: float) -> None:
