@@ -8,6 +8,7 @@ header can select them.
 from __future__ import annotations
 
 import binascii
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -22,7 +23,7 @@ _WITHOUT_BITS = (None, None, frozenset("AQgw"), frozenset("AEIMQUYcgkosw048"))
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 # RFC 8225 §9: deterministic signatures SHOULD be used (RFC 6979).
 _SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
-_VERIFY = ec.ECDSA(SHA256())
+_VERIFY = ec.ECDSA(utils.Prehashed(SHA256()))
 
 
 def b64url(data: bytes) -> str:
@@ -55,11 +56,16 @@ def sign_es256(key: ec.EllipticCurvePrivateKey, signing_input: bytes) -> bytes:
 
 def verify_es256(key: ec.EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> bool:
     """Whether ``signature`` (R‖S, 64 octets) is this P-256 key's over ``signing_input``."""
+    return verify_es256_digest(key, sha256(signing_input).digest(), signature)
+
+
+def verify_es256_digest(key: ec.EllipticCurvePublicKey, digest: bytes, signature: bytes) -> bool:
+    """The same, over what has this SHA-256."""
     if len(signature) != 64:
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        key.verify(utils.encode_dss_signature(r, s), signing_input, _VERIFY)
+        key.verify(utils.encode_dss_signature(r, s), digest, _VERIFY)
     except InvalidSignature:
         return False
     return True

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from shaken_plugin.core.sip import split_list
-from shaken_plugin.core.verification import IdentityResult, Verdict
+from shaken_plugin.core.verification import Verdict
 from shaken_plugin.errors import FailureCode
 
 _PROTOCOL = re.compile(r"[ \t]*([A-Za-z0-9.!%*_+`'~-]+)")
@@ -24,10 +24,11 @@ def reasons(verdict: Verdict) -> list[str]:
 
     RFC 9410 §5: with more than one Identity the ``ppi`` parameter says which.
     """
-    failed: list[IdentityResult] = [
-        result for result in verdict.results if result.failure is not None and not result.ignored
+    return [
+        stir_reason(result.failure, result.ppi)
+        for result in verdict.results
+        if result.failure is not None and not result.ignored
     ]
-    return [stir_reason(result.failure, result.ppi) for result in failed if result.failure is not None]
 
 
 def split_reasons(lines: Iterable[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from shaken_plugin.core.call import MAX_ASSERTED
+from shaken_plugin.core.call import MAX_ASSERTED, without_tag
 from shaken_plugin.core.sip import NameAddr, Uri, split_list
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
@@ -116,9 +116,9 @@ def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, pl
 
 
 _PLAIN: Final = re.compile(
-    r"""((?:"[A-Za-z0-9 ._-]*" ?)?<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
+    r"""((?:"[A-Za-z0-9 ._-]*" ?)?)(<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
 )
-"""A line as most are, apart where verstat goes: a number without parameters, and nothing escaped."""
+"""A line as most are, apart behind the name and where verstat goes: a number without parameters, nothing escaped."""
 
 
 def mark_single(line: str, verstat: str) -> list[str] | None:
@@ -127,7 +127,8 @@ def mark_single(line: str, verstat: str) -> list[str] | None:
     None where it has to be looked at by that: it may hold more than one value, or a foreign verstat.
     """
     if (plain := _PLAIN.fullmatch(line)) is not None and "verstat" not in line.lower():
-        return [f"{plain[1]};verstat={verstat}{plain[2]}"]
+        name, number, rest = plain.groups()
+        return [f"{name}{number};verstat={verstat}{rest}"]
     if "," in line or not line.isascii() or strip_verstat(line) is not line:
         return None
     try:
@@ -152,6 +153,15 @@ def mark_from(from_value: str, verstat: str, plan: DialPlan) -> str | None:
         return None
     uri = with_verstat(address.uri, verstat)
     return None if uri is None else address.with_uri(uri)
+
+
+def asserted_from_number(from_value: str, verstat: str) -> str | None:
+    """What `asserted_from` makes of a From that is known to name a telephone number; None where it has to say."""
+    plain = _PLAIN.fullmatch(without_tag(from_value))
+    if plain is None or "verstat" in from_value.lower():
+        return None
+    _, number, rest = plain.groups()
+    return f"{number};verstat={verstat}{rest}"
 
 
 def asserted_from(from_value: str, verstat: str, plan: DialPlan) -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from hashlib import sha256
+from functools import cache, lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from shaken_plugin.authentication import Signing
 from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import CallMessage
-from shaken_plugin.core.telephone import DialPlan
+from shaken_plugin.core.telephone import DialPlan, TelephoneNumber
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.jsontext import flat
 from shaken_plugin.records.call import (
@@ -151,17 +150,24 @@ class Verified:
             return None
         if self._observe or self._emergency or self._rejected or by.attest is None or by.iat is None:
             return None
-        orig, dest, verstat = party_text(by.orig), party_text(call.called(self._plan)), self._verstat
-        if not (call.call_id and orig and dest and verstat and by.origid and by.ppt and by.ppi and by.x5u and by.spc):
+        orig, dest, verstat = by.orig, call.called(self._plan), self._verstat
+        if not (isinstance(orig, TelephoneNumber) and isinstance(dest, TelephoneNumber)):
+            return None
+        if not (call.call_id and verstat and by.origid and by.ppt and by.ppi and by.x5u and by.spc):
             return None
         quoted = encode_basestring_ascii
         return (
             f'{{"v":{VERSION},"kind":"verify","at":{self._now!r},"node":{_node_quoted()},"call_id":{quoted(call.call_id)},'
-            f'"orig":{quoted(orig)},"dest":{quoted(dest)},"attest":"{by.attest._value_}","origid":{quoted(by.origid)},'
+            f'"orig":"{orig.digits}","dest":"{dest.digits}","attest":"{by.attest._value_}","origid":{quoted(by.origid)},'
             f'"iat":{by.iat},"ppt":{quoted(by.ppt)},"signature_sha256":"{digest(by.ppi)}","result":"passed",'
-            f'"verstat":{quoted(verstat)},"x5u":{quoted(by.x5u)},"spc":{quoted(by.spc)},'
-            f'"identities":{len(verdict.results)}}}\n'
+            f'"verstat":{quoted(verstat)},{signer_text(by.x5u, by.spc)},"identities":{len(verdict.results)}}}\n'
         )
+
+
+@lru_cache(1_024)
+def signer_text(x5u: str, spc: str) -> str:
+    """Who signed, as records and log lines have it: the same in all calls of a signer whose certificate is trusted."""
+    return f'"x5u":{encode_basestring_ascii(x5u)},"spc":{encode_basestring_ascii(spc)}'
 
 
 @cache

@@ -10,6 +10,7 @@ from shaken_plugin.authentication import Signing
 from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import MAX_ASSERTED, NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
+from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.core.verstat import strip_verstat
 from shaken_plugin.switch.reports import source_name
@@ -52,16 +53,6 @@ class Reject:
 
 
 Action = AddHeader | RemoveHeader | StripVerstat
-
-
-class Same:
-    """The variables that outcomes have in common, by reference; and for an adapter what it has made of them."""
-
-    __slots__ = ("made", "variables")
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self.variables = variables
-        self.made: str | None = None
 
 
 @dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
@@ -180,7 +171,7 @@ def _attached(signing: Signing, identity: str, now: float) -> dict[str, str]:
 
 def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
     """What the operator's script learns of a verification."""
-    variables = {"verstat": verstat, "result": verdict.result.value}
+    variables = {"verstat": verstat, "result": verdict.result._value_}
     if verdict.failure is not None:
         variables["code"] = verdict.failure.code
         if verdict.result is Result.FAILED or verdict.failure.value.status == 428:
@@ -188,21 +179,22 @@ def verdict_variables(verdict: Verdict, verstat: str) -> dict[str, str]:
     if verdict.replayed:
         variables["replayed"] = "1"
     if (decisive := verdict.decisive) is not None:
-        known = {
-            "attest": decisive.attest.value if decisive.attest else None,
-            "origid": decisive.origid,
-            "spc": decisive.spc,
-            "orig": clean(str(decisive.orig)) if decisive.orig else None,  # a uri claim is any text
-        }
-        variables.update({name: value for name, value in known.items() if value is not None})
-    variables.update(_beside_the_number(verdict))
+        if decisive.attest is not None:
+            variables["attest"] = decisive.attest._value_
+        if decisive.origid is not None:
+            variables["origid"] = decisive.origid
+        if decisive.spc is not None:
+            variables["spc"] = decisive.spc
+        if (orig := decisive.orig) is not None:
+            # A uri claim is any text.
+            variables["orig"] = orig.digits if isinstance(orig, TelephoneNumber) else clean(str(orig))
+    if verdict.diversions or verdict.rich is not None or verdict.priority is not None:
+        variables.update(_beside_the_number(verdict))
     return variables
 
 
 def _beside_the_number(verdict: Verdict) -> dict[str, str]:
     """Where the call was diverted, what may be shown of the caller, and its priority."""
-    if not verdict.diversions and verdict.rich is None and verdict.priority is None:
-        return {}
     found: dict[str, str | None] = {"div": ",".join(map(str, verdict.diversions)) or None}
     if (rich := verdict.rich) is not None:
         found |= {

@@ -18,6 +18,7 @@ from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.jsontext import flat
 from shaken_plugin.ports import Observer, Severity
+from shaken_plugin.records.usual import signer_text
 from shaken_plugin.telemetry import MAX_LINE, Throttle, clean, event
 
 
@@ -240,16 +241,19 @@ def usual_verification(
         return None
     if emergency or rejected or verdict.replayed or verdict.diversions or verdict.rich or verdict.priority:
         return None
-    call_id, orig = message.call_id, _number(by.orig, settings)
-    if not (call_id and verstat and orig and by.origid and by.x5u and by.spc) or message.unreadable:
+    call_id, party = message.call_id, by.orig
+    if not (call_id and verstat and isinstance(party, TelephoneNumber) and by.origid and by.x5u and by.spc):
         return None
+    if message.unreadable:
+        return None
+    orig = party.digits if settings.log.full_numbers else party.masked
     if settings.verification.mode == "observe":
         return None
     quoted = encode_basestring_ascii
     line = (
         f'shaken {{"event":"verify","call_id":{quoted(call_id)},"result":"passed","verstat":{quoted(verstat)},'
-        f'"attest":"{by.attest._value_}","orig":{quoted(orig)},"origid":{quoted(by.origid)},"iat":{by.iat},'
-        f'"x5u":{quoted(by.x5u)},"spc":{quoted(by.spc)},"identities":{len(verdict.results)}}}'
+        f'"attest":"{by.attest._value_}","orig":"{orig}","origid":{quoted(by.origid)},"iat":{by.iat},'
+        f'{signer_text(by.x5u, by.spc)},"identities":{len(verdict.results)}}}'
     )
     return line if len(line) <= MAX_LINE else None
 

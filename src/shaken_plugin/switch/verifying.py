@@ -9,7 +9,7 @@ from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Verdict
-from shaken_plugin.core.verstat import asserted_from, mark_asserted, mark_from, mark_single
+from shaken_plugin.core.verstat import asserted_from, asserted_from_number, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.records.usual import Verified
 from shaken_plugin.switch.actions import (
@@ -195,23 +195,31 @@ class VerifyingGuard(Guard):
         """Foreign verstat out, ours in."""
         settings = self.services.settings.verification
         plan = self.services.plan
-        verified = verdict.decisive.orig if verdict.decisive else None
         actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
-        lines = message.callers.get(CallerHeader.ASSERTED, ())
         from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
-        parties = [caller.party for caller in message.callers_in(CallerHeader.ASSERTED, plan)] if lines else []
-        values = None
-        if len(lines) == 1 and len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
-            values = mark_single(lines[0], verstat)
-        if values is None:
-            values = mark_asserted(lines, verified, verstat, plan)
-        if settings.add_asserted and not parties and (value := asserted_from(from_line, verstat, plan)):
-            values = [value]
-        if lines:
+        if lines := message.callers.get(CallerHeader.ASSERTED, ()):
             actions.append(_REMOVE_ASSERTED)
-        actions += [AddHeader(_ASSERTED, value) for value in values]
+            actions += [AddHeader(_ASSERTED, value) for value in self._asserted(message, lines, verdict, verstat)]
+        elif settings.add_asserted:
+            is_number = message.only_caller(plan) is not None
+            value = asserted_from_number(from_line, verstat) if is_number else None
+            if value := value or asserted_from(from_line, verstat, plan):
+                actions.append(AddHeader(_ASSERTED, value))
         if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
             # Instead of stripping in place: the same header cannot be edited twice.
             actions = [action for action in actions if action != StripVerstat(CallerHeader.FROM.value)]
             actions += [RemoveHeader(CallerHeader.FROM.value), AddHeader(CallerHeader.FROM.value, marked)]
         return tuple(actions)
+
+    def _asserted(self, message: CallMessage, lines: tuple[str, ...], verdict: Verdict, verstat: str) -> list[str]:
+        """The values of P-Asserted-Identity, which came with these lines, with our verstat."""
+        plan = self.services.plan
+        parties = [caller.party for caller in message.callers_in(CallerHeader.ASSERTED, plan)]
+        if not parties and self.services.settings.verification.add_asserted:
+            from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
+            if value := asserted_from(from_line, verstat, plan):
+                return [value]
+        if len(lines) == 1 and len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
+            if (values := mark_single(lines[0], verstat)) is not None:
+                return values
+        return mark_asserted(lines, verdict.decisive.orig if verdict.decisive else None, verstat, plan)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
-from shaken_plugin.core.jws import unb64url, verify_es256
+from shaken_plugin.core.jws import unb64url, verify_es256_digest
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.sip import parse_date
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
@@ -68,11 +68,12 @@ class Usual(NamedTuple):
             return None
         if not (signer.valid_at(self.iat) and signer.valid_at(self.date) and signer.authorises(self.orig)):
             return None
-        holds = verify_es256(signer.public_key, self.signed, self.signature)
+        digest = sha256(self.signed).digest()
+        holds = verify_es256_digest(signer.public_key, digest, self.signature)
         failure = None if holds else FailureCode.SIGNATURE_INVALID
         result = IdentityResult(
             0, failure, "", False, SHAKEN.ppt, self.info, signer.spc, self.attest, self.origid, self.orig, self.iat,
-            self.ppi, sha256(self.signed).digest(), None, 0, _ALL if holds else _ALL - 1,
+            self.ppi, digest, None, 0, _ALL if holds else _ALL - 1,
         )  # fmt: skip
         return Verdict(Result.PASSED if holds else Result.FAILED, failure, result, (result,))
 

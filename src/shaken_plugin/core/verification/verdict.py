@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.telephone import DialPlan, Party
@@ -192,8 +192,8 @@ class Verdict:
     def verstat(self, profile: VerstatProfile = VerstatProfile.ATIS1000082, *, level: bool = False) -> str:
         """The verstat value, with the level as suffix (``TN-Validation-Passed-A``) if asked."""
         if self.result is Result.PASSED:
-            attest = self.decisive.attest if self.decisive else None
-            return f"{Verstat.PASSED.value}-{attest.value}" if level and attest else Verstat.PASSED.value
+            attest = self.decisive.attest if level and self.decisive else None
+            return f"{_PASSED}-{attest.value}" if attest else _PASSED
         if self.result is Result.NONE or self.failure is None:
             return Verstat.NONE.value
         return (Verstat.FAILED if profile is VerstatProfile.STRICT else self.failure.value.verstat).value
@@ -228,6 +228,9 @@ def overall(results: Sequence[IdentityResult], vouching: frozenset[str | None]) 
     why = next((result.failure for result in results if result.failure), FailureCode.NO_SUPPORTED_PPT)
     return Verdict(Result.NONE, why, None, results)
 
+
+_PASSED: Final = Verstat.PASSED.value
+"""Said so often: Enum's own ``value`` is a call of Python."""
 
 DIVERTING = frozenset({"div", "div-o"})
 """Types that speak of a diversion: without a PASSporT to divert they are nothing."""
