@@ -19,7 +19,7 @@ from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.sip import NameAddr, Uri
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
 from shaken_plugin.core.verification import IdentityResult, ResourcePriority, Result, RichCallData, Verdict
-from shaken_plugin.core.verstat import _RUN, mark_asserted, mark_single, strip_verstat
+from shaken_plugin.core.verstat import _RUN, asserted_from, asserted_from_number, mark_asserted, mark_single, strip_verstat
 from shaken_plugin.errors import FailureCode, NumberError, SipSyntaxError, SkipReason
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.records.call import signed, verified
@@ -170,6 +170,17 @@ def test_a_line_marked_alone_is_marked_as_one_of_many(line: str) -> None:
     if len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
         many = mark_asserted([line], parties[0], "TN-Validation-Passed", PLAN)
         assert mark_single(line, "TN-Validation-Passed") in (None, many)
+
+
+@given(st.one_of(lines, mutated('"Caller 1" <sip:+12155551212@a.example:5060;user=phone>;tag=1a.-~')))
+@settings(examples, max_examples=400)
+def test_an_identity_made_of_from_fast_is_the_one_made(line: str) -> None:
+    """Of lines that name a number, as `asserted_from_number` wants it."""
+    made = asserted_from(line, "TN-Validation-Passed", PLAN)
+    parties = [caller.party for caller in CallMessage("", "", "", {CallerHeader.FROM: (line,)}).callers_in(
+        CallerHeader.FROM, PLAN)]  # fmt: skip
+    if len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
+        assert asserted_from_number(line, "TN-Validation-Passed") in (None, made)
 
 
 # --- Records and log lines ----------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity
 from shaken_plugin.core.verstat import (
     asserted_from,
+    asserted_from_number,
     mark_asserted,
     mark_from,
     mark_single,
@@ -159,6 +160,21 @@ def test_from_is_marked_where_it_names_a_number(us: DialPlan, value: str, expect
 )
 def test_asserted_identity_is_made_from_from_without_its_tag(us: DialPlan, value: str, expected: str | None) -> None:
     assert asserted_from(value, PASSED, us) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "made"),
+    [
+        (f'"Caller" <sip:+{ORIG}@h.example;user=phone>;tag=1-a', f"<sip:+{ORIG};verstat={PASSED}@h.example;user=phone>"),
+        (f"<sips:{ORIG}@192.0.2.1:5061>", f"<sips:{ORIG};verstat={PASSED}@192.0.2.1:5061>"),
+        (f"<sip:+{ORIG}@h;verstat=X>;tag=1", None),
+        (f"<tel:+{ORIG}>;tag=1", None),
+        (f"<sip:+{ORIG}@h>;tag=1;x=y", None),
+    ],
+)
+def test_a_usual_from_is_made_an_asserted_identity_by_one_look(us: DialPlan, value: str, made: str | None) -> None:
+    assert asserted_from_number(value, PASSED) == made
+    assert made in {None, asserted_from(value, PASSED, us)}
 
 
 @pytest.mark.parametrize(

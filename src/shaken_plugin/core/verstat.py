@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from shaken_plugin.core.call import MAX_ASSERTED, without_tag
+from shaken_plugin.core.call import MAX_ASSERTED
 from shaken_plugin.core.sip import NameAddr, Uri, split_list
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, canonical_party
 from shaken_plugin.errors import NumberError, SipSyntaxError
@@ -116,9 +116,15 @@ def mark_asserted(lines: Iterable[str], verified: Party | None, verstat: str, pl
 
 
 _PLAIN: Final = re.compile(
-    r"""((?:"[A-Za-z0-9 ._-]*" ?)?)(<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
+    r"""((?:"[A-Za-z0-9 ._-]*" ?)?<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
 )
-"""A line as most are, apart behind the name and where verstat goes: a number without parameters, nothing escaped."""
+"""A line as most are, apart where verstat goes: a number without parameters, and nothing escaped."""
+
+_PLAIN_FROM: Final = re.compile(
+    r"""(?:"[A-Za-z0-9 ._-]*" ?)?(<sips?:[+]?[0-9]{1,32})(@[A-Za-z0-9.:-]{1,255}(?:;[A-Za-z0-9.=-]{1,255})?>)"""
+    r"""(?:;tag=[A-Za-z0-9.!%*_+`'~-]+)?"""
+)
+"""A From as most are: the same, and apart behind the name."""
 
 
 def mark_single(line: str, verstat: str) -> list[str] | None:
@@ -127,8 +133,7 @@ def mark_single(line: str, verstat: str) -> list[str] | None:
     None where it has to be looked at by that: it may hold more than one value, or a foreign verstat.
     """
     if (plain := _PLAIN.fullmatch(line)) is not None and "verstat" not in line.lower():
-        name, number, rest = plain.groups()
-        return [f"{name}{number};verstat={verstat}{rest}"]
+        return [f"{plain[1]};verstat={verstat}{plain[2]}"]
     if "," in line or not line.isascii() or strip_verstat(line) is not line:
         return None
     try:
@@ -157,11 +162,10 @@ def mark_from(from_value: str, verstat: str, plan: DialPlan) -> str | None:
 
 def asserted_from_number(from_value: str, verstat: str) -> str | None:
     """What `asserted_from` makes of a From that is known to name a telephone number; None where it has to say."""
-    plain = _PLAIN.fullmatch(without_tag(from_value))
+    plain = _PLAIN_FROM.fullmatch(from_value)
     if plain is None or "verstat" in from_value.lower():
         return None
-    _, number, rest = plain.groups()
-    return f"{number};verstat={verstat}{rest}"
+    return f"{plain[1]};verstat={verstat}{plain[2]}"
 
 
 def asserted_from(from_value: str, verstat: str, plan: DialPlan) -> str | None:

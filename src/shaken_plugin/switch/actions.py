@@ -17,7 +17,7 @@ from shaken_plugin.switch.reports import source_name
 from shaken_plugin.telemetry import clean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: nearly each call makes one, and setting it up would cost three times as much
 class AddHeader:
     """Append one header."""
 
@@ -55,7 +55,7 @@ class Reject:
 Action = AddHeader | RemoveHeader | StripVerstat
 
 
-@dataclass(slots=True)  # not frozen: each call makes one, and setting it up would cost three times as much
+@dataclass(slots=True)  # not frozen, as above
 class Outcome:
     """What is to be done about one call.
 
@@ -225,9 +225,14 @@ STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value f
 
 def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
     """Actions that take foreign verstat out of every header that may have any."""
-    found = [header.value for header, lines in message.callers.items() if header is not without and _is_marked(lines)]
-    found += [name for name, lines in message.naming.items() if _is_marked(lines)]
-    return tuple(map(StripVerstat, found))
+    found = []
+    for header, lines in message.callers.items():
+        if header is not without and _is_marked(lines):
+            found.append(StripVerstat(header.value))
+    for name, lines in message.naming.items():
+        if _is_marked(lines):
+            found.append(StripVerstat(name))
+    return tuple(found)
 
 
 def _is_marked(lines: tuple[str, ...]) -> bool:

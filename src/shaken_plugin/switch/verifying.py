@@ -8,7 +8,7 @@ from typing import Final
 from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
 from shaken_plugin.core.telephone import TelephoneNumber
-from shaken_plugin.core.verification import Verdict
+from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.core.verstat import asserted_from, asserted_from_number, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.records.usual import Verified
@@ -201,8 +201,7 @@ class VerifyingGuard(Guard):
             actions.append(_REMOVE_ASSERTED)
             actions += [AddHeader(_ASSERTED, value) for value in self._asserted(message, lines, verdict, verstat)]
         elif settings.add_asserted:
-            is_number = message.only_caller(plan) is not None
-            value = asserted_from_number(from_line, verstat) if is_number else None
+            value = asserted_from_number(from_line, verstat) if _names_signed_number(message, verdict) else None
             if value := value or asserted_from(from_line, verstat, plan):
                 actions.append(AddHeader(_ASSERTED, value))
         if settings.mark_from and (marked := mark_from(from_line, verstat, plan)):
@@ -219,7 +218,15 @@ class VerifyingGuard(Guard):
             from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
             if value := asserted_from(from_line, verstat, plan):
                 return [value]
+        values = None
         if len(lines) == 1 and len(parties) == 1 and isinstance(parties[0], TelephoneNumber):
-            if (values := mark_single(lines[0], verstat)) is not None:
-                return values
-        return mark_asserted(lines, verdict.decisive.orig if verdict.decisive else None, verstat, plan)
+            values = mark_single(lines[0], verstat)
+        verified = verdict.decisive.orig if verdict.decisive else None
+        return values or mark_asserted(lines, verified, verstat, plan)
+
+
+def _names_signed_number(message: CallMessage, verdict: Verdict) -> bool:
+    """Whether From names a telephone number, as is known of a call without P-Asserted-Identity that passed by one."""
+    if verdict.result is not Result.PASSED or len(message.callers.get(CallerHeader.FROM, ())) != 1:
+        return False
+    return verdict.decisive is not None and isinstance(verdict.decisive.orig, TelephoneNumber)
