@@ -19,7 +19,14 @@ from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.sip import NameAddr, Uri
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber, UriIdentity, canonical_party
 from shaken_plugin.core.verification import IdentityResult, ResourcePriority, Result, RichCallData, Verdict
-from shaken_plugin.core.verstat import _RUN, asserted_from, asserted_from_number, mark_asserted, mark_single, strip_verstat
+from shaken_plugin.core.verstat import (
+    _RUN,
+    asserted_from,
+    asserted_from_number,
+    mark_asserted,
+    mark_single,
+    strip_verstat,
+)
 from shaken_plugin.errors import FailureCode, NumberError, SipSyntaxError, SkipReason
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.records.call import signed, verified

@@ -165,7 +165,7 @@ def test_asserted_identity_is_made_from_from_without_its_tag(us: DialPlan, value
 @pytest.mark.parametrize(
     ("value", "made"),
     [
-        (f'"Caller" <sip:+{ORIG}@h.example;user=phone>;tag=1-a', f"<sip:+{ORIG};verstat={PASSED}@h.example;user=phone>"),
+        (f'"Caller" <sip:+{ORIG}@h.example;x=y>;tag=1-a', f"<sip:+{ORIG};verstat={PASSED}@h.example;x=y>"),
         (f"<sips:{ORIG}@192.0.2.1:5061>", f"<sips:{ORIG};verstat={PASSED}@192.0.2.1:5061>"),
         (f"<sip:+{ORIG}@h;verstat=X>;tag=1", None),
         (f"<tel:+{ORIG}>;tag=1", None),
