@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import util
@@ -26,6 +27,7 @@ from shaken_plugin.adapters.freeswitch import functions, mod_python, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
 from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
+from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
 from shaken_plugin.adapters.freeswitch.workers import Workers
 from shaken_plugin.authentication import Limiter
@@ -940,37 +942,76 @@ def test_retry_after_where_the_settings_want_it(bench: Bench) -> None:
 # --- What it costs ----------------------------------------------------------------------------------
 
 
-def test_the_leg_that_came_is_asked_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_of_a_leg_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     pbx = Pbx(bench)
     left = pbx.leave(pbx.arrive(invite()))
-    api, commands = pbx.freeswitch.API(), list[str]()
-    answer = api.executeString
-
-    def executed(command: str) -> str:
-        commands.append(command.split(" ", maxsplit=1)[0])
-        return str(answer(command))
-
-    monkeypatch.setattr(api, "executeString", executed)
+    api, asked = pbx.freeswitch.API(), list[str]()
+    answer, variable = api.executeString, left.getVariable
+    monkeypatch.setattr(api, "executeString", lambda command: (asked.append(command), answer(command))[1])
+    monkeypatch.setattr(left, "getVariable", lambda name: (asked.append(name), variable(name))[1])
     monkeypatch.setattr(pbx.freeswitch, "API", lambda: api)
     pbx.run(left, "sign")
     assert left.getVariable("shaken_as_level") == "A"
-    assert commands == ["uuid_dump"]
+    assert len(asked) > 50
+    assert {name for name, times in Counter(asked).items() if times > 1} == set()
 
 
-def test_what_a_dump_says_is_what_the_switch_says_of_each(bench: Bench) -> None:
+class Library:
+    """FreeSWITCH's functions, on the legs of a fake one."""
+
+    def __init__(self, freeswitch: FakeFreeSwitch) -> None:
+        self.locked: list[str] = []
+        legs = dict(enumerate(freeswitch.legs, 1))
+
+        def locate(uuid: bytes, _file: bytes, _function: bytes, _line: int) -> int | None:
+            found = [number for number, name in legs.items() if name == uuid.decode() and name in freeswitch.legs]
+            self.locked += [legs[number] for number in found]
+            return found[0] if found else None
+
+        def variable(channel: int, name: bytes, copied: int, which: int) -> bytes | None:
+            assert (copied, which) == (1, -1)
+            assert self.locked == [legs[channel]]
+            value = freeswitch.legs[legs[channel]].getVariable(name.decode())
+            return None if value is None else value.encode("utf-8", "surrogateescape")
+
+        self.switch_core_session_perform_force_locate = locate
+        self.switch_core_session_get_channel = lambda session: session
+        self.switch_channel_get_variable_dup = variable
+        self.switch_core_session_rwunlock = lambda session: self.locked.remove(legs[session])
+
+
+def test_the_library_says_of_another_leg_what_commands_say(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     pbx = Pbx(bench)
     came = pbx.arrive(with_identity("a;info=<x>", "b;info=<y>"))
     came.put("Shaken_Account", "acme")
+    came.put("sip_h_X-Name", "\udcff")
     pbx.freeswitch.global_variables["shaken_route"] = "cheap"
     left = pbx.leave(came)
-    at_once, each = (mod_python.SessionLeg(pbx.freeswitch, left) for _ in range(2))
+    library = Library(pbx.freeswitch)
+    others = OtherLegs(library)
     names = [*came.variables, "shaken_account", "shaken_route", "sip_h_Date", "nothing"]
-    assert each._other() == came.uuid
-    assert {name: at_once.partner(name) for name in names} == {name: each._asked(name) for name in names}
-    assert (at_once.partner("shaken_route"), at_once.partner("shaken_account")) == ("cheap", "acme")
+
+    def told(others: OtherLegs | None) -> dict[str, str | None]:
+        leg = mod_python.SessionLeg(pbx.freeswitch, left, others)
+        return {name: leg.partner(name) for name in names}
+
+    by_commands = told(None)
+    assert (by_commands["shaken_route"], by_commands["shaken_account"]) == ("cheap", "acme")
+    monkeypatch.setattr(pbx.freeswitch, "API", None)
+    assert told(others) == by_commands
+    assert library.locked == []
     del pbx.freeswitch.legs[came.uuid]
-    assert mod_python.SessionLeg(pbx.freeswitch, left).partner("sip_call_id") is None
-    assert mod_python.SessionLeg(pbx.freeswitch, left).partner("shaken_route") is None
+    assert set(told(others).values()) == {None}
+
+
+def test_without_the_library_other_legs_are_asked_by_commands(bench: Bench) -> None:
+    pbx = Pbx(bench)  # in a process that is no FreeSWITCH
+    assert "asked by API commands" in pbx.log()
+    left = pbx.leave(pbx.arrive(invite()))
+    leg = mod_python.SessionLeg(pbx.freeswitch, left)
+    assert (leg.partner("direction"), leg.partner("nothing")) == ("inbound", None)
+    pbx.freeswitch.legs.clear()
+    assert mod_python.SessionLeg(pbx.freeswitch, left).partner("direction") is None
 
 
 def test_headers_of_ours_are_in_the_first_invite_only(bench: Bench) -> None:

@@ -4,9 +4,9 @@
     headers      Identity headers as channel variables, so that each leaves once, in order, unharmed
     reading      a leg as a `CallMessage`
     functions    verify, sign, pass_through: a leg in, commands out; nothing here knows how they get there
-    dump         all variables of a leg at once
-    mod_python   the same inside FreeSWITCH, by mod_python3 (kept: its script, workers: its threads)
+    mod_python   the same inside FreeSWITCH, by mod_python3 (kept: its script, workers: its threads, others: other legs)
     esl          the same in the agent, over an event socket
+    dump         all variables of a leg at once, as the agent asks for them
 
 A B2BUA makes a new INVITE for each leg that leaves. So a call is verified on the leg that comes,
 and signed on each leg that leaves, just before its INVITE: FreeSWITCH then runs what stands in the

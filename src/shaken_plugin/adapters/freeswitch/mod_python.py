@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from shaken_plugin.adapters.freeswitch import functions
-from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
 from shaken_plugin.adapters.freeswitch.kept import keep
 from shaken_plugin.adapters.freeswitch.leg import PROFILE, Answer, Caller, Command, Export, HangUp, Leg, Set, SetPartner
+from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.workers import Workers
 from shaken_plugin.ports import Severity
 from shaken_plugin.runtime.inline import download_inline
@@ -67,45 +67,42 @@ class FreeSwitchObserver:
 
 
 class SessionLeg:
-    """A `Leg` on a session of mod_python3."""
+    """A `Leg` on a session of mod_python3, as it was when the script began.
 
-    def __init__(self, freeswitch: Any, session: Any) -> None:
+    Args:
+        freeswitch: the switch's own module.
+        session: the leg's.
+        others: tells of other legs; None where it cannot be had.
+    """
+
+    def __init__(self, freeswitch: Any, session: Any, others: OtherLegs | None = None) -> None:
         self._freeswitch = freeswitch
         self._session = session
+        self._others = others
         self._partner: str | None = None
-        self._dump: dict[str, str] | None = None
         self._known: dict[str, str | None] = {}
+        self._partners: dict[str, str | None] = {}
 
     def get(self, name: str) -> str | None:
         """See `Leg.get`."""
-        value: str | None = self._session.getVariable(name)
-        return value
+        if name not in self._known:
+            self._known[name] = self._session.getVariable(name)
+        return self._known[name]
 
     def partner(self, name: str) -> str | None:
         """See `Leg.partner`."""
         if not self._other():
             return None
-        # Each API command is an event, too, which FreeSWITCH's other threads are woken for: one, and not twenty.
-        if self._dump is None:
-            self._dump = self._dumped()
-        value = self._dump.get(name.lower())
-        # A leg has the variables of the whole switch besides, which are in no dump; this one has them, too.
-        return value if value is not None or self.get(name) is None else self._asked(name)
-
-    def _dumped(self) -> dict[str, str]:
-        """All variables of the other leg, by names in small letters (they have no case); none where it has ended."""
-        try:
-            dump = leg_variables(self._freeswitch.API().executeString(f"uuid_dump {self._partner} json") or "")
-        except DumpError:
-            return {}
-        return {name.lower(): value for name, value in dump.items()}
+        if name not in self._partners:
+            self._partners[name] = self._asked(name)
+        return self._partners[name]
 
     def _asked(self, name: str) -> str | None:
-        """One variable of the other leg."""
-        if name not in self._known:
-            answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
-            self._known[name] = None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
-        return self._known[name]
+        """A variable of the other leg."""
+        if self._others is not None:
+            return self._others.get(self._other(), name)
+        answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
+        return None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
 
     def set_partner(self, name: str, value: str) -> None:
         """Do a `SetPartner`; on none where there is none."""
@@ -133,6 +130,7 @@ class ModPython:
         self.switch = switch or load(lambda: self.observer, path, download_inline)
         self.switch.tells_ends = True
         self.switch.to_tell_ends = f"the variables {' and '.join(functions.HANGUP_HOOKS)} are both in use"
+        self._others = _other_legs(self.observer)
         self._places = deque(range(MAX_CALLS))
         """Each call takes one while it waits: to take and to give back are one step each."""
         self._workers = Workers(SPARE + self.switch.services.settings.verification.max_waiting, STACK, "shaken")
@@ -142,7 +140,7 @@ class ModPython:
 
         Never raises: the call goes on as the declared mode has it, and the log says what happened.
         """
-        leg = SessionLeg(self._freeswitch, session)
+        leg = SessionLeg(self._freeswitch, session, self._others)
         try:
             self._do(session, leg, self._worked(leg, work))
         except BaseException as exc:
@@ -179,7 +177,7 @@ class ModPython:
             if isinstance(command, Set):
                 session.setVariable(command.name, command.value)
             elif isinstance(command, Export):
-                self._export(session, leg, command)
+                self._export(session, command)
             elif isinstance(command, SetPartner):
                 leg.set_partner(command.name, command.value)
             elif isinstance(command, Caller):
@@ -192,11 +190,11 @@ class ModPython:
             elif isinstance(command, HangUp):
                 session.hangup(command.cause)
 
-    def _export(self, session: Any, leg: Leg, command: Export) -> None:
+    def _export(self, session: Any, command: Export) -> None:
         """As the application ``export`` would with ``nolocal:``, but without expanding the value."""
         name = f"nolocal:{command.name}"
         session.setVariable(name, command.value)
-        exported = leg.get("export_vars") or ""
+        exported = session.getVariable("export_vars") or ""
         if name not in exported.split(","):
             session.setVariable("export_vars", f"{exported},{name}" if exported else name)
 
@@ -213,6 +211,14 @@ class ModPython:
         """Take the settings that are in force; the log says what came of it."""
         self.switch = load(lambda: self.observer)
         return "+OK settings were read again, see the log"
+
+
+def _other_legs(observer: FreeSwitchObserver) -> OtherLegs | None:
+    try:
+        return OtherLegs()
+    except (AttributeError, OSError) as exc:
+        observer.log(Severity.INFO, f"shaken: other legs are asked by API commands, which costs more: {exc}")
+        return None
 
 
 class Script:
