@@ -44,7 +44,6 @@ BESIDE = {
 """Imports within the last layer that are meant."""
 
 THIRD_PARTY = {
-    "adapters": {"genesis"},
     "core": {"cryptography"},
     "certs": {"cryptography"},
     "fetch": {"aiodns", "hishel", "httpcore"},
@@ -95,7 +94,7 @@ NETWORK = {
 """What a SIP process must not have: it downloads nothing and starts nothing."""
 
 NOT_IN_A_SWITCH = {
-    "aiodns", "anyio", "click", "defusedxml", "dpkt", "elftools", "genesis", "h11", "hishel", "httpcore", "httpx",
+    "aiodns", "anyio", "click", "defusedxml", "dpkt", "elftools", "h11", "hishel", "httpcore", "httpx",
     "jinja2", "msgpack", "psycopg", "redis", "requests", "rich", "sqlalchemy", "trustme",
 }  # fmt: skip
 """Libraries of the agent, the command and the lab."""
@@ -311,7 +310,7 @@ def test_only_the_adapter_of_a_switch_whose_calls_are_threads_may_download() -> 
 
 def test_what_serves_calls_is_loaded_by_the_agents_command_where_it_is_wanted() -> None:
     def loads(imports: Iterable[str]) -> bool:
-        return any(f"{imported}.".startswith((f"{ESL}.", "genesis.")) for imported in imports)
+        return any(f"{imported}.".startswith(f"{ESL}.") for imported in imports)
 
     assert {name for name, module in MODULES.items() if not name.startswith(ESL) and loads(module.imports)} == {
         f"{PACKAGE}.cli.agent"

@@ -9,5 +9,5 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
 extras = project["optional-dependencies"]
-plain = [*project["dependencies"], *extras["esl"], *extras["postgresql"], *extras["test"]]
+plain = [*project["dependencies"], *extras["postgresql"], *extras["test"]]
 print("\n".join([line for name in sys.argv[1:] for line in extras[name]] or plain))

@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -947,8 +947,12 @@ def test_nothing_is_asked_of_a_leg_twice(bench: Bench, monkeypatch: pytest.Monke
     left = pbx.leave(pbx.arrive(invite()))
     api, asked = pbx.freeswitch.API(), list[str]()
     answer, variable = api.executeString, left.getVariable
-    monkeypatch.setattr(api, "executeString", lambda command: (asked.append(command), answer(command))[1])
-    monkeypatch.setattr(left, "getVariable", lambda name: (asked.append(name), variable(name))[1])
+
+    def noting(answers: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        return lambda asked_for: [asked.append(asked_for), answers(asked_for)][-1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(api, "executeString", noting(answer))
+    monkeypatch.setattr(left, "getVariable", noting(variable))
     monkeypatch.setattr(pbx.freeswitch, "API", lambda: api)
     pbx.run(left, "sign")
     assert left.getVariable("shaken_as_level") == "A"

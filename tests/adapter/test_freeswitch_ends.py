@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from shaken_plugin.adapters.freeswitch.esl import ends as module
-from shaken_plugin.adapters.freeswitch.esl.conversation import PeerGone
 from shaken_plugin.adapters.freeswitch.esl.ends import HELD, PAUSES, Ends, beginning_again, making
+from shaken_plugin.adapters.freeswitch.esl.wire import PeerGone
 from shaken_plugin.stores.presence import LEG, leg_owner
 
 IDLE = 0.05

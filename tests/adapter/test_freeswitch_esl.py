@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -25,6 +25,7 @@ from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
 from shaken_plugin.adapters.freeswitch.esl import conversation, ends, server
 from shaken_plugin.adapters.freeswitch.esl.server import EventSocket
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, set_variable, set_variables
+from shaken_plugin.adapters.freeswitch.esl.wire import MAX_READ, Fields, PeerGone, Wire
 from shaken_plugin.adapters.freeswitch.functions import HOOK
 from shaken_plugin.authentication import Limiter
 from shaken_plugin.core.records import Customer, Limits, Rate
@@ -127,23 +128,23 @@ def test_a_leg_that_leaves_is_signed_for_whom_it_is_made(bench: Bench) -> None:
 def test_whoever_ends_waits_until_every_socket_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a loop that ends at once leaves them to the garbage collector, which warns of each."""
     transports: list[Any] = []
-    begin, end = conversation.Conversation.begin, conversation.Conversation.end
+    begin, end = conversation.Conversation.begin, EventSocket._end
 
     async def noted(talk: conversation.Conversation) -> None:
-        transports.append(talk._session.writer.transport)
+        transports.append(talk._wire._writer.transport)
         await begin(talk)
 
-    async def slowly(talk: conversation.Conversation) -> None:
+    async def slowly(served: EventSocket, *closing: Any) -> None:
         transports.append(None)
         await asyncio.sleep(0.05)
-        await end(talk)
+        await end(served, *closing)
 
     async def closed() -> Any:
         await bench.served.close()
         return transports[0]._sock is None
 
     monkeypatch.setattr(conversation.Conversation, "begin", noted)
-    monkeypatch.setattr(conversation.Conversation, "end", slowly)
+    monkeypatch.setattr(EventSocket, "_end", slowly)
     threading.Thread(target=bench.leg("sign", LEAVING, CUSTOMER).run).start()
     until(lambda: len(transports) == 2)
     assert asyncio.run_coroutine_threadsafe(closed(), bench.loop).result(20)
@@ -309,6 +310,59 @@ def test_a_uuid_that_could_not_stand_in_a_command_is_refused(uuid: object) -> No
         checked_uuid(uuid)
 
 
+# --- The protocol --------------------------------------------------------------------------------
+
+
+def answered(data: bytes, *commands: str, told: list[str | None] | None = None) -> list[tuple[Fields, str]]:
+    """What `Wire.ask` makes of octets that come, and then no more."""
+
+    class Writer:
+        def write(self, _data: bytes) -> None: ...
+        async def drain(self) -> None: ...
+
+    async def ask() -> list[tuple[Fields, str]]:
+        reader = asyncio.StreamReader(limit=MAX_READ)
+        reader.feed_data(data)
+        reader.feed_eof()
+        wire = Wire(reader, cast("asyncio.StreamWriter", Writer()))
+        if told is not None:
+            wire.told = lambda event: told.append(event.get("Unique-ID"))
+        return await wire.ask(*commands)
+
+    return asyncio.run(ask())
+
+
+def test_answers_come_in_order_and_events_between_them_are_told() -> None:
+    event = b"Unique-ID: a%20b\nX: y\n\n"
+    between = b"Content-Length: %d\nContent-Type: text/event-plain\n\n%b" % (len(event), event)
+    linger = b"Content-Type: text/disconnect-notice\nContent-Disposition: linger\nContent-Length: 0\n\n"
+    told: list[str | None] = []
+    first, second = answered(body(b"\xff1\n\n") + between + linger + body(b"2"), "api a", "api b", told=told)
+    assert (first[1], second[1]) == ("\udcff1\n\n", "2")
+    assert told == ["a b"]
+
+
+def test_a_value_cannot_pass_for_another_field() -> None:
+    data = b"Content-Type: command/reply\nvariable_x: a%0AControl: full\nControl: single\nControl: full\n\n"
+    ((fields, _),) = answered(data, "connect")
+    assert fields.get("variable_x") == "a\nControl: full"
+    assert (fields.get("Control"), fields.get("control"), fields.get("x")) == ("single", None, None)
+
+
+pieces = st.sampled_from(
+    b"\n|\n\n|\r\n|: |3|-1|%0A|\xff|Content-Length: |Content-Type: |command/reply|api/response|text/event-plain"
+    b"|text/disconnect-notice|Content-Disposition: linger".split(b"|")
+)
+
+
+@given(st.lists(pieces | st.binary(max_size=5), max_size=40).map(b"".join))
+def test_whatever_comes_is_an_answer_or_our_own_error(data: bytes) -> None:
+    with suppress(PeerGone, ConversationError):
+        ((fields, text),) = answered(data, "connect")
+        assert fields.get("Content-Type") in {"command/reply", "api/response"}
+        assert len(text.encode("utf-8", "surrogateescape")) == int(fields.get("Content-Length") or 0)
+
+
 # --- What it survives ----------------------------------------------------------------------------
 
 
@@ -355,8 +409,8 @@ def test_a_path_that_is_none_is_told(bench: Bench) -> None:
         b"Content-Type: command/reply\n\n",
         b"Content-Type: command/reply\nControl: full\nUnique-ID: a b\n\n",
         b"\xff\xff\n\n",
-        b"x" * (2 * conversation.MAX_LINE),
-        b"x: y\n" * (conversation.MAX_READ // 4),
+        b"x" * (2 * MAX_READ),
+        b"x: y\n" * (MAX_READ // 4),
         b"\n\n\n\n",
     ],
     ids=lambda answer: repr(answer[:60]),

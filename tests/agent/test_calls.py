@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from shaken_plugin.cli import main
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.servers import AgentServer, service_port
@@ -85,14 +82,3 @@ def test_a_stop_ends_it_while_a_leg_is_connected(serving: Serving) -> None:
         serving.agent.stop()
         assert time.monotonic() - begun < 8
         assert "agent: ended" in serving.agent.log_text()
-
-
-def test_without_the_library_the_command_says_what_to_install(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in sys.modules if name.startswith(("genesis", "shaken_plugin.adapters.freeswitch.esl"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "genesis", None)
-    done = CliRunner().invoke(main, ["agent", "--settings", str(serving.provider.settings)])
-    assert done.exit_code == 3
-    assert "shaken-plugin[esl]" in done.output

@@ -60,14 +60,12 @@ def agent(context: click.Context, settings_file: Path) -> None:
 
 
 def calls(settings_file: Path, settings: Settings, observer: Observer) -> Calls | None:
-    """What serves calls over an event socket, where that is wanted; without its library the command ends."""
+    """What serves calls over an event socket, where that is wanted."""
     address = settings.agent.esl.listen
     if address is None:
         return None
-    try:
-        from shaken_plugin.adapters.freeswitch.esl.server import EventSocket  # noqa: PLC0415  # its library is an extra
-    except ModuleNotFoundError as exc:
-        fail(f"agent.esl.listen needs {exc.name}: install shaken-plugin[esl], or remove agent.esl.listen")
+    from shaken_plugin.adapters.freeswitch.esl.server import EventSocket  # noqa: PLC0415  # few agents need a switch
+
     return EventSocket(address, lambda: process.load(lambda: observer, settings_file, download_inline), observer)
 
 

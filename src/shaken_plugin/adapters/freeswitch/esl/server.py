@@ -13,9 +13,10 @@ from typing import Final
 
 from shaken_plugin.adapters.freeswitch import functions
 from shaken_plugin.adapters.freeswitch.dump import DumpError
-from shaken_plugin.adapters.freeswitch.esl.conversation import MAX_LINE, Conversation, PeerGone
+from shaken_plugin.adapters.freeswitch.esl.conversation import Conversation
 from shaken_plugin.adapters.freeswitch.esl.ends import AGAIN, HELD, WATCH, Ends, beginning_again, making
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
+from shaken_plugin.adapters.freeswitch.esl.wire import MAX_READ, PeerGone
 from shaken_plugin.adapters.freeswitch.leg import Command, Follow, Leg
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Observer
@@ -24,7 +25,7 @@ from shaken_plugin.stores.sqlite import read_header
 from shaken_plugin.switch import Switch
 
 MAX_CONNECTIONS: Final = 256
-"""Legs at one time. A connection costs two tasks and some hundred KiB."""
+"""Legs at one time. A connection costs a task and some hundred KiB."""
 
 SPARE: Final = 8
 """Threads beside those that may wait for a certificate."""
@@ -73,7 +74,7 @@ class EventSocket:
             self._version = await asyncio.to_thread(self._in_force)
         if self._server is None:
             host, _, port = self._address.rpartition(":")
-            self._server = await asyncio.start_server(self._connected, host.strip("[]"), int(port), limit=MAX_LINE)
+            self._server = await asyncio.start_server(self._connected, host.strip("[]"), int(port), limit=MAX_READ)
 
     def _in_force(self) -> int | None:
         if self._switch is None:
@@ -128,8 +129,7 @@ class EventSocket:
                     await conversation.carry_out(commands)
         finally:
             try:
-                with suppress(Exception):
-                    await conversation.end()
+                conversation.end()
             finally:
                 await self._end(task, writer)
 
