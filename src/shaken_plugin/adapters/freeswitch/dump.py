@@ -33,7 +33,8 @@ def leg_variables(dump: str) -> dict[str, str]:
         raise DumpError("variables of a leg that are no JSON object")
     profile, variables = {}, {}
     for name, field in fields.items():
-        if not (value := _value(field)):
+        value = field if isinstance(field, str) else _several(field)
+        if not value:
             continue
         if name.startswith(_VARIABLE):
             variables[name.removeprefix(_VARIABLE)] = value
@@ -42,8 +43,8 @@ def leg_variables(dump: str) -> dict[str, str]:
     return profile | variables
 
 
-def _value(field: object) -> str | None:
-    """A value; several as one text, as in FreeSWITCH itself."""
+def _several(field: object) -> str | None:
+    """Several values as one text, as in FreeSWITCH itself."""
     if isinstance(field, list) and all(isinstance(item, str) for item in field):
         return "ARRAY::" + "|:".join(field)
-    return field if isinstance(field, str) else None
+    return None
