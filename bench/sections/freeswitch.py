@@ -25,7 +25,7 @@ from bench.sections import Options, Section
 from bench.servers import Called
 from bench.workers import Measure, interleave
 from shaken_plugin.lab import sipp
-from shaken_plugin.lab.freeswitch import FreeSwitchServer, Way, find_freeswitch, module_folder
+from shaken_plugin.lab.freeswitch import HOOK, FreeSwitchServer, Way, find_freeswitch, module_folder
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.servers import AgentServer, LabError, find_program, free_port, service_port
@@ -35,9 +35,15 @@ RATE: Final = 25
 
 WARMING: Final = 30
 
-PLAIN, NATIVE, PYTHON, ESL = "plain bridge", "native signing", "signed by mod_python3", "signed over the event socket"
-ESL_AGENT, IDLE = f"{ESL}: the agent's", "idle"
-NAMES: Final = (PLAIN, NATIVE, PYTHON, ESL, ESL_AGENT, IDLE)
+PLAIN, NATIVE = "plain bridge", "native signing"
+PYTHON, ESL = "signed by mod_python3", "signed over the event socket"
+EMPTY, LEG, IDLE = "two empty scripts", "on the leg alone", "idle"
+PYTHON_LEG, ESL_LEG = f"{PYTHON}, {LEG}", f"{ESL}, {LEG}"
+SIGNED: Final = (PYTHON, PYTHON_LEG, ESL, ESL_LEG)
+AGENTS: Final = tuple(f"{name}: the agent's" for name in (ESL, ESL_LEG))
+NAMES: Final = (PLAIN, NATIVE, EMPTY, *SIGNED, *AGENTS, IDLE)
+
+OWN_SCRIPTS: Final = Path(__file__).parents[1] / "freeswitch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +70,10 @@ def run(options: Options) -> Report:
             house = House(options.folder, stack)
             bridges = [house.plain()]
             if (modules / "mod_python3.so").exists():
-                bridges.append(house.python())
+                bridges += [house.empty(), house.python(), house.python(leg=True)]
             else:
                 report.notes.append(f"{PYTHON} not measured: no mod_python3.so in this FreeSWITCH")
-            bridges.append(house.esl())
+            bridges += [house.esl(), house.esl(leg=True)]
             if signs_by_itself(modules):
                 bridges.append(house.native())
             else:
@@ -85,10 +91,11 @@ def run(options: Options) -> Report:
             raise BenchError(str(exc)) from exc
     units = {IDLE: "ms in a second"}
     report.series = [Series(name, units.get(name, "ms"), found[name]) for name in NAMES if name in found]
-    for name in (PYTHON, ESL):
+    for name in SIGNED:
         report.compare(name, PLAIN, rate=True, target=Target(0.90, at_least=True))
         report.compare(name, NATIVE, rate=True, target=Target(1.00, at_least=True))
     report.compare(NATIVE, PLAIN, rate=True)
+    report.compare(EMPTY, PLAIN, rate=True)
     return report
 
 
@@ -117,18 +124,28 @@ class House:
         """Without us: neither mod_python3 nor a line of ours."""
         return self._started(PLAIN, None, python=False)
 
-    def python(self) -> Bridge:
-        """Signed in the switch's own process, without an agent."""
-        way, made = Way.mod_python3(), self._provider(PYTHON, agent={"enabled": False})
-        return self._started(PYTHON, made, from_inside=way.sign)
+    def empty(self) -> Bridge:
+        """As with `python`, but the scripts do nothing."""
+        way = Way.mod_python3()
+        hook = f'<action application="export" data={quoteattr(f"nolocal:{HOOK}={way.application}")}/>'
+        return self._started(EMPTY, None, from_inside=way.sign + hook, python_path=OWN_SCRIPTS)
 
-    def esl(self) -> Bridge:
-        """Signed by the agent."""
-        port = service_port()
-        way, made = Way.esl(port), self._provider(ESL, agent={"esl": {"listen": f"127.0.0.1:{port}"}})
+    def python(self, *, leg: bool = False) -> Bridge:
+        """Signed in the switch's own process, without an agent.
+
+        Args:
+            leg: as the gateway has it; else in the dialplan, which has the leg signed, and refuses by itself.
+        """
+        name = PYTHON_LEG if leg else PYTHON
+        return self._started(name, self._provider(name, agent={"enabled": False}), **_where(Way.mod_python3(), leg))
+
+    def esl(self, *, leg: bool = False) -> Bridge:
+        """Signed by the agent; where, as with `python`."""
+        name, port = ESL_LEG if leg else ESL, service_port()
+        made = self._provider(name, agent={"esl": {"listen": f"127.0.0.1:{port}"}})
         agent = AgentServer("agent", made.folder, made.settings, made.folder / "agent.sock")
         self._stack.enter_context(agent)
-        return self._started(ESL, made, agent, from_inside=way.sign, python=False)
+        return self._started(name, made, agent, python=False, **_where(Way.esl(port), leg))
 
     def native(self) -> Bridge:
         """Signed by mod_sofia itself, with level A for every call; no decision, no record."""
@@ -180,6 +197,10 @@ class House:
         ).counts
 
 
+def _where(way: Way, leg: bool) -> dict[str, Any]:
+    return {"hook": way.hook} if leg else {"from_inside": way.sign}
+
+
 def prove(house: House, bridge: Bridge) -> None:
     """Raise where a bridge does not do what it is measured for; afterwards it is warm.
 
@@ -192,9 +213,10 @@ def prove(house: House, bridge: Bridge) -> None:
     if good.lost:
         raise BenchError(f"{bridge.name}: {good.lost} of {WARMING} calls were lost\n{bridge.server.log_tail()}")
     found = {len(re.findall(rb"^(?:Identity|y): ", invite, re.MULTILINE)) for invite in good.invites}
-    if found != {int(bridge.name != PLAIN)}:
+    signs = bridge.name not in {PLAIN, EMPTY}
+    if found != {int(signs)}:
         raise BenchError(f"{bridge.name}: INVITEs arrive with {found} Identity headers")
-    if bridge.name != PLAIN and (written := stage.levels(good.invites)) != {"A"}:
+    if signs and (written := stage.levels(good.invites)) != {"A"}:
         raise BenchError(f"{bridge.name}: INVITEs arrive with the levels {sorted(written)}")
 
 

@@ -245,3 +245,8 @@ def test_a_later_invite_of_the_dialog_carries_no_stale_token(
     assert answer.startswith("+OK")
     (again,) = carrier.wait(lambda message: message.method == "INVITE" and "tag=" in message.one("To"))
     assert again.identity() == again.all("Date") == []
+
+
+def test_the_switchs_library_tells_of_other_legs(switch: FreeSwitchServer) -> None:
+    """Where its functions are not found, the log says so, and calls are signed all the same, for more."""
+    assert "asked by API commands" not in switch.log_text()
