@@ -25,7 +25,7 @@ from shaken_plugin.adapters.freeswitch.dump import DumpError, leg_variables
 from shaken_plugin.adapters.freeswitch.esl import conversation, ends, server
 from shaken_plugin.adapters.freeswitch.esl.server import EventSocket
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError, checked_uuid, set_variable, set_variables
-from shaken_plugin.adapters.freeswitch.esl.wire import MAX_READ, Fields, PeerGone, Wire
+from shaken_plugin.adapters.freeswitch.esl.wire import MAX_FIELDS, MAX_READ, Fields, PeerGone, Wire
 from shaken_plugin.adapters.freeswitch.functions import HOOK
 from shaken_plugin.authentication import Limiter
 from shaken_plugin.core.records import Customer, Limits, Rate
@@ -321,7 +321,7 @@ def answered(data: bytes, *commands: str, told: list[str | None] | None = None) 
         async def drain(self) -> None: ...
 
     async def ask() -> list[tuple[Fields, str]]:
-        reader = asyncio.StreamReader(limit=MAX_READ)
+        reader = asyncio.StreamReader(limit=MAX_FIELDS)
         reader.feed_data(data)
         reader.feed_eof()
         wire = Wire(reader, cast("asyncio.StreamWriter", Writer()))

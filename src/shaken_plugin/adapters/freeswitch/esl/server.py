@@ -16,7 +16,7 @@ from shaken_plugin.adapters.freeswitch.dump import DumpError
 from shaken_plugin.adapters.freeswitch.esl.conversation import Conversation
 from shaken_plugin.adapters.freeswitch.esl.ends import AGAIN, HELD, WATCH, Ends, beginning_again, making
 from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
-from shaken_plugin.adapters.freeswitch.esl.wire import MAX_READ, PeerGone
+from shaken_plugin.adapters.freeswitch.esl.wire import MAX_FIELDS, PeerGone
 from shaken_plugin.adapters.freeswitch.leg import Command, Follow, Leg
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.ports import Observer
@@ -74,7 +74,7 @@ class EventSocket:
             self._version = await asyncio.to_thread(self._in_force)
         if self._server is None:
             host, _, port = self._address.rpartition(":")
-            self._server = await asyncio.start_server(self._connected, host.strip("[]"), int(port), limit=MAX_READ)
+            self._server = await asyncio.start_server(self._connected, host.strip("[]"), int(port), limit=MAX_FIELDS)
 
     def _in_force(self) -> int | None:
         if self._switch is None:
