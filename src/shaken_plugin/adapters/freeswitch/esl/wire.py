@@ -19,7 +19,7 @@ MAX_READ: Final = 8 * 1024 * 1024
 """Most octets that are read of one connection."""
 
 MAX_FIELDS: Final = MAX_READ // 2
-"""Most octets of the fields of a message: a header of 64 KiB is three times as long where it is escaped. It is the limit
+"""Most octets of the fields of a message: a header of 64 KiB is thrice as long where it is escaped. It is the limit
 of the `StreamReader`, which takes in twice as much."""
 
 _END: Final = b"\n\n"
