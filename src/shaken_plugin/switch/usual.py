@@ -76,6 +76,10 @@ class Told:
     def outcome(self, identity: str, signature: str, date: str, now: float) -> Outcome:
         """What is to be done: the variables are `signing_variables` of the call."""
         changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": str(int(now)), "date": date}
+        if asked is not None:
+            changing["counted"] = asked.call
+            if asked.slot:
+                changing["slot"] = asked.slot
         return Outcome({**self.same.variables, **changing}, same=self.same)
 
 
