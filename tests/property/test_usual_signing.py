@@ -98,7 +98,9 @@ variants = st.fixed_dictionaries(
         "identity": st.just(("a.b.c;info=<https://x>",)),
         "sdp": st.sampled_from(("v=0\r\n", "a=fingerprint:sha-256 AA:BB\r\n")),
         "naming": st.just({"Diversion": (f"<sip:{CALLER}@x;verstat=No>",)}),
-        "call_id": st.sampled_from(("", 'quoted "é"\x7f\x1b', "<call-id>", "x" * MAX_TEXT, "x" * (MAX_TEXT + 1))),
+        "call_id": st.sampled_from(
+            ("", 'quoted "é"\x7f\x1b', "<call-id>", "x" * MAX_TEXT, "x" * (MAX_TEXT + 1), "é" * MAX_TEXT)
+        ),
         "user": st.sampled_from(("<dest>", "<call-id>", "alice")),
         "to": st.sampled_from((sip(CALLED), "<sip:bob@example.net>", "<sip:<dest>@example.net>", "nobody")),
         "unreadable": st.just(("From",)),

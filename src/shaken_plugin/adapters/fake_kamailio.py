@@ -217,9 +217,10 @@ class _Hdr:
     def append(self, text: str) -> int:
         if not text.endswith("\r\n"):
             raise AssertionError("a header must end with CRLF")
-        if "\r" in text[:-2] or "\n" in text[:-2]:
-            raise AssertionError("a header with a line break in it")
-        self._ksr.lumps.appended.append(text[:-2].encode("utf-8"))
+        for line in text[:-2].split("\r\n"):
+            if "\r" in line or "\n" in line or re.match(r"[A-Za-z-]+: ", line) is None:
+                raise AssertionError("a header with a line break in it")
+            self._ksr.lumps.appended.append(line.encode("utf-8"))
         return 1
 
     def remove(self, name: str) -> int:

@@ -229,10 +229,8 @@ class Kamailio(Message):
         """`attach` for a call that has nothing but these, its signature young, its INVITE small; else not done."""
         if self.switch.has_aged(signed_at) or not self._size.fits(identity, date):
             return False
-        append = self._ksr.hdr.append
-        if date:
-            append(f"Date: {date}\r\n")
-        append(f"Identity: {identity}\r\n")
+        lines = f"Identity: {identity}\r\n"
+        self._ksr.hdr.append(f"Date: {date}\r\n{lines}" if date else lines)
         return True
 
     def _note_branch(self, *, quiet: bool) -> None:

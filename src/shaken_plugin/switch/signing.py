@@ -26,6 +26,7 @@ from shaken_plugin.switch.size import SizeAdvice, SizeOutcome, added_bytes
 from shaken_plugin.switch.sizeguard import SizeGuard
 from shaken_plugin.switch.substitution import substitution
 from shaken_plugin.switch.usual import MAX_TEXT, is_unmarked, told_of
+from shaken_plugin.telemetry import MAX_LINE
 
 SAME_CALL_ID: Final = (
     "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it is "
@@ -124,20 +125,18 @@ class SigningGuard(Guard):
         call_id = message.call_id
         if (told := told_of(usual, message, self.services.settings)) is None:
             return None
+        line = told.log_line(call_id, usual)
+        if len(line) > MAX_LINE:
+            return None  # it has to be cut
         try:
             identity = service.sealed(usual)
         except SigningError:
             return None  # tried once more, and told
         self._warn_of_services(service, now)
         signature = identity.partition(";")[0].rpartition(".")[2]
-        self._reports.usual_signing(told.counted, usual.ready.credential, told.line(call_id, usual), now)
-        variables = told.variables(identity, signature, format_date(usual.iat), now)
-        if asked is not None:
-            variables["counted"] = asked.call
-            if asked.slot:
-                variables["slot"] = asked.slot
-        outcome = Outcome(variables)
-        self._record(lambda: UsualRecord(told, call_id, usual, signature, now), now)
+        self._reports.usual_signing(told.counted, usual.ready.credential, line, now)
+        outcome = told.outcome(identity, signature, format_date(usual.iat), now)
+        self._record(lambda: told.filled(call_id, usual, signature, now), now)
         return outcome
 
     def _warn_of_services(self, service: AuthenticationService, now: float) -> None:

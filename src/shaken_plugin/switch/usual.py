@@ -23,8 +23,8 @@ from shaken_plugin.switch.reports import signing_line
 
 MAX_TEXT: Final = 200
 """Longest Call-ID and called party of a usual call, characters."""
-MAX_FORM: Final = 1_500
-"""Longest form of a log line: with three times `MAX_TEXT` in JSON it stays what `telemetry` takes uncut."""
+MAX_FORM: Final = 4_000
+"""Longest form of a record, characters: such are kept with each decision."""
 
 _CALL_ID: Final = "<call-id>"
 _DEST: Final = UriIdentity("<dest>")
@@ -58,7 +58,7 @@ class Told:
             signed(sample, signing, _AT, observe=False).line().decode("ascii"),
             (repr(_AT), f'"{_CALL_ID}"', f'"{_DEST.uri}"', iat, digest("a.b.c")),
         )
-        if line is None or record is None or sum(map(len, line)) > MAX_FORM:
+        if line is None or record is None or sum(map(len, record)) > MAX_FORM:
             return None
         variables = signing_variables(sample, signing, _AT, active=True)
         return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
