@@ -22,7 +22,7 @@ from shaken_plugin.stores.replacing import replace_all
 from shaken_plugin.stores.standing import StandingInMemory, WithStanding
 from shaken_plugin.switch import Outcome, Switch
 from shaken_plugin.switch.usual import MAX_TEXT, Told
-from shaken_plugin.telemetry import MemoryObserver
+from shaken_plugin.telemetry import MAX_LINE, MemoryObserver
 from tests.conftest import NOW
 from tests.property.strategies import examples
 from tests.property.test_remembered_decisions import CHOICES, OTHER, POLICIES, steps
@@ -216,3 +216,11 @@ def test_a_form_needs_each_mark_once(pairs: tuple[SigningPair, ...]) -> None:
         usual = service.usual(message, NOW)
         assert usual is not None
         assert Told.of(usual, message, world.quick.switch.services.settings) is None
+
+
+def test_a_line_that_has_to_be_cut_is_made_in_the_slow_way(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs, {"log": {"trace": True, "full_numbers": True}})
+    short, long = call(call_id="x"), call(call_id="é" * MAX_TEXT)
+    assert [world.sign(short).same is not None for _ in range(3)][-1]
+    assert world.sign(long).same is None
+    assert len(world.quick.observer.lines[-1][1]) <= MAX_LINE
