@@ -25,7 +25,7 @@ from shaken_plugin.switch.usual import MAX_TEXT, Told
 from shaken_plugin.telemetry import MAX_LINE, MemoryObserver
 from tests.conftest import NOW
 from tests.property.strategies import examples
-from tests.property.test_remembered_decisions import CHOICES, OTHER, POLICIES, steps
+from tests.property.test_remembered_decisions import CHOICES, FOREIGN, OTHER, POLICIES, steps
 from tests.services.bench import settings as settings_with
 from tests.services.builders import CALLED, CALLER, GATEWAY_ADDRESS, RANDOM_ORIGID, call, pair, rules, sip, with_signer
 
@@ -224,3 +224,18 @@ def test_a_line_that_has_to_be_cut_is_made_in_the_slow_way(pairs: tuple[SigningP
     assert [world.sign(short).same is not None for _ in range(3)][-1]
     assert world.sign(long).same is None
     assert len(world.quick.observer.lines[-1][1]) <= MAX_LINE
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [((f"<sip:+{FOREIGN}@x>;tag=1",), "unauthorised"), ((f"<sip:+{CALLER}@x>;tag=1",), "unsigned_caller_ambiguous")],
+)
+def test_what_is_rare_about_the_caller_is_never_usual(
+    pairs: tuple[SigningPair, ...], lines: tuple[str, ...], count: str
+) -> None:
+    world = World(pairs, {})
+    callers = {CallerHeader.FROM: lines}
+    if count != "unauthorised":
+        callers[CallerHeader.ASSERTED] = (sip(CALLER), sip(OTHER))
+    assert [world.sign(call(callers=callers)).same for _ in range(4)] == [None] * 4
+    assert world.quick.observer.counts[count] == 4
