@@ -17,7 +17,7 @@ Times are microseconds. All of it ends by itself where nobody renews it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from typing import Any, Final
 
@@ -278,7 +278,7 @@ class RedisCounts:
         return before is None or before in {call, call.encode()}
 
     def _run(self, script: str, customer: str, *words: Any) -> Any:
-        keys = [f"shaken:{self._log.fleet}:{{{customer}}}:{name}" for name in _NAMES]
+        keys = _keys(self._log.fleet, customer)
         rest = [len(keys), *keys, LEASE, "" if self.at is None else self.at, *words]
         with reaching(self._log.access):
             client: Any = self._log.client
@@ -286,6 +286,12 @@ class RedisCounts:
                 return client.execute_command("EVALSHA", _digest(script), *rest)
             except exceptions.NoScriptError:
                 return client.execute_command("EVAL", script, *rest)
+
+
+@lru_cache(1_024)
+def _keys(fleet: str, customer: str) -> tuple[bytes, ...]:
+    """Octets, which the library sends as they are."""
+    return tuple(f"shaken:{fleet}:{{{customer}}}:{name}".encode() for name in _NAMES)
 
 
 @cache
