@@ -241,6 +241,40 @@ def test_what_a_process_left_while_nobody_answered_is_taken_once(bench: Bench) -
     assert bench.slots == 1
 
 
+def ends(worker: Presence, calls: Sequence[str]) -> None:
+    for call in calls:
+        assert worker.leave(message({"op": "ended", "call": call}))
+
+
+def test_what_a_process_left_makes_room_before_a_call_is_refused(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    assert bench.admit("b", worker.name()) is Outcome.CONCURRENT
+    ends(worker, "a")
+    assert bench.admit("b", worker.name()) is Outcome.ADMITTED
+    assert bench.slots == 1
+
+
+def test_files_are_looked_at_while_there_are_calls(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    ends(worker, ["of a call that nobody knows"])
+    run(bench.counting.collect_when_due())
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    ends(worker, "a")
+    run(bench.counting.collect_when_due())
+    assert bench.slots == 0
+
+
+def test_a_process_that_is_gone_is_believed_to_the_end(bench: Bench) -> None:
+    """What it told of a call that another one runs."""
+    gone, other = bench.folder / FOLDER / "1-1", Presence(bench.folder)
+    assert bench.admit("a", other.name()) is Outcome.ADMITTED
+    gone.write_bytes(message({"op": "ended", "call": "a"}))
+    bench.pass_time(1)
+    assert bench.slots == 0
+    assert not gone.exists()
+
+
 def test_after_a_reboot_there_are_no_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bench.admit("a")
     (tmp_path / "boot").write_text("another\n")
@@ -658,6 +692,38 @@ def test_two_hosts_never_admit_more_than_the_limit(fleet: Fleet) -> None:
     assert outcomes == [Outcome.ADMITTED] * 5 + [Outcome.RATE] * 3
 
 
+def test_many_ends_are_one_question_to_redis_and_make_room_at_once(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, five = fleet.hosts[0], of(("", None, 5))
+    worker, asked, end = Presence(host.folder), list[Sequence[str]](), fleet.counts[0].end
+
+    def ending(customer: str, calls: Sequence[str]) -> None:
+        asked.append(calls)
+        end(customer, calls)
+
+    monkeypatch.setattr(fleet.counts[0], "end", ending)
+    for call in "abcde":
+        assert host.admit(call, worker.name(), bounds=five) is Outcome.ADMITTED
+    ends(worker, "abcd")
+    assert host.admit("f", worker.name(), bounds=five) is Outcome.ADMITTED
+    assert asked == [list("abcd")]
+    assert fleet.counts[1].slots("acme") == 2
+
+
+def test_ends_that_redis_cannot_be_told_of_are_told_when_it_is_back(fleet: Fleet) -> None:
+    host, five = fleet.hosts[0], of(("", None, 5))
+    for call in "abcde":
+        assert host.admit(call, bounds=five) is Outcome.ADMITTED
+    fleet.cut(0)
+    for call in "abc":
+        host.end(call)
+    assert fleet.counts[1].slots("acme") == 5
+    fleet.mend(0)
+    fleet.pass_time(1)
+    assert fleet.counts[1].slots("acme") == 2
+
+
 def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps_its_own(fleet: Fleet) -> None:
     two = of(("", None, 2))
     fleet.hosts[0].admit("of the crashed host", bounds=two)
@@ -716,7 +782,8 @@ def test_after_a_short_absence_of_redis_what_was_admitted_meanwhile_counts_a_sec
     fleet.mend(0)
     fleet.pass_time(1)
     assert fleet.counts[1].slots("acme") == 1
-    assert not host.counting._apart
+    assert host.counting._owed is not None
+    assert not host.counting._owed.apart
     assert host.admit("a", bounds=two) is Outcome.ADMITTED
     assert host.admit("b", bounds=two) is Outcome.CONCURRENT
 
@@ -803,7 +870,8 @@ def test_what_was_refused_here_after_redis_was_late_has_no_slot_there(
     assert host.admit("b", bounds=two) is Outcome.CONCURRENT  # one here, of two on two hosts
     assert host.admit("c", bounds=two) is Outcome.CONCURRENT  # Redis is not asked any more
     assert fleet.counts[1].slots("acme") == 2
-    assert list(host.counting._lost) == [("acme", "b")]
+    assert host.counting._owed is not None
+    assert list(host.counting._owed.ends) == [("acme", "b")]
     run(fleet.shared[0].look())
     fleet.pass_time(1)
     assert fleet.counts[1].slots("acme") == 1

@@ -11,9 +11,6 @@ Redis together.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +19,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shaken_plugin.agent.alarms import Alarms
-from shaken_plugin.agent.heldcalls import LONGEST, Held, HeldCalls, Stage
+from shaken_plugin.agent.heldcalls import LONGEST, MAX_CALLS, Held, HeldCalls, Stage
 from shaken_plugin.agent.metrics import Metrics
+from shaken_plugin.agent.owed import Owed
 from shaken_plugin.agent.shared import Shared
 from shaken_plugin.agent.told import Told, told_in
 from shaken_plugin.core.limits import SECOND, Outcome, Request, Tally, Verdict
@@ -33,16 +31,10 @@ from shaken_plugin.stores.presence import LEG, Left, is_alive
 OVERTAKEN: Final = 10.0
 """Seconds for which the end of a call that is not known is remembered: who had waited for an answer too long tells it
 over another connection, and it may overtake the question."""
-RENEW: Final = 30.0
-"""Seconds between two renewals of the leases in Redis."""
-MAX_AT_ONCE: Final = 500
-"""Ends that Redis is told of at a time."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
 COLLECT_EVERY: Final = 0.05
 """Seconds between two looks at what processes told, while there are calls that it may be about."""
-MAX_CALLS: Final = 1_000_000
-"""Calls that are known at one time; further ones are not counted."""
 
 
 def uptime() -> float:
@@ -97,18 +89,9 @@ class Counting:
         """Of calls, and questions, that were not known: when they were told."""
         self._early: dict[str, tuple[Stage, str]] = {}
         """How far calls are that came before what an agent before this one left could be read, and their new owners."""
-        self._lost: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
-        """Ends that could not be told to the other hosts: the lease ends by itself, this is only sooner."""
-        self._apart: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
-        """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
-        self._again: deque[tuple[str, str]] = deque()
-        """Calls that have their slot again, which Redis is to know of next."""
-        self._referred: deque[tuple[str, str, str]] = deque()
-        """Calls that are to be sent on, with whom to: likewise."""
-        self._settling = asyncio.Lock()
+        self._owed = None if shared is None else Owed(self._calls, shared)
         self._arrivals: deque[float] = deque()
         self._over: Counter[str] = Counter()
-        self._renewed_at = float("-inf")
         metrics.limit_slots.set_function(lambda: self._calls.slots)
         metrics.limit_calls.set_function(self._rate)
 
@@ -145,8 +128,8 @@ class Counting:
         return verdict
 
     async def _verdict(self, request: Request, now: float) -> Verdict:
-        tally, shared = self._tally(request.customer), self._shared
-        if shared is None:
+        tally, shared, owed = self._tally(request.customer), self._shared, self._owed
+        if shared is None or owed is None:
             return tally.admit(request, _micro(now))
         asked = shared.why is None
         try:
@@ -154,10 +137,10 @@ class Counting:
         except StoreUnavailable:
             verdict = tally.admit(self._share(request, shared), _micro(now))
             if request.takes_slot and verdict.outcome.passes:
-                self._apart.append((request.customer, request.call))
+                owed.apart.append((request.customer, request.call))
             elif asked and request.takes_slot:
                 # It did not answer in time, and may have counted it all the same.
-                self._lost.append((request.customer, request.call))
+                owed.ends.append((request.customer, request.call))
         else:
             if verdict.outcome.passes and request.takes_slot:
                 tally.hold(request.call, request.level, _micro(now))
@@ -208,8 +191,8 @@ class Counting:
             self._calls.keep(replace(held, stage=stage, owner=owned, lapsed=False))
             if held.lapsed:
                 self._tally(held.customer).hold(call, held.level, _micro(self._clock()))
-                if self._shared is not None:
-                    self._again.append((held.customer, call))
+                if self._owed is not None:
+                    self._owed.again.append((held.customer, call))
 
     def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
         if not found and told is not None and len(self._ends) < MAX_CALLS:
@@ -222,48 +205,20 @@ class Counting:
         """A call is to be sent on to somebody."""
         for held in found:
             self._tally(held.customer).refer(held.call, to, _micro(self._clock()))
-            if self._shared is not None:
-                self._referred.append((held.customer, held.call, to))
+            if self._owed is not None:
+                self._owed.referred.append((held.customer, held.call, to))
 
     def _free(self, held: Held) -> None:
         """Give a slot back, unless that was done."""
         if not held.lapsed:
             self._tally(held.customer).end(held.call)
-            if self._shared is not None:
-                self._lost.append((held.customer, held.call))
+            if self._owed is not None:
+                self._owed.ends.append((held.customer, held.call))
 
     async def _settle(self) -> None:
-        """Tell Redis what has changed here; what cannot be told now is told with a renewal."""
-        shared = self._shared
-        if shared is None:
-            return
-        async with self._settling:  # who comes meanwhile relies on what others are about to tell
-            with contextlib.suppress(StoreUnavailable):
-                await self._end_there(shared)
-                while self._again:
-                    customer, call = self._again[0]
-                    if (held := self._calls.get(customer, call)) is not None:
-                        await shared.hold(customer, [(call, held.level)])
-                    self._again.popleft()
-                while self._referred:
-                    await shared.refer(*self._referred.popleft())
-
-    async def _end_there(self, shared: Shared) -> None:
-        """Have the slots that were given back free for other hosts.
-
-        Raises:
-            StoreUnavailable: Redis cannot be had; it is tried again with the next.
-        """
-        while self._lost and shared.why is None:
-            customer = self._lost[0][0]
-            calls = [call for of, call in itertools.islice(self._lost, MAX_AT_ONCE) if of == customer]
-            await shared.end(customer, calls)
-            ended = {(customer, call) for call in calls}
-            some = [self._lost.popleft() for _ in range(min(len(self._lost), MAX_AT_ONCE))]
-            self._lost.extendleft(reversed([lost for lost in some if lost not in ended]))
-            for call in calls:  # one may have been answered meanwhile, and has it again
-                if (held := self._calls.get(customer, call)) is not None and not held.lapsed:
-                    self._apart.append((customer, call))
+        """Tell Redis what has changed here."""
+        if self._owed is not None:
+            await self._owed.settle()
 
     # --- What happens now and then ----------------------------------------------------------------
 
@@ -291,10 +246,9 @@ class Counting:
             tally.advance(_micro(now))
             if tally.is_idle(_micro(now)):
                 del self._tallies[customer]
-        if self._shared is not None:
+        if self._shared is not None and self._owed is not None:
             self._say(self._shared.why)
-            if self._apart or now - self._renewed_at >= RENEW:
-                await self._renew(self._shared, now)
+            await self._owed.renew(now)
         while self._arrivals and now - self._arrivals[0] >= SPAN:
             self._arrivals.popleft()
 
@@ -303,7 +257,8 @@ class Counting:
         for left in self._calls.open():
             if left.call in self._ends or (left.call, left.owner, left.ask) in self._ends:
                 self._calls.drop(left)  # it has ended while the file could not be read
-                self._lost.append((left.customer, left.call))
+                if self._owed is not None:
+                    self._owed.ends.append((left.customer, left.call))
                 continue
             stage, owner = self._early.get(left.call, (left.stage, ""))
             held = replace(left, stage=max(stage, left.stage), owner=owner or left.owner)
@@ -313,7 +268,8 @@ class Counting:
                 self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))
             if self._follower is not None and LEG.fullmatch(held.owner):
                 self._follower.resume(held.owner, held.call)
-            self._renewed_at = float("-inf")
+            if self._owed is not None:
+                self._owed.renew_soon()
         if self._calls.has_restored:
             self._early.clear()
 
@@ -338,23 +294,6 @@ class Counting:
             self._alarms.on(
                 "counted_apart", f"{why}: this host enforces its share of each limit by what it counts itself"
             )
-
-    async def _renew(self, shared: Shared, now: float) -> None:
-        try:
-            all_due, apart = now - self._renewed_at >= RENEW, list(self._apart)
-            due = self._calls if all_due else [self._calls.get(*call) for call in apart]
-            by_customer: dict[str, list[tuple[str, str]]] = {}
-            for held in due:
-                if held is not None and not held.lapsed:
-                    by_customer.setdefault(held.customer, []).append((held.call, held.level))
-            for customer, calls in by_customer.items():
-                await shared.hold(customer, calls)
-        except StoreUnavailable:
-            return  # tried again in a second
-        for _ in apart:
-            self._apart.popleft()
-        if all_due:
-            self._renewed_at = now
 
     @staticmethod
     def _share(request: Request, shared: Shared) -> Request:

@@ -24,6 +24,9 @@ RINGS_ON: Final = 3_600.0
 LONGEST: Final = 86_400.0
 """Seconds after which a call gives its slot back that nobody told the end of."""
 
+MAX_CALLS: Final = 1_000_000
+"""Calls that are known at one time; further ones are not counted."""
+
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _SCHEMA: Final = """
 PRAGMA journal_mode = WAL;

@@ -1,0 +1,93 @@
+"""What Redis is to be told of the calls of a host: told together, and kept until it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from typing import Final
+
+from shaken_plugin.agent.heldcalls import MAX_CALLS, HeldCalls
+from shaken_plugin.agent.shared import Shared
+from shaken_plugin.errors import StoreUnavailable
+
+RENEW: Final = 30.0
+"""Seconds between two renewals of the leases."""
+MAX_AT_ONCE: Final = 500
+"""Ends that Redis is told of at a time."""
+
+
+class Owed:
+    """See the module.
+
+    Args:
+        calls: of this host.
+        shared: the counts of all hosts.
+    """
+
+    def __init__(self, calls: HeldCalls, shared: Shared) -> None:
+        self._calls = calls
+        self._shared = shared
+        self.ends: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
+        """Slots that were given back, by customer and call: the lease ends by itself, this is only sooner."""
+        self.apart: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
+        """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
+        self.again: deque[tuple[str, str]] = deque()
+        """Calls that have their slot again."""
+        self.referred: deque[tuple[str, str, str]] = deque()
+        """Calls that are to be sent on, with whom to."""
+        self._settling = asyncio.Lock()
+        self._renewed_at = float("-inf")
+
+    def renew_soon(self) -> None:
+        """All leases are to be renewed with the next `renew`."""
+        self._renewed_at = float("-inf")
+
+    async def settle(self) -> None:
+        """Tell what has changed; what cannot be told now is told later."""
+        async with self._settling:  # who comes meanwhile relies on what others are about to tell
+            with contextlib.suppress(StoreUnavailable):
+                await self._end()
+                while self.again:
+                    customer, call = self.again[0]
+                    if (held := self._calls.get(customer, call)) is not None:
+                        await self._shared.hold(customer, [(call, held.level)])
+                    self.again.popleft()
+                while self.referred:
+                    await self._shared.refer(*self.referred.popleft())
+
+    async def _end(self) -> None:
+        """Have the slots that were given back free for other hosts.
+
+        Raises:
+            StoreUnavailable: Redis cannot be had.
+        """
+        while self.ends and self._shared.why is None:
+            customer = self.ends[0][0]
+            calls = [call for of, call in itertools.islice(self.ends, MAX_AT_ONCE) if of == customer]
+            await self._shared.end(customer, calls)
+            ended = {(customer, call) for call in calls}
+            some = [self.ends.popleft() for _ in range(min(len(self.ends), MAX_AT_ONCE))]
+            self.ends.extendleft(reversed([one for one in some if one not in ended]))
+            for call in calls:  # one may have been answered meanwhile, and has it again
+                if (held := self._calls.get(customer, call)) is not None and not held.lapsed:
+                    self.apart.append((customer, call))
+
+    async def renew(self, now: float) -> None:
+        """Renew leases, all that are due; ``now`` as in `Held.since`."""
+        all_due, apart = now - self._renewed_at >= RENEW, list(self.apart)
+        due = self._calls if all_due else [self._calls.get(*call) for call in apart]
+        by_customer: dict[str, list[tuple[str, str]]] = {}
+        for held in due:
+            if held is not None and not held.lapsed:
+                by_customer.setdefault(held.customer, []).append((held.call, held.level))
+        try:
+            for customer, calls in by_customer.items():
+                await self._shared.hold(customer, calls)
+        except StoreUnavailable:
+            return  # tried again in a second
+        for _ in apart:
+            self.apart.popleft()
+        if all_due:
+            self._renewed_at = now
