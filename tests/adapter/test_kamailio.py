@@ -1502,6 +1502,31 @@ def test_a_call_with_a_slot_is_followed_to_its_end(bench: Bench) -> None:
     assert counts.told == [("sent", slot), ("answered", slot), ("ended", slot), ("ended", slot)]
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_usual_call_at_a_limit_is_published_with_its_slot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, one_by_one: bool
+) -> None:
+    counts, told = Counts(), []
+    kamailio, ksr = limited(bench, counts, invite())
+    for _ in range(4):  # the third call is the first that can be a usual one
+        counts.running = 0
+        if one_by_one:
+            monkeypatch.setattr(kamailio, "_explode", None)
+        assert kamailio.shaken_sign() == GO_ON
+        slot = ksr.xavps[SIGNING, "slot"]
+        assert (ksr.xavps[SIGNING, "counted"], ksr.dialogs, ksr.xavps[ROUTES, "routes"]) == (
+            slot, {"shaken_slot": slot}, "1",
+        )  # fmt: skip
+        ksr.begin_branch(0)
+        kamailio.shaken_branch()
+        assert [name for name, _ in ksr.sent() if name in {"Identity", "y"}] == ["Identity"]
+        told.append(("sent", slot))
+        kamailio, ksr = bench.kamailio(invite())
+        kamailio.switch._new_uuid = lambda: str(uuid.uuid4())
+    assert counts.told == told
+    assert len({slot for _, slot in told}) == len(counts.asked) == 4
+
+
 def test_a_call_over_the_limit_is_answered_without_retry_after_unless_the_settings_want_it(bench: Bench) -> None:
     counts = Counts()
     for limits, answer, headers in (
