@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from hashlib import sha256
 from typing import Final, NamedTuple
 
 from shaken_plugin.bounded import Bounded
@@ -165,7 +164,7 @@ class VerificationService:
         decisive = verdict.decisive
         if self._replays is None or decisive is None or decisive.iat is None:
             return verdict
-        call = sha256(f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")).digest()
+        call = f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")
         until = decisive.iat + max(self._rules.freshness, self._rules.inner_freshness or 0)
         try:
             if self._replays.first_use(verdict.token, call, until, now):

@@ -133,9 +133,10 @@ class Reporter:
             self._observer.count("rejected")
         if emergency:
             self._observer.count("emergency")
-        marks = {"emergency": emergency, "rejected": rejected}
-        usual = usual_verification(message, verdict, verstat, settings, **marks)
-        self._observer.log(Severity.INFO, usual or verification_line(message, verdict, verstat, settings, **marks))
+        line = usual_verification(message, verdict, verstat, settings, emergency=emergency, rejected=rejected)
+        if line is None:
+            line = verification_line(message, verdict, verstat, settings, emergency=emergency, rejected=rejected)
+        self._observer.log(Severity.INFO, line)
 
 
 _VERIFIED: Final = {result: f"verified_{result.value}" for result in Result}

@@ -7,9 +7,10 @@ nothing is said, and it goes through the table. The property tests hold both aga
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
@@ -41,7 +42,8 @@ _OF_SIGNER: Final = len(READING) - 1
 """How many checks look at the header and the parameters only: all that read, but the one that reads the claims."""
 
 
-class Usual(NamedTuple):
+@dataclass(slots=True)  # not frozen, nor a tuple: each call makes one
+class Usual:
     """A usual call: every check holds but those that need the certificate at ``info``."""
 
     info: str
@@ -84,12 +86,13 @@ def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual |
         return None
     header, _, rest = message.identity[0].partition(".")
     body, _, rest = rest.partition(".")
-    if max(len(header), len(body), len(rest), len(message.date or "")) > MAX_KNOWN:
+    date = message.date or ""
+    if len(header) > MAX_KNOWN or len(body) > MAX_KNOWN or len(rest) > MAX_KNOWN or len(date) > MAX_KNOWN:
         return None
     signature, info = rest[:_SIGNATURE], _certificate(header, rest[_SIGNATURE:], rules.plan, rules.lab_hosts)
     try:
         claims, decoded = _CLAIMS.fullmatch(unb64url(body)), unb64url(signature)
-        date = None if message.date is None else _seconds(message.date)
+        at = None if message.date is None else _seconds(date)
     except (ValueError, SipSyntaxError):
         return None
     if info is None or claims is None:
@@ -98,14 +101,14 @@ def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual |
     iat, caller, target = int(written), message.only_caller(rules.plan), message.target(rules.plan)
     if (
         abs(now - iat) > rules.freshness
-        or (date is not None and abs(now - date) > rules.freshness)
+        or (at is not None and abs(now - at) > rules.freshness)
         or caller is None
         or caller.digits.encode() != orig
         or dest not in (_digits(target.to), _digits(target.uri))
     ):
         return None
     return Usual(
-        info, _LEVELS[attest], caller, iat, iat if date is None else date, origid.decode(),
+        info, _LEVELS[attest], caller, iat, iat if at is None else at, origid.decode(),
         f"{header}.{body}".encode(), decoded, f"..{signature}",
     )  # fmt: skip
 
