@@ -26,6 +26,7 @@ from shaken_plugin.switch.faults import Guard
 from shaken_plugin.switch.waiting import Held, WaitingRoom
 from shaken_plugin.verification import VerificationService, Waiting
 
+_BY_NETWORK, _BY_CALLER = CallerHeader.ASSERTED, CallerHeader.FROM  # each look into an Enum costs a search
 _ASSERTED: Final = CallerHeader.ASSERTED.value
 _REMOVE_ASSERTED: Final = RemoveHeader(_ASSERTED)
 
@@ -195,9 +196,9 @@ class VerifyingGuard(Guard):
         """Foreign verstat out, ours in."""
         settings = self.services.settings.verification
         plan = self.services.plan
-        actions = list(strip_foreign(message, without=CallerHeader.ASSERTED))
-        from_line = message.callers.get(CallerHeader.FROM, ("",))[0]
-        if lines := message.callers.get(CallerHeader.ASSERTED, ()):
+        actions = list(strip_foreign(message, without=_BY_NETWORK))
+        from_line = message.callers.get(_BY_CALLER, ("",))[0]
+        if lines := message.callers.get(_BY_NETWORK, ()):
             actions.append(_REMOVE_ASSERTED)
             actions += [AddHeader(_ASSERTED, value) for value in self._asserted(message, lines, verdict, verstat)]
         elif settings.add_asserted:
@@ -227,6 +228,6 @@ class VerifyingGuard(Guard):
 
 def _names_signed_number(message: CallMessage, verdict: Verdict) -> bool:
     """Whether From names a telephone number, as is known of a call without P-Asserted-Identity that passed by one."""
-    if verdict.result is not Result.PASSED or len(message.callers.get(CallerHeader.FROM, ())) != 1:
+    if verdict.result is not Result.PASSED or len(message.callers.get(_BY_CALLER, ())) != 1:
         return False
     return verdict.decisive is not None and isinstance(verdict.decisive.orig, TelephoneNumber)
