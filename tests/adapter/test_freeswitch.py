@@ -20,12 +20,14 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
 from shaken_plugin.adapters.freeswitch import functions, mod_python, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
-from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg
+from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, sendable
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
@@ -409,6 +411,16 @@ def test_a_line_break_makes_no_header(bench: Bench) -> None:
     leg = pbx.leave(partner)
     assert leg.sent("X-Evil") == []
     assert len(leg.sent("Y")) == 1
+
+
+@given(st.text() | st.text("a \r\n\0\x85\u2028\u00e9\ud800\U0001f600"))
+def test_what_is_sent_has_no_line_breaks_and_is_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        assert sendable(value) is None
+    else:
+        assert sendable(value) == value.replace("\r", " ").replace("\n", " ").replace("\0", "")
 
 
 def test_what_is_no_text_is_dropped_and_said(bench: Bench) -> None:

@@ -84,7 +84,7 @@ EXCLUDED: Final = "exclude_outgoing_extra_header"
 token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
 
 _SECRET: Final = frozenset({"identity", "ppi", "date", "replace_date", "drop", "waiting", "substitute", "signed_at"})
-"""What only the adapter needs of a result. Every variable of a leg costs its call some 30 µs (measured): it is in a
+"""What only the adapter needs of a result. Every variable of a leg costs its call some 20 µs (measured): it is in a
 dozen events, and FreeSWITCH looks in each for another of the same name."""
 
 _PLAIN_UUID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")

@@ -99,8 +99,8 @@ def _names(first: str) -> Iterator[str]:
 
 def fields_of(leg: Leg, first: str) -> Iterator[str]:
     """The fields that are set for a leg under the variable ``first`` and those that differ by spaces."""
-    for name, _ in zip(_names(first), range(MAX_FIELDS), strict=False):
-        value = leg.get(name)
+    for spaces in range(MAX_FIELDS):
+        value = leg.get(first + " " * spaces)
         if not value:
             return
         yield value

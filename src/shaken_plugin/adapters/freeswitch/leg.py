@@ -106,6 +106,8 @@ def sendable(value: str) -> str | None:
 
     A line break in a channel variable would be one in the INVITE (FreeSWITCH writes what it has).
     """
+    if value.isprintable():
+        return value  # as nearly all are: no controls, no lone surrogates
     try:
         value.encode()
     except UnicodeEncodeError:

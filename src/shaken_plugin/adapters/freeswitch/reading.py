@@ -214,11 +214,11 @@ def _emergency(leg: Leg, plan: DialPlan) -> str | None:
         return None
     request_uri = _uri(came("sip_req_uri") or came("destination_number") or "")
     to = came("sip_i_to") or came("sip_full_to") or _bracketed(came("sip_to_uri") or "")
+    if not is_emergency(request_uri, to, "", plan):
+        return None
     if is_emergency(request_uri, "", "", plan):
         return request_uri
-    if is_emergency("", to, "", plan):
-        return to.strip().rpartition("<")[2].partition(">")[0]
-    return None
+    return to.strip().rpartition("<")[2].partition(">")[0]
 
 
 def _priority(get: Callable[[str], str | None]) -> str:
