@@ -156,6 +156,14 @@ def test_a_leg_whose_partner_has_ended_is_signed_as_a_strangers(bench: Bench) ->
     assert identities(leg) == []
 
 
+def test_a_leg_is_not_taken_for_one_whose_name_looks_like_it(bench: Bench) -> None:
+    leg = bench.leg("sign", LEAVING, CUSTOMER)
+    connected = leg._connected()
+    leg._before = lambda command: connected if command.startswith("connect") else None
+    leg.variables["originating_leg_uuid"] = f"%37{PARTNER[1:]}"  # FreeSWITCH writes it as it is
+    assert leg.run().variables["shaken_as_skip"] == "policy_unsigned"
+
+
 def test_on_a_leg_that_came_signing_is_arranged_for_those_that_leave(bench: Bench) -> None:
     leg = bench.leg("sign", {**CAME, **CUSTOMER, "export_vars": "a,b"}).run()
     assert leg.variables[f"nolocal:{HOOK}"] == f"socket 127.0.0.1:{bench.served.port}/sign full"

@@ -83,8 +83,8 @@ class Conversation:
         if own.get(RESUME, "false") != "false":
             await self._set([(RESUME, "false")])
         self._exports = [name for name in own.get("export_vars", "").split(",") if name]
-        # It may have ended meanwhile.
-        there = others and not others[0].startswith("-")
+        # It may have ended meanwhile; or its name be one of those that the answer to `connect` cannot tell apart.
+        there = others and not others[0].startswith("-") and own.get("originating_leg_uuid") == made_for
         self.leg = MappedLeg(own, {**switch, **leg_variables(others[0])} if there else {})
 
     @property
