@@ -788,6 +788,18 @@ def test_after_a_short_absence_of_redis_what_was_admitted_meanwhile_counts_a_sec
     assert host.admit("b", bounds=two) is Outcome.CONCURRENT
 
 
+def test_once_redis_is_back_it_admits_nobody_beside_those_whom_it_does_not_know_yet(fleet: Fleet) -> None:
+    """Not for the second either that a host takes until it looks by itself."""
+    host, two = fleet.hosts[0], of(("", None, 2))
+    fleet.pass_time(31)
+    fleet.cut(0)
+    assert host.admit("meanwhile", bounds=two) is Outcome.ADMITTED
+    fleet.mend(0)
+    assert host.admit("a", bounds=two) is Outcome.ADMITTED
+    assert host.admit("b", bounds=two) is Outcome.CONCURRENT
+    assert fleet.counts[1].slots("acme") == 2
+
+
 def test_a_transfer_between_hosts_counts_once(fleet: Fleet) -> None:
     fleet.hosts[0].admit("a")
     assert fleet.hosts[1].admit("b", replaces=("a",)) is Outcome.REPLACES

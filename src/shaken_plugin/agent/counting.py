@@ -133,6 +133,8 @@ class Counting:
             return tally.admit(request, _micro(now))
         asked = shared.why is None
         try:
+            if owed.apart and asked:
+                await owed.tell_apart()
             verdict = await shared.admit(request)
         except StoreUnavailable:
             verdict = tally.admit(self._share(request, shared), _micro(now))

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
-from shaken_plugin.agent.heldcalls import MAX_CALLS, HeldCalls
+from shaken_plugin.agent.heldcalls import MAX_CALLS, Held, HeldCalls
 from shaken_plugin.agent.shared import Shared
 from shaken_plugin.errors import StoreUnavailable
 
@@ -74,20 +75,30 @@ class Owed:
                 if (held := self._calls.get(customer, call)) is not None and not held.lapsed:
                     self.apart.append((customer, call))
 
+    async def tell_apart(self) -> None:
+        """Have Redis know of the calls that were admitted without it: else it would admit as many more.
+
+        Raises:
+            StoreUnavailable: Redis cannot be had.
+        """
+        async with self._settling:
+            apart = list(self.apart)
+            await self._hold(self._calls.get(*call) for call in apart)
+            for _ in apart:
+                self.apart.popleft()
+
     async def renew(self, now: float) -> None:
         """Renew leases, all that are due; ``now`` as in `Held.since`."""
-        all_due, apart = now - self._renewed_at >= RENEW, list(self.apart)
-        due = self._calls if all_due else [self._calls.get(*call) for call in apart]
+        with contextlib.suppress(StoreUnavailable):  # tried again in a second
+            await self.tell_apart()
+            if now - self._renewed_at >= RENEW:
+                await self._hold(self._calls)
+                self._renewed_at = now
+
+    async def _hold(self, calls: Iterable[Held | None]) -> None:
         by_customer: dict[str, list[tuple[str, str]]] = {}
-        for held in due:
+        for held in calls:
             if held is not None and not held.lapsed:
                 by_customer.setdefault(held.customer, []).append((held.call, held.level))
-        try:
-            for customer, calls in by_customer.items():
-                await self._shared.hold(customer, calls)
-        except StoreUnavailable:
-            return  # tried again in a second
-        for _ in apart:
-            self.apart.popleft()
-        if all_due:
-            self._renewed_at = now
+        for customer, leases in by_customer.items():
+            await self._shared.hold(customer, leases)
