@@ -139,6 +139,7 @@ def test_what_cannot_be_sent_again_goes(us: DialPlan, value: str, expected: list
         (f"sip:+{ORIG}@h;tag=1", f"<sip:+{ORIG};verstat={PASSED}@h>;tag=1"),
         (f"<tel:+{DEST}>;tag=1", f"<tel:+{DEST};verstat={PASSED}>;tag=1"),
         (f'"\udcff" <tel:+{DEST}>;tag=1', f"<tel:+{DEST};verstat={PASSED}>;tag=1"),
+        (f'"é" <tel:+{DEST}>;tag=1', f'"é" <tel:+{DEST};verstat={PASSED}>;tag=1'),
         ("<sip:alice@h>;tag=1", None),
         ("<tel:alice>", None),
         ("<sip:+1@h", None),
@@ -181,6 +182,7 @@ def test_a_usual_from_is_made_an_asserted_identity_by_one_look(us: DialPlan, val
     ("line", "marked"),
     [
         (" <tel:+12155551212> ", ["<tel:+12155551212;verstat=No-TN-Validation>"]),
+        ("<sip:+12155551212@a.example>", ["<sip:+12155551212;verstat=No-TN-Validation@a.example>"]),
         ("<sip:a@b>,<sip:c@b>", None),
         ("é <tel:+12155551212>", None),
         ("<tel:+12155551212;verstat=X>", None),
