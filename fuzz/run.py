@@ -38,6 +38,7 @@ NAMES = (
     "trust_list",
     "record",
     "capture",
+    "event_socket",
 )
 EXTENSIONS = {
     "1.3.6.1.5.5.7.1.26": "tnauthlist",
@@ -90,6 +91,10 @@ def _made() -> Iterator[tuple[str, bytes]]:
     from shaken_plugin.lab.pki import Authority
 
     yield from _recorded()
+    answer = b"Content-Type: command/reply\nReply-Text: +OK\nCaller-Caller-ID-Number: %2B12155551212\n\n"
+    event = b"Content-Type: text/event-plain\nContent-Length: 26\n\nEvent-Name: CHANNEL_HANGUP\n\n"
+    yield "event_socket", answer + event + b"Content-Type: api/response\nContent-Length: 3\n\n+OK"
+    yield "event_socket", b"Content-Type: text/disconnect-notice\nContent-Disposition: linger\n\n" + answer
     authority = Authority.new(time.time())
     body = {"version": "1", "sequence": 1, "exp": 4_000_000_000, "trustList": [authority.root_pem.decode()]}
     parts = [json.dumps(part).encode() for part in ({"alg": "ES256", "typ": "JWT"}, body)]

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Final
@@ -16,6 +18,8 @@ from typing import Final
 import atheris
 
 with atheris.instrument_imports(include=["shaken_plugin"]):
+    from shaken_plugin.adapters.freeswitch.esl.text import ConversationError
+    from shaken_plugin.adapters.freeswitch.esl.wire import MAX_FIELDS, Fields, PeerGone, Wire
     from shaken_plugin.config.dialplans import dial_plan
     from shaken_plugin.core import certificates, crl, trustlist
     from shaken_plugin.core.call import CallMessage
@@ -176,6 +180,38 @@ def capture(data: bytes) -> None:
         return
 
 
+class _Deaf:
+    """In the place of a connection's writer."""
+
+    def write(self, _data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+
+async def _conversation(data: bytes) -> None:
+    def told(fields: Fields) -> None:
+        fields.get("Event-Name")
+
+    reader = asyncio.StreamReader(limit=MAX_FIELDS)
+    reader.feed_data(data)
+    reader.feed_eof()
+    wire = Wire(reader, _Deaf())  # type: ignore[arg-type]  # a stand-in
+    wire.told = told
+    with suppress(PeerGone, ConversationError):
+        for fields, _ in await wire.ask("connect", "linger 1"):
+            fields.get("Caller-Caller-ID-Number")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+def event_socket(data: bytes) -> None:
+    """What somebody says who connects as FreeSWITCH does."""
+    _loop().run_until_complete(_conversation(data))
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
@@ -189,6 +225,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         trust_list,
         record,
         capture,
+        event_socket,
     )
 }
 
