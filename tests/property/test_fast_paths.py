@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from shaken_plugin.authentication import Credential, Signing, SigningPair, identity_header, identity_value
 from shaken_plugin.core.attestation import Decision, Level, Step
-from shaken_plugin.core.call import _NUMBER_ALONE, _NUMBER_URI, SHORT, CallerHeader, CallMessage, without_tag
+from shaken_plugin.core.call import (
+    _NUMBER_ALONE,
+    _NUMBER_URI,
+    SHORT,
+    CallerHeader,
+    CallMessage,
+    Target,
+    _any_target,
+    _usual_target,
+    without_tag,
+)
 from shaken_plugin.core.jws import b64url
 from shaken_plugin.core.passport import Attest, media_keys, serialise, shaken_claims, shaken_payload
 from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
@@ -145,6 +155,35 @@ def test_a_number_read_fast_is_the_number(uri: str, around: str, numeric_users: 
     address = _parsed(line)
     assert target.uri == _read_at_length(uri, plan)
     assert target.to == (_read_at_length(address[1], plan) if address else None)
+
+
+_numbers = st.sampled_from(("12155551212", "12025550143", "911", "1911", "933", "442079460000"))
+_forms = st.sampled_from(("sip:+{}@a.example", "sips:+{}@192.0.2.1:5061;user=phone", "sip:{}@a.example", "tel:+{}"))
+
+
+@given(_numbers, _numbers, _forms, _forms, st.sampled_from(("<{}>", '"A" <{}>', "<{}>;tag=1", "{}")), st.booleans())
+@settings(examples, max_examples=400)
+def test_whom_a_usual_call_is_for_is_what_is_read_of_any(
+    number: str, other: str, form: str, other_form: str, around: str, numeric_users: bool
+) -> None:
+    plan, to = replace(PLAN, numeric_users=numeric_users), around.format(other_form.format(other))
+    usual = _usual_target(form.format(number), to, plan)
+    assert usual is None or usual == _any_target(form.format(number), to, plan)
+
+
+@given(mutated("sip:+12155551212@a.example;user=phone"), mutated("<sip:+12155551212@a.example;user=phone>"))
+@settings(examples, max_examples=400)
+def test_whom_a_nearly_usual_call_is_for_is_what_is_read_of_any(uri: str, to: str) -> None:
+    usual = _usual_target(uri, to, PLAN)
+    assert usual is None or usual == _any_target(uri, to, PLAN)
+
+
+def test_usual_calls_are_for_somebody_and_emergencies_are_never_usual() -> None:
+    def usual(number: str) -> Target | None:
+        return _usual_target(f"sip:+{number}@a.example", f"<sip:+{number}@b.example;user=phone>", PLAN)
+
+    assert usual("12155551212") is not None
+    assert usual("911") is usual("1911") is None
 
 
 def test_usual_lines_are_read_the_fast_way() -> None:

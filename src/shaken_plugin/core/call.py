@@ -259,6 +259,21 @@ _parties_of_lines = lru_cache(4_096)(_parties)
 
 
 def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
+    return _usual_target(request_uri, to, plan) or _any_target(request_uri, to, plan)
+
+
+def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
+    """`_any_target` of a call whose Request-URI and To name the same number in the usual form; None of any other."""
+    requested, called = _NUMBER_URI.fullmatch(request_uri), _NUMBER_ALONE.fullmatch(to)
+    if requested is None or called is None or requested[1] != called[1]:
+        return None
+    number = _plain(requested, plan)
+    if number is None or _plain(called, plan) is None or plan.is_emergency(number):
+        return None
+    return Target(number, number, None, False, number)
+
+
+def _any_target(request_uri: str, to: str, plan: DialPlan) -> Target:
     emergency = any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
     uri, called, tag = _requested(request_uri, plan), _named(to, plan), _tag(to)
     return Target(uri, called, tag, emergency, called if uri == called and tag is None and not emergency else None)
