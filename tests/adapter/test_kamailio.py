@@ -1692,6 +1692,8 @@ def test_what_cannot_be_published_at_once_is_published_one_by_one(
     )
 
 
-def _with_a_quote(told: Told, identity: str, signature: str, date: str, now: float) -> SwitchOutcome:
+def _with_a_quote(
+    told: Told, identity: str, signature: str, date: str, now: float, _asked: object = None
+) -> SwitchOutcome:
     changing = {"identity": f"{identity}'", "ppi": signature, "signed_at": str(now), "date": date}
     return SwitchOutcome({**told.same.variables, **changing}, same=told.same)

@@ -9,15 +9,25 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from shaken_plugin.authentication import AuthenticationService, Credential, Credentials, OrigidScope, SigningPair
+from shaken_plugin.authentication import (
+    AuthenticationService,
+    Credential,
+    Credentials,
+    Limiter,
+    OrigidScope,
+    SigningPair,
+)
 from shaken_plugin.core.call import CallerHeader, CallMessage
-from shaken_plugin.core.records import CustomerState
+from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
+from shaken_plugin.core.passport import Attest
+from shaken_plugin.core.records import CustomerState, Limits, Rate
 from shaken_plugin.core.sip import format_date
-from shaken_plugin.errors import SigningError
+from shaken_plugin.errors import SigningError, StoreUnavailable
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.ports import Author, Standing
 from shaken_plugin.runtime import Services
 from shaken_plugin.stores.memory import MemoryPolicy
+from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.replacing import replace_all
 from shaken_plugin.stores.standing import StandingInMemory, WithStanding
 from shaken_plugin.switch import Outcome, Switch
@@ -42,14 +52,41 @@ class Lines:
         self.lines.append(record.line())
 
 
+class Counts:
+    """A `ports.CallLimiter` by the pure algorithm."""
+
+    def __init__(self, clock: World) -> None:
+        self.tally, self.clock, self.gone = Tally(90 * SECOND), clock, False
+        self.asked: list[Request] = []
+
+    def admit(self, request: Request) -> Verdict:
+        self.asked.append(request)
+        if self.gone:
+            raise StoreUnavailable("the agent does not answer")
+        return self.tally.admit(request, int(self.clock.now * SECOND))
+
+    def trouble(self) -> str:
+        return ""
+
+    def sent(self, call: str) -> None: ...
+
+    def answered(self, call: str, owner: str = "") -> None: ...
+
+    def ended(self, call: str) -> None: ...
+
+    def referred(self, call: str, to: str) -> None: ...
+
+
 class Side:
     """A switch, and what it said."""
 
     def __init__(self, service: AuthenticationService, clock: World, sections: dict[str, Any]) -> None:
-        self.observer, self.records = MemoryObserver(), Lines()
+        self.observer, self.records, self.counts = MemoryObserver(), Lines(), Counts(clock)
         chosen = settings_with(**sections)
-        made = Services(chosen, rules().plan, service, None, {}, records=self.records)
+        made = Services(chosen, rules().plan, service, None, {}, records=self.records, limiter=self.counts)
+        service.limiter = Limiter(self.counts, rules().plan, refuse_uncounted=clock.refuses)
         self.switch = Switch(made, self.observer, lambda: clock.now, lambda: RANDOM_ORIGID)
+        self.switch.tells_ends = clock.tells_ends
 
 
 class World:
@@ -57,6 +94,7 @@ class World:
 
     def __init__(self, pairs: tuple[SigningPair, ...], sections: dict[str, Any], **choices: Any) -> None:
         self.policy, self.standing, self.now = MemoryPolicy(), StandingInMemory(), NOW
+        self.tells_ends, self.refuses = choices.pop("tells_ends", True), choices.pop("refuses", False)
         self.put(POLICIES[0])
         store = WithStanding(self.policy, self.standing)
         self.keys = Credentials({"main": Credential("main", pairs)})
@@ -77,8 +115,9 @@ class World:
         assert self.slow.records.lines == self.quick.records.lines
         assert self.slow.observer.lines == self.quick.observer.lines
         assert self.slow.observer.counts == self.quick.observer.counts
+        assert self.slow.counts.asked == self.quick.counts.asked
         if outcome.same is not None:
-            changing = {"identity", "ppi", "date", "signed_at"}
+            changing = {"identity", "ppi", "date", "signed_at", "counted", "slot"}
             assert {name: text for name, text in outcome.variables.items() if name not in changing} == dict(
                 outcome.same.variables
             )
@@ -166,6 +205,61 @@ def test_usual_calls_are_signed_in_one_go(
     found = [world.sign(replace(message, call_id=f"{number}@x")).same for number in range(4)]
     assert [same is not None for same in found] == [False, False, True, True]
     assert found[2] is found[3]
+
+
+LIMITS = (
+    Limits(Rate(1_000.0, None)),
+    Limits(Rate(2.0, 3)),
+    Limits(Rate(None, 2), ((Attest.A, Rate(5.0, 2)),)),
+)
+
+
+def limited(content: Policy, limits: Limits) -> Policy:
+    """A policy whose customers have these limits."""
+    acme = {customer.id: replace(customer, limits=limits) for customer in content.customers}
+    trunks = tuple(replace(trunk, customer=acme[trunk.customer.id]) for trunk in content.trunks)
+    return replace(content, customers=tuple(acme.values()), trunks=trunks)
+
+
+@settings(examples, max_examples=60)
+@given(
+    limits=st.sampled_from(LIMITS),
+    sequence=st.lists(
+        st.one_of(
+            st.tuples(st.just("call"), st.integers(0, 2)),
+            st.tuples(st.just("clock"), st.sampled_from((0.0, 0.3, 2.0, 100.0))),
+            st.tuples(st.just("gone"), st.booleans()),
+        ),
+        min_size=6,
+        max_size=24,
+    ),
+    choice=st.fixed_dictionaries({"tells_ends": st.booleans(), "refuses": st.booleans()}),
+    mode=st.sampled_from(("active", "active", "observe")),
+)
+def test_calls_at_limits_are_asked_about_once_and_the_same_is_said_of_them(
+    pairs: tuple[SigningPair, ...], limits: Limits, sequence: list[tuple[str, Any]], choice: dict[str, Any], mode: str
+) -> None:
+    world = World(pairs, {"signing": {"mode": mode}}, **choice)
+    world.put(limited(POLICIES[0], limits))
+    for number, (what, value) in enumerate(sequence):
+        if what == "clock":
+            world.now += value
+        elif what == "gone":
+            world.slow.counts.gone = world.quick.counts.gone = value
+        else:
+            before = len(world.slow.counts.asked)
+            outcome = world.sign(call(call_id=f"{value}@x" if value else f"new-{number}@x"))
+            assert len(world.slow.counts.asked) == before + 1
+            event(f"usual {outcome.same is not None}")
+
+
+def test_usual_calls_at_limits_are_signed_in_one_go(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs, {})
+    world.put(limited(POLICIES[0], Limits(Rate(None, 3))))
+    found = [world.sign(call(call_id=f"{number}@x")) for number in range(5)]
+    assert [outcome.same is not None for outcome in found] == [False, False, True, False, False]
+    assert found[2].variables["slot"] == found[2].variables["counted"]
+    assert [outcome.reject is None for outcome in found] == [True] * 3 + [False] * 2
 
 
 def test_what_changes_is_seen_by_the_next_call(pairs: tuple[SigningPair, ...]) -> None:

@@ -124,10 +124,11 @@ class Kamailio(Message):
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
+            outcome = self._followed(outcome, counted)
             if not before and outcome.same is not None and self._publish_usual(outcome.same, outcome.variables):
                 found = GO_ON
             else:
-                found = self._finish(SIGNING, self._followed(outcome, counted))
+                found = self._finish(SIGNING, outcome)
             if account or (before and self._get(SIGNING, "user")):
                 self._set(SIGNING, "user", account or "")
             return found
@@ -450,6 +451,9 @@ class Kamailio(Message):
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
         state = pack_usual(identity, ppi, date, at, same.variables.get("source", ""))
         text = f"state='{state}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+        if counted := variables.get("counted"):  # a key
+            slot = f";slot='{counted}'" if "slot" in variables else ""
+            text = f"{text};counted='{counted}'{slot}"
         if "'" in identity or self._explode(text, SIGNING) < 0:
             return False
         self._set(ROUTES, "routes", "1")

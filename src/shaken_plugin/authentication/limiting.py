@@ -136,7 +136,7 @@ def _call(customer: str, message: CallMessage, random: Fresh) -> str:
     if message.leg:
         return key(customer, message.leg)
     new = call_key(customer, message.call_id, message.from_tag, drawn(random))
-    return message.counted if dialog_of(message.counted) == dialog_of(new) else new
+    return message.counted if message.counted and dialog_of(message.counted) == dialog_of(new) else new
 
 
 _PASSES: Final = {

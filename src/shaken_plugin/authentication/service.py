@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shaken_plugin.authentication.judging import Judge, Judgement, called_digits
+from shaken_plugin.authentication.judging import Judge, Judgement, number_digits
 from shaken_plugin.authentication.limiting import Asked, Limiter
 from shaken_plugin.authentication.model import (
     PPT,
@@ -148,7 +148,7 @@ class AuthenticationService(Judge):
         dest = message.target(self._rules.plan).usual
         if dest is None or not is_plain(message) or (self._rules.mky and "a=fingerprint" in message.sdp):
             return None
-        judgement = self._known(message, dest, called_digits(target, dest), now)
+        judgement = self._known(message, dest, number_digits(dest), now)
         if judgement is None:
             return None
         self.credentials.look(judgement.decision.policy_version, now)

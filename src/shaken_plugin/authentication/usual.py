@@ -11,21 +11,26 @@ from typing import Any, Final, NamedTuple
 from shaken_plugin.authentication.limiting import Asked
 from shaken_plugin.authentication.model import Credential, Signing, SigningPair
 from shaken_plugin.core.attestation import Decision
-from shaken_plugin.core.call import CallMessage, Target
+from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import Verdict
-from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.telephone import Party
+from shaken_plugin.core.passport import Attest, dest_member, shaken_payload
+from shaken_plugin.core.telephone import Party, TelephoneNumber
+
+_SAMPLE: Final = TelephoneNumber("0")
 
 
 class Ready:
     """What all usual calls of one judgement are signed with, between two moments."""
 
-    __slots__ = ("_counted", "after", "attest", "credential", "decision", "orig", "origid", "pair", "told", "until")
+    __slots__ = (
+        "_counted", "after", "attest", "claims", "credential", "decision", "orig", "origid", "pair", "told", "until",
+    )  # fmt: skip
 
     def __init__(
         self, decision: Decision, attest: Attest, orig: Party, origid: str, credential: Credential, pair: SigningPair
     ) -> None:
         self.decision = decision
+        self.attest = attest
         self.orig = orig
         self.origid = origid
         self.credential = credential

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Any
 

@@ -55,6 +55,16 @@ class Reject:
 Action = AddHeader | RemoveHeader | StripVerstat
 
 
+class Same:
+    """The variables that outcomes have in common, by reference; and for an adapter what it has made of them."""
+
+    __slots__ = ("made", "variables")
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.made: str | None = None
+
+
 @dataclass(slots=True)  # not frozen, as above
 class Outcome:
     """What is to be done about one call.
@@ -68,7 +78,8 @@ class Outcome:
     wait: bool = False
     """Nothing is decided yet: hold the call, and verify again with the variable ``waiting``."""
     same: Same | None = None
-    """Of a usual signed call: all variables but ``identity``, ``ppi``, ``date`` and ``signed_at``."""
+    """Of a usual signed call: all variables but ``identity``, ``ppi``, ``date``, ``signed_at``, and at its customer's
+    limits ``counted`` and ``slot``."""
 
 
 def attach(variables: Mapping[str, str]) -> tuple[Action, ...]:

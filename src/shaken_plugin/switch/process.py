@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +14,14 @@ from shaken_plugin.errors import FileProblems, ShakenError
 from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.switch.guard import Switch
 from shaken_plugin.switch.waiting import WaitingRoom
+
+
+def random_uuid() -> str:
+    """What ``str(uuid.uuid4())`` makes (RFC 9562 §5.4), at a quarter of the cost: each call of a limit has one."""
+    octets = bytearray(os.urandom(16))
+    octets[6], octets[8] = octets[6] & 0x0F | 0x40, octets[8] & 0x3F | 0x80
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class Process:
@@ -48,7 +56,7 @@ def load(
             for problem in exc.problems:
                 observer.log(Severity.ERROR, f"shaken: {problem}")
             raise RuntimeError(f"shaken: {path} is refused, see the {len(exc.problems)} lines above") from None
-        switch = Switch(services, observer, time.time, lambda: str(uuid.uuid4()), WaitingRoom())
+        switch = Switch(services, observer, time.time, random_uuid, WaitingRoom())
         Process.switch, Process.observer, Process.inline = switch, observer, inline
         _report_start(observer, services, now)
         # What is here now stays until the end. No collection looks at it again, and writes to each page of it:

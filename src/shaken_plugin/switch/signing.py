@@ -135,7 +135,7 @@ class SigningGuard(Guard):
         self._warn_of_services(service, now)
         signature = identity.partition(";")[0].rpartition(".")[2]
         self._reports.usual_signing(told.counted, usual.ready.credential, line, now)
-        outcome = told.outcome(identity, signature, format_date(usual.iat), now)
+        outcome = told.outcome(identity, signature, format_date(usual.iat), now, asked)
         self._record(lambda: told.filled(call_id, usual, signature, now), now)
         return outcome
 
@@ -202,7 +202,7 @@ class SigningGuard(Guard):
         variables = {**outcome.variables, "over_limit": "repeated"}
         del variables["slot"]
         if not self.signs_actively or self.services.settings.limits.mode != "enforce":
-            return replace(outcome, variables=variables)
+            return replace(outcome, variables=variables, same=None)
         return Outcome({**variables, "level": Level.REFUSE.value}, reject=self._over_limit())
 
     def warn_slotless(self) -> None:

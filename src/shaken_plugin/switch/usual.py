@@ -12,7 +12,7 @@ from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
-from shaken_plugin.authentication import Usual
+from shaken_plugin.authentication import Asked, Usual
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.core.call import MAX_ASSERTED, CallMessage
 from shaken_plugin.core.telephone import Party, UriIdentity
@@ -73,7 +73,7 @@ class Told:
         """The record of the call."""
         return Filled(self.record, call_id, str(usual.dest), usual.iat, signature, now)
 
-    def outcome(self, identity: str, signature: str, date: str, now: float) -> Outcome:
+    def outcome(self, identity: str, signature: str, date: str, now: float, asked: Asked | None = None) -> Outcome:
         """What is to be done: the variables are `signing_variables` of the call."""
         changing = {"identity": identity, "ppi": f"..{signature}", "signed_at": str(int(now)), "date": date}
         if asked is not None:
