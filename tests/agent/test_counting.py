@@ -952,3 +952,72 @@ def test_a_passport_that_came_to_another_host_is_known(fleet: Fleet) -> None:
     assert answered(fleet.hosts[1], asked | {"call": "ef"}, fleet.shared[1]) == {"first": False}
     fleet.cut(1)
     assert "error" in answered(fleet.hosts[1], asked | {"call": "ef"}, fleet.shared[1])
+
+
+class Slowly:
+    """A Redis that a call cannot wait for, but where it admits."""
+
+    def __init__(self) -> None:
+        self.held: list[Sequence[tuple[str, str]]] = []
+
+    def admit(self, request: Request) -> Verdict:
+        return Verdict(Outcome.CONCURRENT if request.call == "refused" else Outcome.ADMITTED)
+
+    def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
+        time.sleep(0.6)
+        self.held.append(calls)
+
+    def end(self, customer: str, calls: Sequence[str]) -> None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("call", ["next", "refused"])
+def test_no_call_waits_until_redis_knows_all_that_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Who waits longer than `stores.agent_line.TIMEOUT` goes on uncounted, and so do the calls behind it."""
+    from shaken_plugin.agent import shared
+
+    monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
+    slowly: Any = Slowly()
+    breaker, two = Breaker(), of(("", None, 2))
+    counts = FleetCounts(slowly, breaker, lambda: 1)
+    bench = Bench(tmp_path, counts)
+    breaker.failed("away")
+    if call == "next":
+        assert bench.admit("meanwhile", bounds=two) is Outcome.ADMITTED
+    else:
+        assert bench.counting._owed is not None
+        bench.counting._owed.ends.extend((f"customer {n}", f"{n}") for n in range(60))
+    breaker.worked()
+
+    async def asked() -> tuple[Outcome, float]:
+        # As the agent's own look does beside it.
+        settling = asyncio.create_task(bench.counting.collect())
+        await asyncio.sleep(0)
+        begin = time.monotonic()
+        verdict = await bench.counting.admit(Request("acme", call, two, "A"), "")
+        took = time.monotonic() - begin
+        await settling
+        if bench.counting._owed is not None and bench.counting._owed._telling is not None:
+            await bench.counting._owed._telling
+        return verdict.outcome, took
+
+    outcome, took = run(asked())
+    assert outcome is (Outcome.CONCURRENT if call == "refused" else Outcome.ADMITTED)
+    assert took < 0.3
+    assert slowly.held == ([[("meanwhile", "A")]] if call == "next" else [])
+    bench.counting.close()
+    counts.close()
+
+
+def test_there_is_an_end_to_the_transfers_that_redis_is_not_told_of(fleet: Fleet) -> None:
+    from shaken_plugin.agent.owed import MAX_REFERRED
+
+    host = fleet.hosts[0]
+    assert host.counting._owed is not None
+    assert host.admit("a") is Outcome.ADMITTED
+    fleet.cut(0)
+    host.counting._owed.again.append(("acme", "a"))  # answered late: what comes after it waits
+    run(host.counting.tell([Told("refer", "a", to=f"{n}") for n in range(MAX_REFERRED + 10)]))
+    assert len(host.counting._owed.referred) == MAX_REFERRED

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,7 +23,7 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.heldcalls import LONGEST, MAX_CALLS, Held, HeldCalls, Stage
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.owed import Owed
-from shaken_plugin.agent.shared import Shared
+from shaken_plugin.agent.shared import Shared, in_time
 from shaken_plugin.agent.told import Told, told_in
 from shaken_plugin.core.limits import SECOND, Outcome, Request, Tally, Verdict
 from shaken_plugin.errors import StoreUnavailable
@@ -108,7 +109,9 @@ class Counting:
         now, collected = self._clock(), self._collected
         verdict = await self._verdict(request, now)
         if verdict.outcome is Outcome.CONCURRENT:
-            await self.collect()
+            with suppress(StoreUnavailable):  # who waits longer for us than for Redis goes on uncounted
+                async with in_time():
+                    await self.collect()
             if self._collected != collected:  # there may be room now
                 verdict = await self._verdict(request, now)
         self._counted(verdict, now)
@@ -134,7 +137,7 @@ class Counting:
         asked = shared.why is None
         try:
             if owed.apart and asked:
-                await owed.tell_apart()
+                await owed.tell_apart_in_time()
             verdict = await shared.admit(request)
         except StoreUnavailable:
             verdict = tally.admit(self._share(request, shared), _micro(now))

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from shaken_plugin.agent.heldcalls import MAX_CALLS, Held, HeldCalls
-from shaken_plugin.agent.shared import Shared
+from shaken_plugin.agent.shared import Shared, in_time
 from shaken_plugin.errors import StoreUnavailable
 
 RENEW: Final = 30.0
 """Seconds between two renewals of the leases."""
 MAX_AT_ONCE: Final = 500
 """Ends that Redis is told of at a time."""
+MAX_REFERRED: Final = 10_000
+"""Transfers that Redis is not told of yet; of more the oldest are forgotten, and count as calls like others."""
 
 
 class Owed:
@@ -36,9 +38,10 @@ class Owed:
         """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
         self.again: deque[tuple[str, str]] = deque()
         """Calls that have their slot again."""
-        self.referred: deque[tuple[str, str, str]] = deque()
-        """Calls that are to be sent on, with whom to."""
+        self.referred: deque[tuple[str, str, str]] = deque(maxlen=MAX_REFERRED)
+        """Calls that are to be sent on, with whom to: as many as strangers like."""
         self._settling = asyncio.Lock()
+        self._telling: asyncio.Task[None] | None = None
         self._renewed_at = float("-inf")
 
     def renew_soon(self) -> None:
@@ -86,6 +89,18 @@ class Owed:
             await self._hold(self._calls.get(*call) for call in apart)
             for _ in apart:
                 self.apart.popleft()
+
+    async def tell_apart_in_time(self) -> None:
+        """`tell_apart` for a call, which waits for it no longer than for an answer; it goes on all the same.
+
+        Raises:
+            StoreUnavailable: Redis cannot be had, or does not know of them yet.
+        """
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self.tell_apart())
+            self._telling.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits
+        async with in_time():
+            await asyncio.shield(self._telling)
 
     async def renew(self, now: float) -> None:
         """Renew leases, all that are due; ``now`` as in `Held.since`."""

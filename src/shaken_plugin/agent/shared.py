@@ -7,9 +7,10 @@ late for a call, or has no memory to count, is good enough for all else. A probe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
@@ -26,6 +27,20 @@ PROBE_EVERY: Final = 0.5
 """Seconds between two looks whether Redis counts again, after it did not."""
 
 _Given = TypeVar("_Given")
+
+
+@contextlib.asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """No longer than a call waits for Redis.
+
+    Raises:
+        StoreUnavailable: it took longer.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except TimeoutError as exc:
+        raise StoreUnavailable(f"Redis was not told within {PATIENCE * 1000:.0f} ms what it missed") from exc
 
 
 class Counts(Protocol):
