@@ -1021,3 +1021,22 @@ def test_there_is_an_end_to_the_transfers_that_redis_is_not_told_of(fleet: Fleet
     host.counting._owed.again.append(("acme", "a"))  # answered late: what comes after it waits
     run(host.counting.tell([Told("refer", "a", to=f"{n}") for n in range(MAX_REFERRED + 10)]))
     assert len(host.counting._owed.referred) == MAX_REFERRED
+
+
+def test_others_are_answered_while_much_is_read_that_processes_left(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    many = 10_000
+    ends(worker, [f"{n}" for n in range(many)])
+    ends(worker, "a")
+
+    async def beside() -> int:
+        collecting, most, before = asyncio.create_task(bench.counting.collect()), 0, 0
+        while not collecting.done():
+            await asyncio.sleep(0)
+            most, before = max(most, len(bench.counting._ends) - before), len(bench.counting._ends)
+        return most
+
+    assert 0 < run(beside()) < many / 2
+    assert len(bench.counting._ends) == many
+    assert bench.slots == 0

@@ -11,6 +11,7 @@ Redis together.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -173,11 +174,13 @@ class Counting:
 
     async def collect(self) -> None:
         """Take what processes told; when this returns, Redis knows of it, too."""
-        if lines := self._left.take():
+        while lines := self._left.take():
             self._collected += 1
             await self.tell(filter(None, map(told_in, lines)))
-        else:
-            await self._settle()
+            if not self._left.has_more:
+                return
+            await asyncio.sleep(0)  # others have their turn
+        await self._settle()
 
     async def collect_when_due(self) -> None:
         """The same, unless there is nothing that it could be about."""

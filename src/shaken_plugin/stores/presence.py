@@ -38,8 +38,8 @@ FULL: Final = 65_536
 MAX_FILES: Final = 64
 """Files of one process that the agent has not read; what comes after that is lost, a day's calls of a busy worker no
 agent was there for."""
-MAX_TAKEN: Final = 1_048_576
-"""Octets that are read of one at a time."""
+MAX_TAKEN: Final = 131_072
+"""Octets that are read at a time: calls wait while they are looked at, some milliseconds."""
 
 _TRIES: Final = 8
 """Files made, in a row, that the agent looked at before they were locked."""
@@ -147,18 +147,23 @@ class Left:
         self._folder = beside / FOLDER
         self._taken: dict[str, int] = {}
         """Octets, by the name of the file."""
+        self.has_more = False
+        """Whether there was too much for one time."""
 
     def take(self) -> list[bytes]:
-        """The lines that were not there before."""
+        """The lines that were not there before, or as many of them as are read at a time."""
         lines: list[bytes] = []
+        room = MAX_TAKEN
         taken, self._taken = self._taken, {}
         with suppress(OSError), os.scandir(self._folder) as entries:
             # In the order in which they were begun.
             for entry in sorted((entry for entry in entries if NAME.fullmatch(entry.name)), key=_begun):
                 before = taken.get(entry.name, 0)
-                found = _read(entry, before)
+                found = _read(entry, before, room) if room > 0 else b""
+                room -= len(found)
                 self._taken[entry.name] = before + len(found)
                 lines += found.splitlines()
+        self.has_more = room <= MAX_TAKEN // 2  # of less, no file was cut
         return lines
 
     def sweep(self) -> None:
@@ -192,14 +197,14 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _read(entry: os.DirEntry[str], offset: int) -> bytes:
-    """The whole lines of a file from an offset on; none where it is gone, or no file of ours."""
+def _read(entry: os.DirEntry[str], offset: int, room: int) -> bytes:
+    """The whole lines of a file from an offset on that have room; none where it is gone, or no file of ours."""
     try:
         if entry.stat(follow_symlinks=False).st_size <= offset:
             return b""
         descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            found = os.pread(descriptor, MAX_TAKEN, offset)
+            found = os.pread(descriptor, room, offset)
         finally:
             os.close(descriptor)
     except OSError:
