@@ -393,6 +393,28 @@ def test_a_process_is_there_until_it_ends_however_that_comes(tmp_path: Path) -> 
     assert {entry.name for entry in (tmp_path / FOLDER).iterdir()} == {mine}
 
 
+def test_threads_of_a_process_have_the_same_name_also_when_it_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, names, making = Presence(tmp_path), list[str](), threading.Event()
+    made = own._made
+
+    def slowly() -> tuple[str, int]:
+        making.set()
+        time.sleep(0.1)
+        return made()
+
+    monkeypatch.setattr(own, "_made", slowly)
+    threads = [threading.Thread(target=lambda: names.append(own.name())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert making.wait(5)
+    for thread in threads:
+        thread.join()
+    assert names == [own.name()] * 2
+    assert NAME.fullmatch(names[0])
+
+
 def test_whoever_cannot_make_a_file_has_no_name_and_one_that_cannot_be_read_counts_as_there(tmp_path: Path) -> None:
     assert Presence(tmp_path / "missing").name() == ""
     (tmp_path / FOLDER).mkdir()

@@ -61,7 +61,8 @@ class Presence:
         self._folder = beside / FOLDER
         self._name = ""
         self._pid = 0
-        self._writing = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
+        """By process id: that of a parent may be held by a thread that is not here."""
         self._first = self._file = -1
         """Descriptors: of the file with its name, and of the one that is written to."""
         self._left = 0
@@ -77,21 +78,29 @@ class Presence:
     def name(self) -> str:
         """The name of its file, made and locked when it is asked for first; empty where that cannot be."""
         if self._pid != os.getpid():
-            self._pid, self._name, self._left, self._earlier, self._begin = os.getpid(), "", 0, deque(), b""
-            self._writing = threading.Lock()  # the parent's may be held by a thread that is not here
-            try:
-                self._name, self._first = self._made()
-                self._file = self._first
-                self.trouble = ""
-            except OSError as exc:
-                self.trouble = f"{self._folder} must be a folder that this process may write to: {exc.strerror or exc}"
+            with self._lock():
+                if self._pid != os.getpid():
+                    self._begin_anew()
         return self._name
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _begin_anew(self) -> None:
+        self._name, self._left, self._earlier, self._begin = "", 0, deque(), b""
+        try:
+            self._name, self._first = self._made()
+            self._file = self._first
+            self.trouble = ""
+        except OSError as exc:
+            self.trouble = f"{self._folder} must be a folder that this process may write to: {exc.strerror or exc}"
+        self._pid = os.getpid()  # last: other threads wait until then
 
     def leave(self, line: bytes) -> bool:
         """Leave a line for the agent; False where there is no room."""
         if not self.name():
             return False
-        with self._writing:
+        with self._lock():
             if self._left >= FULL and not self._has_further():
                 return False
             try:
@@ -124,7 +133,7 @@ class Presence:
             self._folder.mkdir()
             self._folder.chmod(FOLDER_MODE)
         for _ in range(_TRIES):
-            name = f"{self._pid}-{time.time_ns()}"
+            name = f"{os.getpid()}-{time.time_ns()}"
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._folder / name, flags, FILE_MODE)
             os.fchmod(descriptor, FILE_MODE)
