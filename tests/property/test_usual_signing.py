@@ -9,6 +9,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from shaken_plugin import telemetry
 from shaken_plugin.authentication import (
     AuthenticationService,
     Credential,
@@ -30,7 +31,7 @@ from shaken_plugin.stores.memory import MemoryPolicy
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.replacing import replace_all
 from shaken_plugin.stores.standing import StandingInMemory, WithStanding
-from shaken_plugin.switch import Outcome, Switch
+from shaken_plugin.switch import Outcome, Switch, reports, signing
 from shaken_plugin.switch.usual import MAX_TEXT, Told
 from shaken_plugin.telemetry import MAX_LINE, MemoryObserver
 from tests.conftest import NOW
@@ -333,3 +334,21 @@ def test_what_is_rare_about_the_caller_is_never_usual(
         callers[CallerHeader.ASSERTED] = (sip(CALLER), sip(OTHER))
     assert [world.sign(call(callers=callers)).same for _ in range(4)] == [None] * 4
     assert world.quick.observer.counts[count] == 4
+
+
+def test_a_line_that_has_to_be_cut_makes_no_form(
+    pairs: tuple[SigningPair, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is cut depends on the whole of it: the next one may just fit, or be cut elsewhere."""
+    log = {"log": {"trace": True, "full_numbers": True}}
+    world = World(pairs, log)
+    world.sign(call(call_id="x"))
+    length, cut = len(world.quick.observer.lines[-1][1]), set()
+    for longest in (*range(length - 3, length + 30), 2 * length // 3):
+        for module in (telemetry, reports, signing):
+            monkeypatch.setattr(module, "MAX_LINE", longest)
+        world = World(pairs, log)
+        for call_id in ("x", "x", "x", "x" * MAX_TEXT):
+            world.sign(call(call_id=call_id))
+            cut.add("~" in world.quick.observer.lines[-1][1])
+    assert cut == {True, False}

@@ -60,6 +60,8 @@ class Told:
         )
         if line is None or record is None or sum(map(len, record)) > MAX_FORM:
             return None
+        if any("~" in piece for piece in line):  # it was cut (`telemetry.event`): where, depends on the whole of it
+            return None
         variables = signing_variables(sample, signing, _AT, active=True)
         return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
 
