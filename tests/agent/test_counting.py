@@ -1040,3 +1040,40 @@ def test_others_are_answered_while_much_is_read_that_processes_left(bench: Bench
     assert 0 < run(beside()) < many / 2
     assert len(bench.counting._ends) == many
     assert bench.slots == 0
+
+
+class Late:
+    """A Redis with one slot, which takes its time with ends."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def admit(self, request: Request) -> Verdict:
+        if self.taken:
+            return Verdict(Outcome.CONCURRENT)
+        self.taken += 1
+        return Verdict(Outcome.ADMITTED)
+
+    def end(self, customer: str, calls: Sequence[str]) -> None:
+        time.sleep(0.05)
+        self.taken -= len(calls)
+
+
+def test_an_end_that_redis_is_just_being_told_of_makes_room_before_a_call_is_refused(tmp_path: Path) -> None:
+    late: Any = Late()
+    counts = FleetCounts(late, Breaker(), lambda: 1)
+    bench = Bench(tmp_path, counts)
+    worker = Presence(tmp_path)
+    assert bench.admit("a", worker.name()) is Outcome.ADMITTED
+    ends(worker, "a")
+
+    async def beside() -> Outcome:
+        collecting = asyncio.create_task(bench.counting.collect())
+        await asyncio.sleep(0)
+        verdict = await bench.counting.admit(Request("acme", "b", ONE, "A"), worker.name())
+        await collecting
+        return verdict.outcome
+
+    assert run(beside()) is Outcome.ADMITTED
+    bench.counting.close()
+    counts.close()

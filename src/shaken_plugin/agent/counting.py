@@ -107,13 +107,13 @@ class Counting:
         """
         if self._calls.known >= MAX_CALLS:
             raise StoreUnavailable(f"{MAX_CALLS} calls are known")
-        now, collected = self._clock(), self._collected
+        now, ended = self._clock(), self._ended()
         verdict = await self._verdict(request, now)
         if verdict.outcome is Outcome.CONCURRENT:
             with suppress(StoreUnavailable):  # who waits longer for us than for Redis goes on uncounted
                 async with in_time():
                     await self.collect()
-            if self._collected != collected:  # there may be room now
+            if self._ended() != ended:  # there may be room now
                 verdict = await self._verdict(request, now)
         self._counted(verdict, now)
         if verdict.outcome.passes and request.takes_slot:
@@ -151,6 +151,10 @@ class Counting:
             if verdict.outcome.passes and request.takes_slot:
                 tally.hold(request.call, request.level, _micro(now))
         return verdict
+
+    def _ended(self) -> tuple[int, int]:
+        """What grows where calls may have ended, here or for Redis."""
+        return self._collected, 0 if self._owed is None else self._owed.told
 
     # --- What switches tell -----------------------------------------------------------------------
 

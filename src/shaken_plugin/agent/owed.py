@@ -40,6 +40,8 @@ class Owed:
         """Calls that have their slot again."""
         self.referred: deque[tuple[str, str, str]] = deque(maxlen=MAX_REFERRED)
         """Calls that are to be sent on, with whom to: as many as strangers like."""
+        self.told = 0
+        """How often Redis was told of ends."""
         self._settling = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
         self._renewed_at = float("-inf")
@@ -71,6 +73,7 @@ class Owed:
             customer = self.ends[0][0]
             calls = [call for of, call in itertools.islice(self.ends, MAX_AT_ONCE) if of == customer]
             await self._shared.end(customer, calls)
+            self.told += 1
             ended = {(customer, call) for call in calls}
             some = [self.ends.popleft() for _ in range(min(len(self.ends), MAX_AT_ONCE))]
             self.ends.extendleft(reversed([one for one in some if one not in ended]))
