@@ -21,7 +21,7 @@ from shaken_plugin.authentication import (
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
 from shaken_plugin.core.passport import Attest
-from shaken_plugin.core.records import CustomerState, Limits, Rate
+from shaken_plugin.core.records import CustomerState, Limits, Overrides, Rate, Route
 from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import SigningError, StoreUnavailable
 from shaken_plugin.lab.pki import Authority
@@ -38,7 +38,18 @@ from tests.conftest import NOW
 from tests.property.strategies import examples
 from tests.property.test_remembered_decisions import CHOICES, FOREIGN, OTHER, POLICIES, steps
 from tests.services.bench import settings as settings_with
-from tests.services.builders import CALLED, CALLER, GATEWAY_ADDRESS, RANDOM_ORIGID, call, pair, rules, sip, with_signer
+from tests.services.builders import (
+    CALLED,
+    CALLER,
+    GATEWAY_ADDRESS,
+    RANDOM_ORIGID,
+    call,
+    pair,
+    policy,
+    rules,
+    sip,
+    with_signer,
+)
 
 DAY = 86_400.0
 
@@ -352,3 +363,16 @@ def test_a_line_that_has_to_be_cut_makes_no_form(
             world.sign(call(call_id=call_id))
             cut.add("~" in world.quick.observer.lines[-1][1])
     assert cut == {True, False}
+
+
+def test_a_number_without_its_country_in_to_hides_no_route(pairs: tuple[SigningPair, ...]) -> None:
+    """Its digits may be those of another that the Request-URI names with its country, and by which a route is found."""
+    world = World(pairs, {})
+    world.put(policy(routes=(Route("abroad", ("44",), Overrides(sign=False)),)))
+    to = "<sip:442071@example.net;user=phone>"
+    for _ in range(3):
+        outcome = world.sign(call(request_uri="sip:442071@example.net;user=phone", to=to))
+    assert outcome.same is not None
+    assert world.sign(call(request_uri="sip:+442071@example.net;user=phone", to=to)).variables["skip"] == (
+        "policy_unsigned"
+    )

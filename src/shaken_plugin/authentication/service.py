@@ -145,10 +145,12 @@ class AuthenticationService(Judge):
 
         All is looked at in each call that may differ from one to the next: the store, the time, the called party.
         """
-        dest = message.target(self._rules.plan).usual
+        target = message.target(self._rules.plan)
+        dest = target.usual
         if dest is None or not is_plain(message) or (self._rules.mky and "a=fingerprint" in message.sdp):
             return None
-        judgement = self._known(message, dest, number_digits(dest), now)
+        # The same digits are the same party, but a route is found by a number with its country alone.
+        judgement = self._known(message, dest, number_digits(target.uri) or number_digits(dest), now)
         if judgement is None:
             return None
         self.credentials.look(judgement.decision.policy_version, now)
