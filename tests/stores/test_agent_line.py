@@ -261,6 +261,16 @@ def test_a_call_that_was_not_counted_in_time_gives_back_what_it_may_have_taken(p
     assert left == {"v": 1, "op": "undo", "call": "a", "owner": asked["owner"], "ask": asked["ask"]}
 
 
+def test_what_was_never_asked_is_not_taken_back(path: Path) -> None:
+    """Else the calls that pass while no agent is there would fill the files, and the ends of others find no room."""
+    limiter = AgentLimiter(AgentLine(path), Presence(path.parent))
+    for number in range(100):
+        with pytest.raises(StoreUnavailable):
+            limiter.admit(Request("acme", f"{number}", (Bound("", 1, 1, 1),)))
+    limiter.ended("before")
+    assert told(Left(path.parent)) == [("undo", "0"), ("ended", "before")]
+
+
 def test_a_process_without_a_file_takes_no_slot_and_that_is_said(peer: Peer, tmp_path: Path) -> None:
     limiter = AgentLimiter(AgentLine(peer.path, timeout=5), Presence(tmp_path / "missing"))
     request = Request("acme", "a", (Bound("", 1, 1, 1),))

@@ -56,6 +56,10 @@ _DONE: Final = b'{"v":1}\n'
 _PING: Final = b'{"v":1,"op":"ping"}\n'
 
 
+class NotAsked(StoreUnavailable):
+    """The agent did not answer before, and was not asked now."""
+
+
 class _Wire:
     """One connection."""
 
@@ -167,7 +171,7 @@ class AgentLine:
             StoreUnavailable: there is none.
         """
         if self._trouble and not self._answers_again():
-            raise StoreUnavailable(self._trouble)
+            raise NotAsked(self._trouble)
         end = self._clock() + self._timeout
         try:
             try:

@@ -14,7 +14,7 @@ from typing import Final
 from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import ReplayMemory
-from shaken_plugin.stores.agent_line import AgentLine, line_to, message
+from shaken_plugin.stores.agent_line import AgentLine, NotAsked, line_to, message
 from shaken_plugin.stores.presence import Presence
 
 MAX_VERDICTS: Final = 64
@@ -56,8 +56,8 @@ class AgentLimiter:
             return verdict
         try:
             return self._asked(request, owner, ask)
-        except StoreUnavailable:
-            if request.takes_slot:
+        except StoreUnavailable as exc:
+            if request.takes_slot and not isinstance(exc, NotAsked):
                 # It may have been counted all the same, and may be refused now; what goes on is not counted.
                 self._leave(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
             raise
