@@ -499,6 +499,22 @@ def test_much_of_one_file_is_read_in_parts(tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER / "1-1").exists()
 
 
+def test_no_line_is_taken_twice_where_the_folder_could_not_be_read_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, left = Presence(tmp_path), Left(tmp_path)
+    assert own.leave(b"one\n")
+    assert left.take() == [b"one"]
+
+    def exhausted(_: object) -> None:
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", exhausted)
+        assert left.take() == []
+    assert left.take() == []
+
+
 def test_a_file_of_a_process_that_is_gone_stays_until_it_was_read(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     file, left = tmp_path / FOLDER / "1-1", Left(tmp_path)

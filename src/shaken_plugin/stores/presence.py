@@ -163,10 +163,11 @@ class Left:
         """The lines that were not there before, or as many of them as are read at a time."""
         lines: list[bytes] = []
         room = MAX_TAKEN
-        taken, self._taken = self._taken, {}
         with suppress(OSError), os.scandir(self._folder) as entries:
             # In the order in which they were begun.
-            for entry in sorted((entry for entry in entries if NAME.fullmatch(entry.name)), key=_begun):
+            found_now = sorted((entry for entry in entries if NAME.fullmatch(entry.name)), key=_begun)
+            taken, self._taken = self._taken, {}
+            for entry in found_now:
                 before = taken.get(entry.name, 0)
                 found = _read(entry, before, room) if room > 0 else b""
                 room -= len(found)
