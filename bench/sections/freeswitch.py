@@ -119,6 +119,11 @@ class House:
         self.folder, self._stack = folder, stack
         self._authority, self._number = Authority.new(time.time()), 0
         self.called_port = free_port()
+        self._folders: dict[str, Path] = {}
+
+    def _folder(self, name: str) -> Path:
+        """With a short name: the agent's socket lies in it, and such names have room for a hundred characters."""
+        return self._folders.setdefault(name, self.folder / str(len(self._folders)))
 
     def plain(self) -> Bridge:
         """Without us: neither mod_python3 nor a line of ours."""
@@ -155,13 +160,13 @@ class House:
         return self._started(NATIVE, None, python=False, from_inside=action, profile=key)
 
     def _provider(self, name: str, **settings: Any) -> Provider:
-        return stage.provider(self.folder / _plain(name) / "provider", self._authority, **settings)
+        return stage.provider(self._folder(name) / "provider", self._authority, **settings)
 
     def _started(self, name: str, made: Provider | None, agent: AgentServer | None = None, **arguments: Any) -> Bridge:
         peer = f"127.0.0.1:{self.called_port}"
         server = FreeSwitchServer(
             "freeswitch",
-            self.folder / _plain(name) / "switch",
+            self._folder(name) / "switch",
             made.settings if made else None,
             inside_peer=peer,
             outside_peer=peer,
@@ -251,10 +256,6 @@ def _kill(server: FreeSwitchServer) -> None:
     if server.running():
         with suppress(ProcessLookupError):
             os.kill(server.pid, signal.SIGKILL)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"\W+", "-", name)
 
 
 TITLE: Final = "Calls bridged by FreeSWITCH: CPU time of one call, both legs"

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from shaken_plugin.agent.server import Listener, SocketTaken
 from shaken_plugin.certs.agent_client import AgentClient
 from shaken_plugin.certs.cache import CertificateCache, ListedAnchors, RevocationCache
 from shaken_plugin.cli import main
@@ -166,6 +167,13 @@ def test_killed_and_restarted_under_load_nothing_is_lost(host: Host, chain: byte
     assert missing == []
     with closing(sqlite3.connect(host.cache_file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_socket_whose_path_is_too_long_is_refused_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    with pytest.raises(SocketTaken, match=r"cannot listen: AF_UNIX path too long; see agent.socket"):
+        Listener(folder / "agent.sock")
 
 
 @pytest.mark.alone

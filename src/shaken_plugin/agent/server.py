@@ -50,9 +50,9 @@ class Listener:
         self.path = path
         self._lock = self._take_lock()
         draft = path.with_name(f".{path.name}.{os.getpid()}")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             draft.unlink(missing_ok=True)
-            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.socket.bind(str(draft))
             # The folder's group is that of the switches' users; not everybody may give it away.
             with suppress(PermissionError):
@@ -61,8 +61,10 @@ class Listener:
             self.socket.listen(MAX_CONNECTIONS)
             draft.replace(path)  # only now: who finds it can connect
         except OSError as exc:
+            self.socket.close()
             os.close(self._lock)
-            raise SocketTaken(f"{path}: cannot listen: {exc.strerror}; see agent.socket in the settings") from exc
+            why = exc.strerror or exc  # of a path that is too long there is no number and no text of the system
+            raise SocketTaken(f"{path}: cannot listen: {why}; see agent.socket in the settings") from exc
 
     def _take_lock(self) -> int:
         lock = self.path.with_name(f"{self.path.name}.lock")
