@@ -333,7 +333,7 @@ class ReplayMemory(Protocol):
 
         Args:
             token: names the PASSporTs, at most 32 octets.
-            call: names the call; of any length, what keeps it keeps a digest.
+            call: names the call, likewise.
             until: POSIX seconds after which the token is stale anyway and may be forgotten.
             now: POSIX seconds.
 

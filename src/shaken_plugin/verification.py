@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from shaken_plugin.bounded import Bounded
@@ -164,7 +165,8 @@ class VerificationService:
         decisive = verdict.decisive
         if self._replays is None or decisive is None or decisive.iat is None:
             return verdict
-        call = f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")
+        # So named in files and in Redis by releases before this one, too: for them the same call has to be the same.
+        call = sha256(f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")).digest()
         until = decisive.iat + max(self._rules.freshness, self._rules.inner_freshness or 0)
         try:
             if self._replays.first_use(verdict.token, call, until, now):

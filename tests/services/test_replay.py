@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -77,6 +78,13 @@ def test_retransmissions_forks_and_the_next_call_are_no_replay(bench: Bench) -> 
     # A fork further up: another Request-URI, the same call.
     assert bench.verify(token, request_uri="sip:+12025550143@other.example;user=phone").result is Result.PASSED
     assert bench.verify(identity_of(bench.pair, iat=NOW + 1), call_id="two").result is Result.PASSED
+
+
+def test_a_call_has_one_name_in_all_releases_that_share_a_memory(bench: Bench) -> None:
+    """A file outlives a restart, and Redis a host: under another name the same call would be a replay."""
+    assert bench.verify(identity_of(bench.pair)).result is Result.PASSED
+    ((name, _),) = bench.memory.seen.values()
+    assert name == sha256(b"one\0" + b"1").digest()
 
 
 def test_another_spelling_of_the_signature_is_the_same_passport(bench: Bench) -> None:

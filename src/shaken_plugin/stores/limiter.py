@@ -6,7 +6,6 @@ import itertools
 import json
 from contextlib import suppress
 from functools import lru_cache
-from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
 from typing import Final
@@ -156,8 +155,7 @@ class FleetReplay:
         except StoreUnavailable as exc:
             trouble = exc
         milliseconds = max(1, int((until - now) * 1000))
-        name = sha256(call).hexdigest()
-        asked = {"op": "first_use", "token": token.hex(), "call": name, "milliseconds": milliseconds}
+        asked = {"op": "first_use", "token": token.hex(), "call": call.hex(), "milliseconds": milliseconds}
         first: object = None
         with suppress(StoreUnavailable):
             first = self._line.ask(asked).get("first")
