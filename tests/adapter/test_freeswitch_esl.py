@@ -321,12 +321,15 @@ def test_a_uuid_that_could_not_stand_in_a_command_is_refused(uuid: object) -> No
 # --- The protocol --------------------------------------------------------------------------------
 
 
+class Writer:
+    """Of a connection whose other end does not matter."""
+
+    def write(self, _data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+
+
 def answered(data: bytes, *commands: str, told: list[str | None] | None = None) -> list[tuple[Fields, str]]:
     """What `Wire.ask` makes of octets that come, and then no more."""
-
-    class Writer:
-        def write(self, _data: bytes) -> None: ...
-        async def drain(self) -> None: ...
 
     async def ask() -> list[tuple[Fields, str]]:
         reader = asyncio.StreamReader(limit=MAX_FIELDS)
@@ -348,6 +351,26 @@ def test_answers_come_in_order_and_events_between_them_are_told() -> None:
     first, second = answered(body(b"\xff1\n\n") + between + linger + body(b"2"), "api a", "api b", told=told)
     assert (first[1], second[1]) == ("\udcff1\n\n", "2")
     assert told == ["a b"]
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_an_answer_that_nobody_waited_for_is_not_the_next_ones(listening: bool) -> None:
+    """Else a slow refusal of a watch would be taken for a leg that has ended, and its call go on unsigned."""
+
+    async def ask() -> list[tuple[Fields, str]]:
+        reader = asyncio.StreamReader(limit=MAX_FIELDS)
+        wire = Wire(reader, cast("asyncio.StreamWriter", Writer()))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wire.ask("api originate", "api b"), 0.01)
+        reader.feed_data(body(b"-ERR too slow"))
+        if listening:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(wire.listen(), 0.01)
+        reader.feed_data(body(b"b") + body(b"+OK"))
+        return await asyncio.wait_for(wire.ask("api c"), 10)
+
+    ((_, text),) = asyncio.run(ask())
+    assert text == "+OK"
 
 
 def test_a_value_cannot_pass_for_another_field() -> None:

@@ -62,6 +62,8 @@ class Wire:
         self._left = MAX_READ
         self._begun: bytes | None = None
         """The fields of a message whose body has not come yet."""
+        self._due = 0
+        """Answers that are to come; more than are waited for, where somebody gave up waiting."""
         self.told: Callable[[Fields], object] = lambda _: None
         """Is told the events."""
 
@@ -72,12 +74,16 @@ class Wire:
             PeerGone: the connection ended.
             ConversationError: whoever connected speaks something else, or too much.
         """
+        self._due += len(commands)
         self._writer.write("".join(f"{command}\n\n" for command in commands).encode())
         try:
             await self._writer.drain()
         except OSError as exc:
             raise PeerGone("the connection ended") from exc
-        return [await self._answer() for _ in commands]
+        answers = []
+        while self._due:
+            answers.append(await self._answer())
+        return answers[len(answers) - len(commands) :]
 
     async def listen(self) -> None:
         """Tell of events until the connection ends; may be cancelled at any time.
@@ -105,6 +111,7 @@ class Wire:
             fields, body = await self._message()
             kind = fields.get("Content-Type")
             if kind in {"command/reply", "api/response"}:
+                self._due = max(0, self._due - 1)
                 return fields, body.decode("utf-8", "surrogateescape")
             if kind == "text/event-plain":
                 self.told(Fields(body))
