@@ -977,9 +977,13 @@ class Library:
 
     def __init__(self, freeswitch: FakeFreeSwitch) -> None:
         self.locked: list[str] = []
+        self.hung_up: set[str] = set()
         legs = dict(enumerate(freeswitch.legs, 1))
 
-        def locate(uuid: bytes, _file: bytes, _function: bytes, _line: int) -> int | None:
+        def locate(uuid: bytes, *where: bytes) -> int | None:
+            return None if uuid.decode() in self.hung_up else locate_any(uuid, *where)
+
+        def locate_any(uuid: bytes, *_: bytes) -> int | None:
             found = [number for number, name in legs.items() if name == uuid.decode() and name in freeswitch.legs]
             self.locked += [legs[number] for number in found]
             return found[0] if found else None
@@ -990,7 +994,8 @@ class Library:
             value = freeswitch.legs[legs[channel]].getVariable(name.decode())
             return None if value is None else value.encode("utf-8", "surrogateescape")
 
-        self.switch_core_session_perform_force_locate = locate
+        self.switch_core_session_perform_locate = locate
+        self.switch_core_session_perform_force_locate = locate_any
         self.switch_core_session_get_channel = lambda session: session
         self.switch_channel_get_variable_dup = variable
         self.switch_core_session_rwunlock = lambda session: self.locked.remove(legs[session])
@@ -1016,6 +1021,9 @@ def test_the_library_says_of_another_leg_what_commands_say(bench: Bench, monkeyp
     monkeypatch.setattr(pbx.freeswitch, "API", None)
     assert told(others) == by_commands
     assert library.locked == []
+    library.hung_up.add(came.uuid)  # it is there for a while longer, but commands say nothing of it, and set nothing
+    assert set(told(others).values()) == {None}
+    library.hung_up.clear()
     del pbx.freeswitch.legs[came.uuid]
     assert set(told(others).values()) == {None}
 

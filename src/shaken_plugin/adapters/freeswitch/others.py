@@ -36,9 +36,7 @@ class OtherLegs:
     def __init__(self, library: Any = None) -> None:
         # Called with Python's lock held, as the bindings of FreeSWITCH call them: none of them waits for a script.
         library = ctypes.PyDLL(None) if library is None else library
-        self._locate = _typed(
-            library.switch_core_session_perform_force_locate, _POINTER, _TEXT, _TEXT, _TEXT, ctypes.c_int
-        )
+        self._locate = _typed(library.switch_core_session_perform_locate, _POINTER, _TEXT, _TEXT, _TEXT, ctypes.c_int)
         self._channel = _typed(library.switch_core_session_get_channel, _POINTER, _POINTER)
         self._variable = _typed(
             library.switch_channel_get_variable_dup, _TEXT, _POINTER, _TEXT, ctypes.c_int, ctypes.c_int
@@ -46,7 +44,7 @@ class OtherLegs:
         self._unlock = _typed(library.switch_core_session_rwunlock, None, _POINTER)
 
     def get(self, uuid: str, name: str) -> str | None:
-        """A variable of a leg, or of the whole switch; None where it is not set, or the leg has ended."""
+        """A variable of a leg, or of the whole switch; None where it is not set, or the leg has hung up."""
         session = self._locate(_octets(uuid), *_WHERE)  # locked from here on: it cannot go away
         if not session:
             return None
