@@ -223,6 +223,14 @@ def prove(house: House, bridge: Bridge) -> None:
         raise BenchError(f"{bridge.name}: INVITEs arrive with {found} Identity headers")
     if signs and (written := stage.levels(good.invites)) != {"A"}:
         raise BenchError(f"{bridge.name}: INVITEs arrive with the levels {sorted(written)}")
+    if bridge.name == EMPTY and not ran_scripts(bridge.server.log_text(), 2 * WARMING):
+        raise BenchError(f"{bridge.name}: they did not run\n{bridge.server.log_tail()}")
+
+
+def ran_scripts(log: str, least: int) -> bool:
+    """Whether a FreeSWITCH's log says that it ran so many scripts, and of none that it failed (mod_python3.c)."""
+    failed = re.search("Error (?:importing|reloading) module|Module does not define|Error calling python script", log)
+    return failed is None and log.count("Invoking py module: shaken") >= least
 
 
 def _cost(house: House, bridge: Bridge, calls: int) -> Measure[str]:
