@@ -264,11 +264,9 @@ def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
 
 def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
     """`_any_target` of a call whose Request-URI and To name the same number in the usual form; None of any other."""
-    requested, called = _NUMBER_URI.fullmatch(request_uri), _NUMBER_ALONE.fullmatch(to)
-    if requested is None or called is None or requested[1] != called[1]:
-        return None
-    number = _plain(requested, plan)
-    if number is None or _plain(called, plan) is None or plan.is_emergency(number):
+    number = _plain(_NUMBER_URI.fullmatch(request_uri), plan)
+    called = _plain(_NUMBER_ALONE.fullmatch(to), plan)
+    if number is None or called is None or number.digits != called.digits or plan.is_emergency(number):
         return None
     return Target(number, number, None, False, number)
 
