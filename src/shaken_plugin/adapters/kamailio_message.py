@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, headers_of
+from shaken_plugin.adapters.kamailio_headers import MAX_HEADERS, Headers, UsualHeaders, headers_of, usual_headers_of
 from shaken_plugin.core.call import NAMING, CallerHeader, CallMessage
 from shaken_plugin.core.verstat import VERSTAT_PATTERN
 from shaken_plugin.switch import Action, AddHeader, StripVerstat
@@ -13,6 +13,7 @@ from shaken_plugin.switch import Action, AddHeader, StripVerstat
 ASKED: Final = "shaken_in"
 """Name of the xavp in which the routing script may say more of a call: ``route``."""
 
+_FROM, _ASSERTED = CallerHeader.FROM, CallerHeader.ASSERTED  # a member of an Enum is looked for at length each time
 _CALLERS: Final = tuple((header, header.value.lower()) for header in CallerHeader)
 _NAMING: Final = tuple((name, name.lower()) for name in NAMING)
 _RARE: Final = frozenset(
@@ -44,30 +45,19 @@ class Message:
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
     ) -> CallMessage:
         """The request at hand."""
+        pv = self._ksr.pv
         try:
-            found = headers_of(self._ksr.pv.get("$mb"))
+            text = pv.get("$mb")
+            if (usual := usual_headers_of(text)) is not None:
+                call = _usual_call(usual, self._pseudo("$ru") or self._unparsed_uri(), body=body)
+            elif (found := headers_of(text)) is not None:
+                call = _call(found, self._pseudo("$ru") or self._unparsed_uri(), body=body)
+            else:
+                return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
         except UnicodeDecodeError:
-            found = None
-        if found is None:
             return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
-        pv, headers = self._ksr.pv, found.headers
-        lines = headers.get
-        call = CallMessage(
-            found.method,
-            self._pseudo("$ru") or self._unparsed_uri(),
-            lines("to", _EMPTY)[0],
-            {header: headers[name] for header, name in _CALLERS if name in headers},
-            lines("call-id", _EMPTY)[0],
-        )
         call.source, call.user, call.route = pv.get("$si"), user, self._get(ASKED, "route")
         call.counted, call.diverting = counted, diverting
-        if body:
-            call.sdp = found.body
-        if not _RARE.isdisjoint(headers):
-            call.date = lines("date", _NO_DATE)[0]
-            call.identity, call.resource_priority = lines("identity", ()), lines("resource-priority", ())
-            call.priority, call.replaces = lines("priority", _EMPTY)[0], lines("replaces", _EMPTY)[0]
-            call.naming = {header: headers[name] for header, name in _NAMING if name in headers}
         return call
 
     def _read_by_name(self, *, user: str | None, body: bool, diverting: str, counted: str) -> CallMessage:
@@ -155,6 +145,42 @@ class Message:
 
     def _get(self, root: str, name: str) -> str:
         return self._ksr.pvx.xavp_child_gete(root, name) or ""
+
+
+def _usual_call(found: UsualHeaders, uri: str, *, body: bool) -> CallMessage:
+    """`_call` of a message that has nothing rare."""
+    caller, asserted = found.caller, found.asserted
+    callers: dict[CallerHeader, tuple[str, ...]] = {_FROM: (caller,)}
+    named = caller
+    if asserted is not None:
+        callers, named = {_ASSERTED: (asserted,), _FROM: (caller,)}, asserted + caller
+    call = CallMessage(found.method, uri, found.to, callers, found.call_id)
+    call.unmarked = "%" not in named and "verstat" not in named.lower()
+    if found.identity is not None:
+        call.identity = (found.identity,)
+    if body:
+        call.sdp = found.body
+    return call
+
+
+def _call(found: Headers, uri: str, *, body: bool) -> CallMessage:
+    headers = found.headers
+    lines = headers.get
+    call = CallMessage(
+        found.method,
+        uri,
+        lines("to", _EMPTY)[0],
+        {header: headers[name] for header, name in _CALLERS if name in headers},
+        lines("call-id", _EMPTY)[0],
+    )
+    if body:
+        call.sdp = found.body
+    if not _RARE.isdisjoint(headers):
+        call.date = lines("date", _NO_DATE)[0]
+        call.identity, call.resource_priority = lines("identity", ()), lines("resource-priority", ())
+        call.priority, call.replaces = lines("priority", _EMPTY)[0], lines("replaces", _EMPTY)[0]
+        call.naming = {header: headers[name] for header, name in _NAMING if name in headers}
+    return call
 
 
 def utf8(text: str) -> str:

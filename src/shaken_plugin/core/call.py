@@ -105,6 +105,8 @@ class CallMessage:
     """The route that the call takes, where the switch names it."""
     unreadable: tuple[str, ...] = field(default=())
     """Names of headers whose bytes are not UTF-8."""
+    unmarked: bool = field(default=False, compare=False)
+    """Whether whoever read the headers saw that none of ``callers`` and ``naming`` can hold a verstat."""
 
     @classmethod
     def from_request(cls, request: Request, *, source: str | None = None, user: str | None = None) -> CallMessage:
@@ -264,9 +266,11 @@ def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
 
 def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
     """`_any_target` of a call whose Request-URI and To name the same number in the usual form; None of any other."""
-    number = _plain(_NUMBER_URI.fullmatch(request_uri), plan)
-    called = _plain(_NUMBER_ALONE.fullmatch(to), plan)
-    if number is None or called is None or number.digits != called.digits or plan.is_emergency(number):
+    uri, called = _NUMBER_URI.fullmatch(request_uri), _NUMBER_ALONE.fullmatch(to)
+    if uri is None or called is None or uri[1] != called[1] or not (plan.numeric_users or (uri[2] and called[2])):
+        return None
+    number = TelephoneNumber(uri[1])
+    if plan.is_emergency(number):
         return None
     return Target(number, number, None, False, number)
 

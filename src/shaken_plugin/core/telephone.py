@@ -134,8 +134,8 @@ class DialPlan:
 
     def is_emergency(self, number: TelephoneNumber) -> bool:
         """Whether the number reaches an emergency service, also when sent as +1911."""
-        local = number.digits.removeprefix(self.country_code)
-        return any(self.emergency_numbers.fullmatch(digits) for digits in (number.digits, local))
+        digits, matches = number.digits, self.emergency_numbers.fullmatch
+        return matches(digits) is not None or matches(digits.removeprefix(self.country_code)) is not None
 
 
 def canonical_party(uri: Uri, plan: DialPlan) -> Party:

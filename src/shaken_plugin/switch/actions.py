@@ -236,6 +236,8 @@ STRIP_EVERYWHERE: Final = tuple(StripVerstat(name) for name in (*(header.value f
 
 def strip_foreign(message: CallMessage, without: CallerHeader | None = None) -> tuple[Action, ...]:
     """Actions that take foreign verstat out of every header that may have any."""
+    if message.unmarked:
+        return ()
     found = []
     for header, lines in message.callers.items():
         if header is not without and _is_marked(lines):

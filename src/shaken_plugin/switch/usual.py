@@ -95,6 +95,8 @@ def told_of(usual: Usual, message: CallMessage, settings: Settings) -> Told | No
 
 def is_unmarked(message: CallMessage) -> bool:
     """Whether nothing in the headers that name the caller can be a verstat, not even one with escaped letters."""
+    if message.unmarked:
+        return True
     for lines in message.callers.values():
         if len(lines) > MAX_ASSERTED:
             return False
