@@ -67,13 +67,14 @@ class Routing(Kamailio):  # shaken
 
     def within_dialog(self, msg):
         if KSR.rr.loose_route() > 0:
-            # Foreign verstat is taken out of requests inside a dialog, too.
-            if KSR.pv.get("$Rp") != INSIDE_PORT:
+            # Foreign verstat is taken out of requests inside a dialog, too; of ACK and BYE nobody is shown anything.
+            method = KSR.pv.get("$rm")
+            if method not in {"ACK", "BYE"} and KSR.pv.get("$Rp") != INSIDE_PORT:
                 self.shaken_verify(msg)  # shaken
             # A caller ID that was substituted stays so until the end of the call.
             self.shaken_dialog(msg)  # shaken
             # A transfer counts once.
-            if KSR.pv.get("$rm") == "REFER":
+            if method == "REFER":
                 self.shaken_refer(msg)  # shaken
             return self.relay(msg)
         if KSR.is_ACK():
