@@ -27,6 +27,7 @@ from shaken_plugin.core.passport import Attest, passport_header, shaken_claims, 
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import CERTIFICATE_HOST, Provider
+from shaken_plugin.switch.process import random_uuid
 
 CERTIFICATES: Final = 64
 """Different certificates of the calls that are verified cold."""
@@ -115,7 +116,7 @@ def bare_signing(_key: bytes, settings: Path) -> Task:
     orig, dest = TelephoneNumber(CALLERS[0]), TelephoneNumber(stage.CALLED)
 
     def once() -> str:
-        origid, iat = str(uuid.uuid4()), int(time.time())
+        origid, iat = random_uuid(), int(time.time())
         return identity_value(pair, shaken_payload(attest=Attest.A, orig=orig, dest=dest, iat=iat, origid=origid))
 
     return Repeated(once)
