@@ -44,7 +44,7 @@ BESIDE = {
 """Imports within the last layer that are meant."""
 
 THIRD_PARTY = {
-    "core": {"cryptography"},
+    "core": {"cryptography", "_sha2"},
     "certs": {"cryptography"},
     "fetch": {"aiodns", "hishel", "httpcore"},
     "switch": {"cryptography"},
@@ -63,7 +63,8 @@ THIRD_PARTY = {
 """Libraries that a layer may use; one that is not named uses none."""
 
 CORE_STDLIB = {
-    "__future__", "base64", "binascii", "bisect", "calendar", "collections", "dataclasses", "datetime", "enum",
+    "__future__", "_sha2", "_sha256",
+    "base64", "binascii", "bisect", "calendar", "collections", "dataclasses", "datetime", "enum",
     "functools", "hashlib", "heapq", "ipaddress", "json", "math", "re", "typing",
 }  # fmt: skip
 """All that the core needs of the standard library: nothing that reads, waits, draws or writes."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from hashlib import sha256
 from typing import Final, NamedTuple
 
 from shaken_plugin.bounded import Bounded
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import PathValidator, TrustedPath, parse_chain
 from shaken_plugin.core.crl import RevocationMode
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.verification import (
     Alarm,
     ReplayMode,

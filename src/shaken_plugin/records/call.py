@@ -10,7 +10,6 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -18,6 +17,7 @@ from shaken_plugin.authentication import Signing
 from shaken_plugin.core.attestation import Decision, Step
 from shaken_plugin.core.call import CallerHeader, CallMessage
 from shaken_plugin.core.records import Trunk
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.telephone import DialPlan, Party
 from shaken_plugin.core.verification import Verdict
 from shaken_plugin.jsontext import compact, flat
@@ -275,7 +275,8 @@ def _caller(message: CallMessage, plan: DialPlan) -> str | None:
 
 def digest(token: str) -> str:
     """See ``signature_sha256``; of a PASSporT in full or in compact form."""
-    return sha256(token.rpartition(".")[2].encode("utf-8", "surrogateescape")).hexdigest()
+    found: str = sha256(token.rpartition(".")[2].encode("utf-8", "surrogateescape")).hexdigest()
+    return found
 
 
 @cache

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from shaken_plugin.authentication import Signing
 from shaken_plugin.core.attestation import Decision
 from shaken_plugin.core.call import CallMessage
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.telephone import DialPlan, TelephoneNumber
 from shaken_plugin.core.verification import Result, Verdict
 from shaken_plugin.jsontext import flat

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from typing import Final
 
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.jws import unb64url, verify_es256_digest
 from shaken_plugin.core.passport import Attest
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.sip import parse_date
 from shaken_plugin.core.telephone import DialPlan, Party, TelephoneNumber
 from shaken_plugin.core.verification.checks import AFTER_FETCH, BEFORE_FETCH, READING

@@ -1,0 +1,33 @@
+"""Python's own SHA-256 is the same function as OpenSSL's."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shaken_plugin.core import sha2
+
+
+@given(st.binary(max_size=500))
+def test_it_is_the_same_function(data: bytes) -> None:
+    assert sha2.sha256(data).digest() == hashlib.sha256(data).digest()
+    assert sha2.sha256(data).hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_it_is_the_one_that_is_part_of_python() -> None:
+    assert sha2.sha256 is not hashlib.sha256
+    assert sha2.sha256(b"").__class__.__module__ in {"_sha2", "_sha256"}
+
+
+@pytest.mark.parametrize("has", ["", "_sha2", "_sha256"])
+def test_a_python_without_has_that_of_openssl(has: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = object()
+    for name in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(sha256=own) if name == has else None)
+    assert runpy.run_path(sha2.__file__)["sha256"] is (own if has else hashlib.sha256)
