@@ -9,7 +9,7 @@ from shaken_plugin.switch import Switch
 NOTE: Final = "$dlg_var(shaken_slot)"
 """Where a dialog has the key of its call."""
 
-_EVENTS: Final = {"dialog:start": True, "dialog:end": False, "dialog:failed": False}
+_IS_END: Final = {"dialog:start": False, "dialog:end": True, "dialog:failed": True}
 
 
 class Calls:
@@ -41,9 +41,9 @@ class Calls:
 
     def event(self, name: str) -> None:
         """A dialog was answered (``dialog:start``), has ended, or has failed."""
-        slot = self._ksr.pv.get(NOTE)
-        if slot and name in _EVENTS:
-            (self._switch.answered if _EVENTS[name] else self._switch.ended)(slot)
+        is_end = _IS_END.get(name)
+        if is_end is not None and (slot := self._ksr.pv.get(NOTE)):
+            (self._switch.ended if is_end else self._switch.answered)(slot)
 
     def refer(self) -> None:
         """A REFER inside a dialog: the call that comes of it takes over the slot."""

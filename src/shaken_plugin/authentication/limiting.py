@@ -70,23 +70,15 @@ class Limiter:
 
     def ask(self, decision: Decision, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
         """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above."""
-        found, concurrent = decision.once(_bounds)
+        customer, found, concurrent, level = decision.once(_bounds)
         if not found:
             return None
-        assert isinstance(decision.source, Trunk)
-        customer, to, level = decision.source.customer.id, message.request_party(self.plan), decision.level.attest
+        to, leg = message.request_party(self.plan), message.leg
         replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
-        call = _call(customer, message, random)
-        request = Request(
-            customer,
-            call,
-            found,
-            level.value if level else "",
-            slot,
-            (*replaces, message.slot) if message.slot else replaces,
-            key(str(to)) if to else "",
-            bool(message.leg),
-        )
+        if message.slot:
+            replaces = (*replaces, message.slot)
+        call = key(customer, leg) if leg else _call(customer, message, random)
+        request = Request(customer, call, found, level, slot, replaces, key(str(to)) if to else "", leg != "")
         try:
             verdict = self.counts.admit(request)
         except StoreUnavailable as exc:
@@ -116,12 +108,13 @@ class Asked(NamedTuple):
         return decision.once(_traced, self.verdict)
 
 
-def _bounds(decision: Decision) -> tuple[tuple[Bound, ...], bool]:
-    """Those in force for such a call, and whether any is on concurrent calls."""
+def _bounds(decision: Decision) -> tuple[str, tuple[Bound, ...], bool, str]:
+    """Whose call it is, the bounds in force for it, whether any is on concurrent calls, and its level."""
     if not isinstance(decision.source, Trunk):
-        return (), False
-    found = bounds(decision.source.customer.limits, decision.level.attest)
-    return found, any(bound.concurrent for bound in found)
+        return "", (), False, ""
+    customer, level = decision.source.customer, decision.level.attest
+    found = bounds(customer.limits, level)
+    return customer.id, found, any(bound.concurrent for bound in found), level.value if level else ""
 
 
 def _traced(decision: Decision, verdict: Verdict) -> Decision:
@@ -132,9 +125,7 @@ def _traced(decision: Decision, verdict: Verdict) -> Decision:
 
 
 def _call(customer: str, message: CallMessage, random: Fresh) -> str:
-    """The key of a call, the same each time that one INVITE, or a leg's call, is looked at."""
-    if message.leg:
-        return key(customer, message.leg)
+    """The key of a call without a leg, the same each time that one INVITE is looked at."""
     new = call_key(customer, message.call_id, message.from_tag, drawn(random))
     return message.counted if message.counted and dialog_of(message.counted) == dialog_of(new) else new
 

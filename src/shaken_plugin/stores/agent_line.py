@@ -95,6 +95,29 @@ class _Wire:
         if self.socket.send(line, _AT_ONCE) < len(line):
             raise BlockingIOError("the agent does not read")
 
+    def ask(self, line: bytes, end: float, clock: Callable[[], float]) -> bytes:
+        """`send` and `line` for a question that has all its time yet: mostly two calls of the kernel, and no clock.
+
+        Raises:
+            OSError: as those do.
+        """
+        wire = self.socket
+        if wire.send(line, _AT_ONCE) < len(line):
+            raise BlockingIOError("the agent does not read")
+        if not self._read and self._waits == self._timeout:
+            try:
+                part = wire.recv(MAX_ANSWER)
+            except BlockingIOError:
+                raise TimeoutError("it did not answer in time") from None
+            if not part:
+                raise ConnectionError("it closed the connection")
+            if part.find(b"\n") == len(part) - 1:
+                return part
+            self._read += part
+        answer = self.line(end, clock)
+        assert answer is not None
+        return answer
+
     def line(self, end: float | None, clock: Callable[[], float]) -> bytes | None:
         """The next line; None where there is none yet, and none is waited for (``end`` None).
 
@@ -118,12 +141,17 @@ class _Wire:
                 raise TimeoutError("it did not answer in time") from None
             if not part:
                 raise ConnectionError("it closed the connection")
-            if not self._read and part.find(b"\n") == len(part) - 1:
-                return part
             self._read += part
         line = bytes(self._read[:length])
         del self._read[:length]
         return line
+
+
+class _Own(threading.local):
+    """What a thread has, and which process it was in then."""
+
+    pid = 0
+    wire: _Wire | None = None
 
 
 class AgentLine:
@@ -141,7 +169,7 @@ class AgentLine:
         self._path = str(path)
         self._timeout = TIMEOUT if timeout is None else timeout
         self._clock = monotonic
-        self._local = threading.local()
+        self._local = _Own()
         self._trouble = ""
         """Why nobody is asked now."""
         self._probe: _Wire | None = None
@@ -175,10 +203,14 @@ class AgentLine:
         end = self._clock() + self._timeout
         try:
             try:
-                return self._exchange(line, end)
+                return self._wire().ask(line, end, self._clock)
             except ConnectionError:
                 self._close()  # the agent was restarted: the connection is of the one before
-                return self._exchange(line, end)
+                wire = self._wire()
+                wire.send(line)
+                answer = wire.line(end, self._clock)  # some of the time may be gone
+                assert answer is not None
+                return answer
         except OSError as exc:
             self._close()
             self._trouble = f"the agent on {self._path} does not answer: {exc.strerror or exc}"
@@ -204,25 +236,16 @@ class AgentLine:
             raise StoreUnavailable(f"the agent on {self._path} answers something else; is it of another release?")
         return found
 
-    def _exchange(self, line: bytes, end: float) -> bytes:
-        wire = self._wire()
-        wire.send(line)
-        answer = wire.line(end, self._clock)
-        assert answer is not None
-        return answer
-
     def _wire(self) -> _Wire:
-        local, pid = self._local, os.getpid()
-        if getattr(local, "pid", None) != pid:
-            local.pid, local.wire = pid, None
-        if local.wire is None:
-            local.wire = _Wire(self._path, self._timeout)
-        wire: _Wire = local.wire
+        local = self._local
+        wire = local.wire
+        if wire is None or local.pid != os.getpid():
+            local.pid, local.wire = os.getpid(), None
+            wire = local.wire = _Wire(self._path, self._timeout)
         return wire
 
     def _close(self) -> None:
-        wire: _Wire | None = getattr(self._local, "wire", None)
-        self._local.wire = None
+        wire, self._local.wire = self._local.wire, None
         if wire is not None:
             wire.socket.close()
 

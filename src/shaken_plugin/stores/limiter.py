@@ -80,18 +80,18 @@ class AgentLimiter:
 
     def sent(self, call: str) -> None:
         """See `ports.CallLimiter.sent`."""
-        self._presence.leave(_about(b"sent", call))
+        self._presence.leave(_about("sent", call))
 
     def answered(self, call: str, owner: str = "") -> None:
         """See `ports.CallLimiter.answered`."""
         if owner:
             self._tell(message({"op": "answered", "call": call, "owner": owner}))
         else:
-            self._leave(_about(b"answered", call))
+            self._leave(_about("answered", call))
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""
-        self._leave(_about(b"ended", call))
+        self._leave(_about("ended", call))
 
     def referred(self, call: str, to: str) -> None:
         """See `ports.CallLimiter.referred`."""
@@ -121,9 +121,9 @@ def admitting(request: Request, owner: str, ask: int) -> bytes:
     ).encode()
 
 
-def _about(what: bytes, call: str) -> bytes:
+def _about(what: str, call: str) -> bytes:
     """Likewise, one about a call that has a slot."""
-    return b'{"v":1,"op":"%b","call":%b}\n' % (what, _text(call).encode())
+    return f'{{"v":1,"op":"{what}","call":{_text(call)}}}\n'.encode()
 
 
 @lru_cache(256)

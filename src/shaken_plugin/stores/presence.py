@@ -63,6 +63,8 @@ class Presence:
         self._pid = 0
         self._locks: dict[int, threading.Lock] = {}
         """By process id: that of a parent may be held by a thread that is not here."""
+        self._own = threading.Lock()
+        """That of them which is this process's, once it has a name or none can be had."""
         self._first = self._file = -1
         """Descriptors: of the file with its name, and of the one that is written to."""
         self._left = 0
@@ -87,30 +89,38 @@ class Presence:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _begin_anew(self) -> None:
-        self._name, self._left, self._earlier, self._begin = "", 0, deque(), b""
+        self._name, self._file, self._left, self._earlier, self._begin = "", -1, 0, deque(), b""
         try:
             self._name, self._first = self._made()
             self._file = self._first
             self.trouble = ""
         except OSError as exc:
             self.trouble = f"{self._folder} must be a folder that this process may write to: {exc.strerror or exc}"
+        self._own = self._lock()
         self._pid = os.getpid()  # last: other threads wait until then
 
     def leave(self, line: bytes) -> bool:
         """Leave a line for the agent; False where there is no room."""
-        if not self.name():
-            return False
-        with self._lock():
-            if self._left >= FULL and not self._has_further():
+        # Three times a call: so the lock of this process is not looked for.
+        if self._pid != os.getpid():
+            self.name()
+        with self._own:
+            if self._file < 0 or (self._left >= FULL and not self._has_further()):
                 return False
+            begin = self._begin
+            if begin:
+                line = begin + line
             try:
-                written = os.write(self._file, self._begin + line)
+                written = os.write(self._file, line)
             except OSError:
                 return False
             self._left += written
-            whole = written == len(self._begin) + len(line)
-            self._begin = b"" if whole else b"\n"
-            return whole
+            if written < len(line):
+                self._begin = b"\n"
+                return False
+            if begin:
+                self._begin = b""
+            return True
 
     def _has_further(self) -> bool:
         """Go on in a further file; False where that cannot be."""

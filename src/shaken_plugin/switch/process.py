@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from shaken_plugin import __version__, runtime
 from shaken_plugin.config.settings import settings_path
@@ -15,13 +17,14 @@ from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.switch.guard import Switch
 from shaken_plugin.switch.waiting import WaitingRoom
 
+_UUID: Final = struct.Struct(">IHHHHI")
+
 
 def random_uuid() -> str:
     """What ``str(uuid.uuid4())`` makes (RFC 9562 §5.4), at a quarter of the cost: each call of a limit has one."""
-    octets = bytearray(os.urandom(16))
-    octets[6], octets[8] = octets[6] & 0x0F | 0x40, octets[8] & 0x3F | 0x80
-    text = octets.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    a, b, c, d, e, f = _UUID.unpack(os.urandom(16))
+    # An f-string formats each part by itself, and takes longer.
+    return "%08x-%04x-%04x-%04x-%04x%08x" % (a, b, c & 0x0FFF | 0x4000, d & 0x3FFF | 0x8000, e, f)  # noqa: UP031
 
 
 class Process:
