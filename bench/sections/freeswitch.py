@@ -157,7 +157,7 @@ class House:
         made = self._provider(NATIVE, agent={"enabled": False})
         key = {"stir-shaken-as-key": str(made.folder / "signing.key"), "stir-shaken-as-url": made.x5u}
         action = f'<action application="export" data={quoteattr("nolocal:sip_stir_shaken_attest=A")}/>'
-        return self._started(NATIVE, None, python=False, from_inside=action, profile=key)
+        return self._started(NATIVE, None, python=False, from_inside=action, sofia=key)
 
     def _provider(self, name: str, **settings: Any) -> Provider:
         return stage.provider(self._folder(name) / "provider", self._authority, **settings)

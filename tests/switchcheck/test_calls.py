@@ -85,8 +85,15 @@ def test_native_verification_as_a_gateways_variable(switch: Switch) -> None:
     switch.only(Check.NATIVE_VERIFICATION)
 
 
-def test_native_parameters(switch: Switch) -> None:
-    switch.replace("sip_profiles/external.xml", "<settings>", '<settings><param name="stir-shaken-as-key" value="k"/>')
+@pytest.mark.parametrize(
+    ("file", "before", "within"),
+    [
+        ("autoload_configs/sofia.conf.xml", "<profiles>", "<global_settings>{}</global_settings><profiles>"),
+        ("sip_profiles/external.xml", "<settings>", "<settings>{}"),  # where FreeSWITCH does not even read it
+    ],
+)
+def test_native_parameters(switch: Switch, file: str, before: str, within: str) -> None:
+    switch.replace(file, before, within.format('<param name="stir-shaken-as-key" value="k"/>'))
     assert "stir-shaken-as-key" in switch.only(Check.NATIVE_PARAMETER).problem.message
 
 

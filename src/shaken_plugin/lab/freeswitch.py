@@ -147,6 +147,7 @@ class FreeSwitchServer(Server):
         dialplan: extensions of one's own before those, for both contexts: ``{"inside": …, "outside": …}``.
         directory: domains with users.
         profile: further parameters of both profiles.
+        sofia: parameters of mod_sofia as a whole (``global_settings``).
         gateway: further parameters of the gateway ``carrier``.
         gateways: more of them, by name, with what differs from it.
         variables: global variables.
@@ -171,6 +172,7 @@ class FreeSwitchServer(Server):
         dialplan: Mapping[str, str] | None = None,
         directory: str = "",
         profile: Mapping[str, str] | None = None,
+        sofia: Mapping[str, str] | None = None,
         gateway: Mapping[str, str] | None = None,
         gateways: Mapping[str, Mapping[str, str]] | None = None,
         variables: Mapping[str, str] | None = None,
@@ -223,7 +225,7 @@ class FreeSwitchServer(Server):
             "event_socket.conf": f"<settings>{_params(control)}</settings>",
             "python.conf": f"<settings>{_params(warm_up)}</settings>",
             "acl.conf": "<network-lists/>",
-            "sofia.conf": f"<profiles>{profiles}</profiles>",
+            "sofia.conf": f"<global_settings>{_params(sofia or {})}</global_settings><profiles>{profiles}</profiles>",
         }
         (folder / "conf" / "freeswitch.xml").write_text(
             '<?xml version="1.0"?>\n<document type="freeswitch/xml">\n'
