@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -27,7 +27,7 @@ from shaken_plugin import runtime
 from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
 from shaken_plugin.adapters.freeswitch import functions, mod_python, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
-from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, sendable
+from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, Set, sendable
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
@@ -43,6 +43,7 @@ from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.ports import Author
 from shaken_plugin.stores.sqlite import SqlitePolicy
+from shaken_plugin.switch import Outcome as SwitchOutcome
 from shaken_plugin.switch import Switch
 from shaken_plugin.switch.process import Process
 from tests.adapter.test_kamailio import SUBSTITUTE, UNOWNED, Bench, Clock, invite, substituting
@@ -1026,6 +1027,57 @@ def test_the_library_says_of_another_leg_what_commands_say(bench: Bench, monkeyp
     library.hung_up.clear()
     del pbx.freeswitch.legs[came.uuid]
     assert set(told(others).values()) == {None}
+
+
+def test_a_usual_call_looks_once_at_the_leg_that_came(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    came = pbx.arrive(invite())
+    came.put("sip_i_to", f"<sip:{CALLED}@example.net>")  # with parse-all-invite-headers
+    left = pbx.leave(came)
+    library = Library(pbx.freeswitch)
+    looks = list[set[str]]()
+
+    class Looked(OtherLegs):
+        def get(self, uuid: str, names: Collection[str]) -> dict[str, str | None]:
+            looks.append(set(names))
+            return super().get(uuid, names)
+
+    asked = set[str]()
+
+    class Noted(mod_python.SessionLeg):
+        def partner(self, name: str) -> str | None:
+            asked.add(name)
+            return super().partner(name)
+
+    commands = functions.sign(pbx.process.switch, Noted(pbx.freeswitch, left, Looked(library)))
+    assert any(getattr(command, "name", "").startswith("sip_h_Identity") for command in commands)
+    assert looks == [asked] == [functions.ASKED_OF_PARTNER]  # and at nothing that is not needed
+    leg = mod_python.SessionLeg(pbx.freeswitch, left, Looked(library))
+    assert (leg.partner("uuid"), leg.partner("nothing")) == (leg.get("originating_leg_uuid"), None)
+    assert looks[1:] == [{"uuid"}, {"nothing"}]
+
+
+def test_the_variables_of_usual_calls_are_those_of_any(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pbx = Pbx(bench)
+    for _ in range(2):  # the third call is the first that can be a usual one
+        pbx.sign(invite())
+    outcomes = list[SwitchOutcome]()
+    sign = pbx.process.switch.sign
+
+    def noted(*arguments: Any, **more: Any) -> SwitchOutcome:
+        outcomes.append(sign(*arguments, **more))
+        return outcomes[-1]
+
+    monkeypatch.setattr(pbx.process.switch, "sign", noted)
+    for called in (CALLED, "+12025550144"):
+        left = pbx.sign(invite(), called)
+        outcome = outcomes[-1]
+        assert outcome.same is not None
+        expected = functions._publish("shaken_as_", outcome.variables)
+        assert Set("shaken_as_level", "A") in expected
+        assert all(left.getVariable(one.name) == one.value for one in expected if isinstance(one, Set))
+        assert sorted(map(str, functions._publish_signing(outcome))) == sorted(map(str, expected))
+    assert outcomes[0].same is outcomes[1].same
 
 
 def test_without_the_library_other_legs_are_asked_by_commands(bench: Bench) -> None:

@@ -276,7 +276,7 @@ def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
 
 
 def _any_target(request_uri: str, to: str, plan: DialPlan) -> Target:
-    emergency = any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
+    emergency = _to_emergency(request_uri, to, plan)
     uri, called, tag = _requested(request_uri, plan), _named(to, plan), _tag(to)
     return Target(uri, called, tag, emergency, called if uri == called and tag is None and not emergency else None)
 
@@ -344,12 +344,19 @@ def is_emergency(request_uri: str, to: str, priority: str, plan: DialPlan) -> bo
     public-safety answering point, ``Priority: psap-callback`` (RFC 7090 §5). Such calls are
     never refused, limited, substituted or delayed.
     """
-    return is_callback(priority) or any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
+    if is_callback(priority):
+        return True
+    # Of nearly all calls it is known at once that they are none.
+    return _usual_target(request_uri, to, plan) is None and _to_emergency(request_uri, to, plan)
 
 
 def is_callback(priority: str) -> bool:
     """Whether a Priority header is that of a callback from a public-safety answering point (RFC 7090 §5)."""
     return bool(priority) and priority.strip().lower() == "psap-callback"
+
+
+def _to_emergency(request_uri: str, to: str, plan: DialPlan) -> bool:
+    return any(_reaches_emergency(text, plan) for text in _uris(request_uri, to))
 
 
 def _uris(request_uri: str, to: str) -> Iterable[str]:

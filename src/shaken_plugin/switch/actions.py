@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from shaken_plugin.authentication import Signing
 from shaken_plugin.core.attestation import Decision
@@ -62,7 +62,7 @@ class Same:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
-        self.made: str | None = None
+        self.made: Any = None
 
 
 @dataclass(slots=True)  # not frozen, as above

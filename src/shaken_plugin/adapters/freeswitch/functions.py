@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
+from shaken_plugin.adapters.freeswitch import reading
 from shaken_plugin.adapters.freeswitch.headers import (
     ASSERTED,
     IdentityName,
@@ -67,6 +68,9 @@ DATE: Final = "sip_h_Date"
 
 LEFT_AS: Final = "shaken_left_as"
 """Variable on the leg that came: with which number, in the place of whose, a leg made for it has left."""
+
+ASKED_OF_PARTNER: Final = frozenset({LEFT_AS, *reading.ASKED_OF_PARTNER})
+"""What `sign` asks the leg that came about, of each usual call: to be had in one go."""
 
 HANGUP_HOOKS: Final = ("api_reporting_hook", "api_hangup_hook")
 """Variables with an API command that FreeSWITCH runs when a leg has ended; the first that nobody else uses."""
@@ -163,7 +167,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows:
         return seen[0]
 
     outcome = switch.sign(read, left_as=_left_as(leg), call_id=lambda: call_id_of(leg))
-    commands: list[Command] = _publish(SIGNING, outcome.variables)
+    commands = _publish_signing(outcome)
     for message in seen:
         commands += [variable(SOURCE, message.source)] if message.source else []
         commands += [variable(ACCOUNT, message.user)] if message.user else []
@@ -339,6 +343,17 @@ def _excluded(leg: Leg, more: str = "") -> str:
 
 def _publish(prefix: str, variables: Mapping[str, str]) -> list[Command]:
     return [variable(prefix + name, value) for name, value in variables.items() if name not in _SECRET]
+
+
+def _publish_signing(outcome: Outcome) -> list[Command]:
+    """`_publish` of a leg's signature, but what usual calls have in common is made `harmless` once for all of them."""
+    same, variables = outcome.same, outcome.variables
+    if same is None:
+        return _publish(SIGNING, variables)
+    if same.made is None:
+        same.made = _publish(SIGNING, same.variables)
+    own = {name: value for name, value in variables.items() if name not in same.variables}
+    return [*same.made, *_publish(SIGNING, own)]
 
 
 def _give_up(reject: Reject) -> HangUp:

@@ -94,13 +94,15 @@ class SessionLeg:
         if not self._other():
             return None
         if name not in self._partners:
-            self._partners[name] = self._asked(name)
+            if self._others is None:
+                self._partners[name] = self._asked(name)
+            else:
+                names = functions.ASKED_OF_PARTNER if name in functions.ASKED_OF_PARTNER else (name,)
+                self._partners |= self._others.get(self._other(), names)
         return self._partners[name]
 
     def _asked(self, name: str) -> str | None:
-        """A variable of the other leg."""
-        if self._others is not None:
-            return self._others.get(self._other(), name)
+        """A variable of the other leg, by an API command."""
         answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
         return None if answer in {"", "_undef_"} or answer.startswith("-ERR") else answer
 

@@ -10,6 +10,7 @@ So it is done as ``uuid_getvar`` does it inside FreeSWITCH, by four functions th
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from typing import Any, Final
 
 _TEXT: Final = ctypes.c_char_p
@@ -43,16 +44,20 @@ class OtherLegs:
         )
         self._unlock = _typed(library.switch_core_session_rwunlock, None, _POINTER)
 
-    def get(self, uuid: str, name: str) -> str | None:
-        """A variable of a leg, or of the whole switch; None where it is not set, or the leg has hung up."""
+    def get(self, uuid: str, names: Collection[str]) -> dict[str, str | None]:
+        """Variables of a leg, or of the whole switch; None those that are not set, or all where the leg has hung up."""
         session = self._locate(_octets(uuid), *_WHERE)  # locked from here on: it cannot go away
         if not session:
-            return None
+            return dict.fromkeys(names)
         try:
-            value = self._variable(self._channel(session), _octets(name), _COPIED, _WHOLE)
+            channel = self._channel(session)
+            values = [self._variable(channel, _octets(name), _COPIED, _WHOLE) for name in names]
         finally:
             self._unlock(session)
-        return value.decode("utf-8", "surrogateescape") if value else None
+        return {
+            name: value.decode("utf-8", "surrogateescape") if value else None
+            for name, value in zip(names, values, strict=True)
+        }
 
 
 def _typed(function: Any, result: Any, *arguments: Any) -> Any:

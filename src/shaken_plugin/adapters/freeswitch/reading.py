@@ -49,6 +49,14 @@ _PARTIES: Final = {  # as received, which profiles may leave out; and what mod_s
 }
 
 
+ASKED_OF_PARTNER: Final = (
+    *("direction", "sip_network_ip", "sip_authorized", "sip_call_id", "sip_req_uri", "sip_i_to", "sip_identity"),
+    *("sip_i_y", "sip_i_date", "sip_date_epoch_time", "sip_i_priority", "sip_priority"),
+    *(SOURCE, ACCOUNT, ROUTE, SLOT, TARGET, RESULT),
+)
+"""What `leaving` asks the leg that came about, of each usual call."""
+
+
 def incoming(leg: Leg) -> CallMessage:
     """The call of a leg that came."""
     get = leg.get

@@ -12,6 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 
@@ -118,8 +119,8 @@ def _transport(leg: Leg, target: str) -> str | None:
         return "tls"
     if asked := leg.get(TRANSPORT):
         return asked.lower()
-    try:
-        by_uri = Uri.parse(target).params.get("transport")
-    except SipSyntaxError:
-        by_uri = None
+    by_uri = None
+    if ";" in target:
+        with suppress(SipSyntaxError):
+            by_uri = Uri.parse(target).params.get("transport")
     return (by_uri or (leg.get("sip_transport") if leg.get("sip_gateway_name") is None else None) or "").lower() or None
