@@ -36,6 +36,7 @@ from shaken_plugin.adapters.freeswitch.leg import (
 )
 from shaken_plugin.adapters.freeswitch.reading import (
     ACCOUNT,
+    DATE,
     FROM_VARIABLES,
     PASSED,
     RESULT,
@@ -43,6 +44,7 @@ from shaken_plugin.adapters.freeswitch.reading import (
     SOURCE,
     call_id_of,
     date_of,
+    date_to_send,
     incoming,
     leaving,
 )
@@ -63,8 +65,6 @@ HOOK: Final = "execute_on_originate_shaken"
 
 IN_THE_SWITCH: Final = "python shaken::sign"
 """What has to be run there, where the functions are in the switch."""
-
-DATE: Final = "sip_h_Date"
 
 LEFT_AS: Final = "shaken_left_as"
 """Variable on the leg that came: with which number, in the place of whose, a leg made for it has left."""
@@ -182,7 +182,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows:
         commands += substituted(leg, number, switch.substitution(seen[0], number))
         if replaced := outcome.variables.get("substituted_for"):
             commands.append(SetPartner(LEFT_AS, str(LeftAs.of(number, replaced))))
-    return [*commands, *_attached(switch, leg, outcome)]
+    return [*commands, *_attached(switch, leg, outcome, seen[0] if seen else None)]
 
 
 def answered(switch: Switch, leg: Leg) -> list[Command]:
@@ -222,10 +222,13 @@ def _left_as(leg: Leg) -> LeftAs | None:
     return LeftAs.parse(leg.partner(LEFT_AS) or "")
 
 
-def _attached(switch: Switch, leg: Leg, outcome: Outcome) -> list[Command]:
-    """The leg's Identity fields with ours, and its Date; for its first INVITE and no later one."""
-    fields = list(identity_of(leg))
-    date = None if is_continued(leg) else leg.get(DATE) or date_of(leg.partner)
+def _attached(switch: Switch, leg: Leg, outcome: Outcome, message: CallMessage | None) -> list[Command]:
+    """The leg's Identity fields with ours, and its Date; for its first INVITE and no later one.
+
+    ``message`` is the call of the leg, if it could be read: what is needed of it here has not to be read again.
+    """
+    fields = list(identity_of(leg) if message is None else message.identity)
+    date = date_to_send(leg) if message is None else message.date
     variables, size = fit(switch, leg, outcome.variables, fields)
     for action in attach(variables):
         if isinstance(action, AddHeader):

@@ -32,6 +32,8 @@ SOURCE: Final = "shaken_source"
 ROUTE: Final = "shaken_route"
 """Variable with the route (of the policy) by which a call leaves; else the called number tells it."""
 
+DATE: Final = "sip_h_Date"
+
 SLOT: Final = "shaken_as_slot"
 """Variable with the slot that the call of a leg has, for legs that are made when it is transferred."""
 
@@ -100,7 +102,7 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         to=_to(leg, dialled),
         callers=_own_callers(leg),
         call_id=call_id_of(leg),
-        date=None if is_continued(leg) else get("sip_h_Date") or date_of(partner),
+        date=date_to_send(leg),
         identity=identity_of(leg),
         priority=_priority(partner) or _priority(get),
         naming={name: lines for name in NAMING if (lines := values_of(get(f"sip_h_{name}")))},
@@ -149,6 +151,11 @@ def date_of(get: Callable[[str], str | None]) -> str | None:
         return format_date(int(get("sip_date_epoch_time") or ""))
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def date_to_send(leg: Leg) -> str | None:
+    """The Date that a leaving leg has to carry: that set for it, else that which came."""
+    return None if is_continued(leg) else leg.get(DATE) or date_of(leg.partner)
 
 
 def received_name(header: str) -> str:

@@ -65,6 +65,9 @@ def fit(
     advice = switch.check_size(variables, size_of(leg, target, identity), asked or "udp", may_switch=may_switch)
     if advice.outcome is SizeOutcome.FITS:
         return variables, []
+    # Only what differs from other calls: by UDP all are too large, and every variable costs its call (`functions`).
+    if advice.outcome not in {SizeOutcome.USE_TCP, SizeOutcome.SHORTEN}:
+        return advice.variables, []
     remember = [Set("shaken_as_size", f"{advice.outcome.value} {advice.size}")]
     if advice.outcome is SizeOutcome.USE_TCP:
         remember.append(Set("sip_transport", "tcp"))
