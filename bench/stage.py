@@ -42,8 +42,8 @@ def provider(
     spc: str = SPC,
     **settings: Any,
 ) -> Provider:
-    """A provider of the lab with the settings that operators have who set nothing."""
-    return Provider.make(folder, authority, time.time(), policy=policy, spc=spc, log={}, kamailio={}, **settings)
+    """A provider of the lab with the settings that operators have who set nothing: no trace in the log."""
+    return Provider.make(folder, authority, time.time(), policy=policy, spc=spc, log={}, **settings)
 
 
 def pair_of(settings: Path) -> SigningPair:

@@ -123,7 +123,6 @@ FULL: dict[str, Any] = {
     "keys": {"encryption": "file:kek", "previous": ["env:OLD_KEK"], "plaintext": True},
     "limits": {"mode": "report", "when_unavailable": "refuse", "status": 503, "phrase": "Full", "retry_after": 5},
     "freeswitch": {"identity_name": "full"},
-    "kamailio": {"large_pages": False},
     "log": {"full_numbers": True, "trace": True},
 }
 MINIMAL: dict[str, Any] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab.servers import share
 from tests.e2e.conftest import Network, logged, pair_of
 from tests.e2e.phone import Phone
-from tests.services.test_largepages import can
 
 
 def claims(value: str) -> dict[str, Any]:
@@ -323,17 +321,3 @@ def test_a_call_that_is_sent_on_carries_the_original_and_a_div_that_is_believed(
     assert proxy.counters()["signed_div"] == 1
     if when == "on failure":
         assert [invite.header("Identity") for invite in busy.invites()] == [[original]]
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_workers_lie_in_large_pages_unless_that_is_switched_off(network: Network, wanted: bool) -> None:
-    proxy = network.kamailio(network.provider("origin", kamailio={"large_pages": wanted}))
-    workers = re.findall(r"PID: (\d+)\s+DSC: udp receiver", proxy.rpc("core.psx"))
-    gathered = [
-        int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("AnonHugePages:")[2].split()[0]) for pid in workers
-    ]
-    assert len(gathered) == 4
-    if wanted:
-        assert all(gathered) or not can()
-    else:
-        assert not any(gathered) or "[always]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()

@@ -44,7 +44,6 @@ from shaken_plugin.switch import (
     Switch,
     attach,
 )
-from shaken_plugin.switch.largepages import gather
 from shaken_plugin.switch.process import Process, load
 
 __all__ = [
@@ -101,8 +100,6 @@ class Kamailio(Message):
         self.switch.check_store()
         if rank > 0:  # one that has calls
             self.switch.check_presence()
-            if self.switch.services.settings.kamailio.large_pages:
-                gather()
         return GO_ON
 
     # --- For the routing script ---------------------------------------------------------------

@@ -380,14 +380,6 @@ class FreeSwitchSettings(Section):
     one, y, for a call with a header that FreeSWITCH would otherwise damage; some peers do not know y."""
 
 
-class KamailioSettings(Section):
-    """What concerns Kamailio alone."""
-
-    large_pages: Switch = True
-    """Have Linux gather the memory of each SIP worker into pages of 2 MB when it starts: calls cost a few per cent less
-    CPU. It does nothing before Linux 6.1, or where /sys/kernel/mm/transparent_hugepage/enabled says never."""
-
-
 class LogSettings(Section):
     """The plugin's log lines in the switch's log."""
 
@@ -430,8 +422,6 @@ class Settings(Section):
     """Calls over the limits of their customer."""
     freeswitch: FreeSwitchSettings = FreeSwitchSettings()
     """What concerns FreeSWITCH alone."""
-    kamailio: KamailioSettings = KamailioSettings()
-    """What concerns Kamailio alone."""
     log: LogSettings = LogSettings()
     """Log lines."""
 

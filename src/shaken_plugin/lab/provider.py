@@ -141,7 +141,6 @@ class Provider:
                 "agent": {"socket": "agent.sock", "listen": "127.0.0.1:0"} | dict(agent or {}),
                 "records": {"folder": "calls", "ledger": "sqlite:ledger.db", **(records or {})},
                 "log": {"full_numbers": True, "trace": True},
-                "kamailio": {"large_pages": False},  # which cost a start more than the calls of a lab save
                 "policy": "policy.yaml",
                 **settings,
             },
