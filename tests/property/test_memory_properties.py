@@ -52,7 +52,7 @@ REVOCABLE: Final = [
 ]
 REMEMBERED: Final = (
     call._parties_of_lines,
-    call._targets,
+    call._any_targets,
     identity._read_known,
     passport._known_header,
     x5u.parse,

@@ -106,7 +106,10 @@ class CallMessage:
     unreadable: tuple[str, ...] = field(default=())
     """Names of headers whose bytes are not UTF-8."""
     unmarked: bool = field(default=False, compare=False)
-    """Whether whoever read the headers saw that none of ``callers`` and ``naming`` can hold a verstat."""
+    """Whether whoever read the headers saw that none of ``callers`` and ``naming`` can hold a verstat; not so any more
+    where one of these is changed."""
+    _target: tuple[DialPlan, Target] | None = field(default=None, init=False, repr=False, compare=False)
+    """What `target` found."""
 
     @classmethod
     def from_request(cls, request: Request, *, source: str | None = None, user: str | None = None) -> CallMessage:
@@ -144,10 +147,15 @@ class CallMessage:
         return _tag(self.callers.get(CallerHeader.FROM, ("",))[0]) or ""
 
     def target(self, plan: DialPlan) -> Target:
-        """What the Request-URI and To say, read once for all calls to the same."""
-        if len(self.request_uri) > SHORT or len(self.to) > SHORT:
-            return _target(self.request_uri, self.to, plan)
-        return _targets(self.request_uri, self.to, plan)
+        """What the Request-URI and To say, read once."""
+        if self._target is not None and self._target[0] is plan:
+            return self._target[1]
+        found = _usual_target(self.request_uri, self.to, plan)
+        if found is None:
+            is_short = len(self.request_uri) <= SHORT and len(self.to) <= SHORT
+            found = (_any_targets if is_short else _any_target)(self.request_uri, self.to, plan)
+        self._target = plan, found
+        return found
 
     def callers_in(self, header: CallerHeader, plan: DialPlan) -> Iterator[Caller]:
         """The caller identities of one header, in order; values that name nobody are left out."""
@@ -260,10 +268,6 @@ def _parties(line: str, single: bool, plan: DialPlan) -> tuple[Party | None, ...
 _parties_of_lines = lru_cache(4_096)(_parties)
 
 
-def _target(request_uri: str, to: str, plan: DialPlan) -> Target:
-    return _usual_target(request_uri, to, plan) or _any_target(request_uri, to, plan)
-
-
 def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
     """`_any_target` of a call whose Request-URI and To name the same number in the usual form; None of any other."""
     uri, called = _NUMBER_URI.fullmatch(request_uri), _NUMBER_ALONE.fullmatch(to)
@@ -281,7 +285,7 @@ def _any_target(request_uri: str, to: str, plan: DialPlan) -> Target:
     return Target(uri, called, tag, emergency, called if uri == called and tag is None and not emergency else None)
 
 
-_targets = lru_cache(1_024)(_target)
+_any_targets = lru_cache(1_024)(_any_target)
 
 
 _TAGGED: Final = re.compile(
