@@ -76,7 +76,7 @@ def hung_up(switch: FreeSwitchServer, agent: AgentServer) -> Iterator[None]:
     # The watch is hung up, too. A call that comes before the agent has seen that has none, and where the agent is
     # killed just then the next one waits for a watch for longer than these tests do.
     until(lambda: re.search(r"^0 session\(s\) - peak", switch.api("status") or "", re.MULTILINE))
-    time.sleep(0.5)
+    time.sleep(0.5)  # the agent shows nothing of it
 
 
 def held(agent: AgentServer) -> int:
