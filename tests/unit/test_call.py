@@ -141,6 +141,8 @@ NORMAL = f"<sip:+{DEST}@b>"
         ("tel:911", NORMAL, "", True),
         ("tel:911;phone-context=+1", NORMAL, "", True),
         ("sip:+1911@b;user=phone", NORMAL, "", True),
+        ("sip:+911@b;user=phone", "<sip:+911@b;user=phone>", "", True),
+        ("sip:+1911@b;user=phone", '"Help" <sip:+1911@c;user=phone>', "", True),
         (f"sip:+{DEST}@b", '"Help" <sip:911@b>', "", True),
         ("urn:service:sos", NORMAL, "", True),
         ("URN:Service:SOS.fire", NORMAL, "", True),

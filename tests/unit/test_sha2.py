@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import runpy
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
 import pytest
@@ -32,4 +31,9 @@ def test_a_python_without_has_that_of_openssl(has: str, monkeypatch: pytest.Monk
     own = object()
     for name in ("_sha2", "_sha256"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(sha256=own) if name == has else None)
-    assert runpy.run_path(sha2.__file__)["sha256"] is (own if has else hashlib.sha256)
+    spec = spec_from_file_location(sha2.__name__, sha2.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.sha256 is (own if has else hashlib.sha256)

@@ -274,9 +274,7 @@ def _usual_target(request_uri: str, to: str, plan: DialPlan) -> Target | None:
     if uri is None or called is None or uri[1] != called[1] or not (plan.numeric_users or (uri[2] and called[2])):
         return None
     number = TelephoneNumber(uri[1])
-    if plan.is_emergency(number):
-        return None
-    return Target(number, number, None, False, number)
+    return None if plan.is_emergency(number) else Target(number, number, None, False, number)
 
 
 def _any_target(request_uri: str, to: str, plan: DialPlan) -> Target:
