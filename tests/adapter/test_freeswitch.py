@@ -963,7 +963,7 @@ def test_nothing_is_asked_of_a_leg_twice(bench: Bench, monkeypatch: pytest.Monke
     answer, variable = api.executeString, left.getVariable
 
     def noting(answers: Callable[[str], str | None]) -> Callable[[str], str | None]:
-        return lambda asked_for: [asked.append(asked_for), answers(asked_for)][-1]  # type: ignore[func-returns-value]
+        return lambda asked_for: [asked.append(asked_for), answers(asked_for)][-1]  # type: ignore[func-returns-value]  # noted on the way
 
     monkeypatch.setattr(api, "executeString", noting(answer))
     monkeypatch.setattr(left, "getVariable", noting(variable))

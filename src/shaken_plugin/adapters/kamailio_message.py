@@ -164,6 +164,7 @@ def _usual_call(found: UsualHeaders, uri: str, *, body: bool) -> CallMessage:
 
 
 def _call(found: Headers, uri: str, *, body: bool) -> CallMessage:
+    """The call of a message, but for what the switch alone knows."""
     headers = found.headers
     lines = headers.get
     call = CallMessage(

@@ -63,6 +63,7 @@ class Same:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
         self.made: Any = None
+        """What the adapter of this switch makes of them, once made."""
 
 
 @dataclass(slots=True)  # not frozen, as above

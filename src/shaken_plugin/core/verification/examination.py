@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.telephone import Party
 from shaken_plugin.core.verification.verdict import IdentityResult, Profile, VerificationRules
 from shaken_plugin.errors import FailureCode, VerificationFailure

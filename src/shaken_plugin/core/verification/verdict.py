@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import sha256
 from typing import Final, NamedTuple
 
 from shaken_plugin.core.passport import Attest
+from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.telephone import DialPlan, Party
 from shaken_plugin.errors import FailureCode, Verstat
 
