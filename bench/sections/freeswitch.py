@@ -28,7 +28,7 @@ from shaken_plugin.lab import sipp
 from shaken_plugin.lab.freeswitch import HOOK, FreeSwitchServer, Way, find_freeswitch, module_folder
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
-from shaken_plugin.lab.servers import AgentServer, LabError, find_program, free_port, service_port
+from shaken_plugin.lab.servers import AgentServer, LabError, find_program, free_port
 
 RATE: Final = 25
 """Calls a second; a FreeSWITCH takes some hundredth of a core's second for each."""
@@ -146,7 +146,7 @@ class House:
 
     def esl(self, *, leg: bool = False) -> Bridge:
         """Signed by the agent; where, as with `python`."""
-        name, port = ESL_LEG if leg else ESL, service_port()
+        name, port = ESL_LEG if leg else ESL, free_port()
         made = self._provider(name, agent={"esl": {"listen": f"127.0.0.1:{port}"}})
         agent = AgentServer("agent", made.folder, made.settings, made.folder / "agent.sock")
         self._stack.enter_context(agent)

@@ -17,7 +17,7 @@ from shaken_plugin.config.settings import parse_settings
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.redis import RedisServer
-from shaken_plugin.lab.servers import service_port
+from shaken_plugin.lab.servers import free_port
 from shaken_plugin.runtime.fleet import fleet_policy
 from shaken_plugin.stores.policy import KINDS, NUMBER_KINDS
 from shaken_plugin.stores.redis.log import FleetLog
@@ -66,7 +66,7 @@ class Member:
         self.wire = stack.enter_context(Proxy(redis.port, address))
         chosen = {"servers": [f"{address}:{self.wire.port}"], "fleet": NAME, "host": name}
         store = {"path": "policy.db", "redis": chosen, **settings.pop("store", {})}
-        agent = {"socket": "agent.sock", "listen": f"{address}:{service_port()}"}
+        agent = {"socket": "agent.sock", "listen": f"{address}:{free_port()}"}
         self.provider = Provider.make(folder, authority, time.time(), store=store, agent=agent, **settings)
         self.path = folder / "policy.db"
         runtime.start(self.provider.settings, time.time())  # as its switch does

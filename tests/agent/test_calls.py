@@ -13,7 +13,7 @@ import pytest
 
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.lab.provider import Provider
-from shaken_plugin.lab.servers import AgentServer, service_port
+from shaken_plugin.lab.servers import AgentServer, free_port
 from tests.adapter.esl_peer import Leg
 from tests.agent.host import until
 
@@ -25,7 +25,7 @@ class Serving:
     """An agent that serves calls, and its provider."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
-        self.port = service_port()
+        self.port = free_port()
         listen = f"127.0.0.1:{self.port}"
         self.provider = Provider.make(folder, authority, time.time(), agent={"esl": {"listen": listen}})
         self.agent = AgentServer("agent", folder, self.provider.settings, folder / "agent.sock")

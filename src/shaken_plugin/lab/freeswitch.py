@@ -41,7 +41,7 @@ _SWITCH: Final = {
     "sessions-per-second": "1000",
     "loglevel": "info",
     "rtp-start-port": "16384",
-    "rtp-end-port": "32768",
+    "rtp-end-port": "19998",  # below those that `free_port` gives
 }
 _CONSOLE: Final = (
     '<mappings><map name="all" value="console,crit,alert"/></mappings>'

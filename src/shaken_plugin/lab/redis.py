@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 import redis
 
-from shaken_plugin.lab.servers import LOOPBACK, START_TIMEOUT, LabError, Server, find_program, service_port
+from shaken_plugin.lab.servers import LOOPBACK, START_TIMEOUT, LabError, Server, find_program, free_port
 from shaken_plugin.stores.redis.connection import RedisAccess
 
 TIMEOUT: Final = 1.0
@@ -65,7 +65,7 @@ class RedisServer(Server):
         extra: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
-        self.port = service_port()
+        self.port = free_port()
         self.config = folder / f"{name}.conf"
         settings = {**_FOR_EVERYBODY, "dir": str(folder), "port": str(self.port)}
         if tls is not None:
@@ -232,7 +232,7 @@ class Cluster:
                 options = {
                     "cluster-enabled": "yes",
                     "cluster-node-timeout": "2000",
-                    "cluster-port": str(service_port()),
+                    "cluster-port": str(free_port()),
                 }
                 server = RedisServer(f"node{number}", self.folder / f"node{number}", options)
                 self.servers.append(self._stack.enter_context(server))

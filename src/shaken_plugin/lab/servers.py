@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -57,32 +58,36 @@ def find_program(name: str) -> str:
     raise LabError(f"{name} is not installed; install it with: apt-get install {PACKAGES.get(name, name)}")
 
 
+_PORTS: Final = range(20_000, 32_000)
+"""None of those the kernel gives to whoever wants any: there somebody could get one meanwhile."""
+
+_KEPT: Final = 200
+_marks: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    """A port that is free for UDP and TCP on loopback just now."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind((LOOPBACK, 0))
-            port = int(udp.getsockname()[1])
-            try:
-                tcp.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
-    raise LabError("no free port on loopback")
+    """A port that is free for UDP and TCP on loopback, for something that starts soon or ends and comes back.
 
+    Tests run side by side, and a server takes a second to bind what it was given. So each port is marked by a socket
+    of its name, which only one process can have, until this process asked for 200 others or ended.
 
-def service_port() -> int:
-    """A free port for something that may end and come back: none of those the kernel gives to connections.
-
-    In that range somebody else could get it meanwhile, or who connects be connected to itself.
+    Raises:
+        LabError: there is none.
     """
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as tcp:
+    for port in random.sample(_PORTS, len(_PORTS)):
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             try:
+                mark.bind(f"\0shaken-port-{port}")
+                udp.bind((LOOPBACK, port))
                 tcp.bind((LOOPBACK, port))
             except OSError:
+                mark.close()
                 continue
-            return port
+        _marks.append(mark)
+        if len(_marks) > _KEPT:
+            _marks.popleft().close()
+        return port
     raise LabError("no free port on loopback")
 
 
@@ -98,6 +103,9 @@ class Process(Protocol):
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; raises `subprocess.TimeoutExpired`."""
+
+
+_COMPLAINT: Final = re.compile(r"\b(?:ERROR|CRITICAL|ALERT|Error|error)\b")
 
 
 class Server:
@@ -173,8 +181,10 @@ class Server:
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of the log."""
-        return "\n".join(self.log_text().splitlines()[-lines:])
+        """The last lines of the log, after the first of those before them that complain."""
+        found = self.log_text().splitlines()
+        complaints = [line for line in found[:-lines] if _COMPLAINT.search(line)]
+        return "\n".join(complaints[:lines] + found[-lines:])
 
     def stop(self) -> None:
         """End the process and all it started, politely first."""

@@ -16,7 +16,7 @@ from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.lab.freeswitch import FreeSwitchServer, Way, find_freeswitch
 from shaken_plugin.lab.provider import Provider, dump
-from shaken_plugin.lab.servers import LOOPBACK, AgentServer, LabError, service_port
+from shaken_plugin.lab.servers import LOOPBACK, AgentServer, LabError, free_port
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.party import Party
 
@@ -64,7 +64,7 @@ class Agents:
         """Its agent, and the port on which that waits for legs."""
         name = str(provider.settings)
         if name not in self._found:
-            port = service_port()
+            port = free_port()
             settings = yaml.safe_load(provider.settings.read_text())
             settings["agent"]["esl"] = {"listen": f"{LOOPBACK}:{port}"}
             dump(provider.settings, settings)

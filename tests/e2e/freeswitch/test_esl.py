@@ -15,7 +15,7 @@ import pytest
 from shaken_plugin import runtime
 from shaken_plugin.lab.freeswitch import FreeSwitchServer, Way
 from shaken_plugin.lab.provider import dump, sample_policy
-from shaken_plugin.lab.servers import AgentServer, service_port
+from shaken_plugin.lab.servers import AgentServer, free_port
 from tests.agent.host import until
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.conftest import kill
@@ -26,7 +26,7 @@ class Host:
     """A FreeSWITCH without Python, and the agent that serves its calls."""
 
     def __init__(self, network: Network, carrier: Party) -> None:
-        port = service_port()
+        port = free_port()
         self.way = Way.esl(port)
         self.provider = network.provider("origin", agent={"esl": {"listen": f"127.0.0.1:{port}"}})
         self.carrier = carrier

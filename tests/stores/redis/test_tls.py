@@ -14,7 +14,7 @@ from redis import Redis
 
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab.redis import MASTER, RedisServer, wait_until
-from shaken_plugin.lab.servers import service_port
+from shaken_plugin.lab.servers import free_port
 from shaken_plugin.stores.redis.connection import RedisAccess
 from shaken_plugin.stores.redis.log import FleetLog
 from tests.contract.fleet import guarded
@@ -108,7 +108,7 @@ def sentinel(folder: Path, material: Material) -> Iterator[RedisAccess]:
 
 @contextmanager
 def cluster(folder: Path, material: Material) -> Iterator[RedisAccess]:
-    options = material.options | {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": str(service_port())}
+    options = material.options | {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": str(free_port())}
     with RedisServer("node", folder / "node", options, access=material.access, tls=material.server) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
         wait_until(lambda: "cluster_state:ok" in str(server.command("CLUSTER", "INFO")), "the Cluster has all slots")
