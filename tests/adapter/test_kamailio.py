@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import gc
 import itertools
 import re
@@ -25,7 +26,7 @@ from shaken_plugin.adapters.kamailio import (
     Kamailio,
     KamailioObserver,
 )
-from shaken_plugin.adapters.kamailio_state import pack
+from shaken_plugin.adapters.kamailio_state import pack, unpack
 from shaken_plugin.authentication import Limiter, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
@@ -1647,30 +1648,108 @@ def test_what_fails_at_an_event_or_a_refer_is_survived(bench: Bench) -> None:
 # --- Usual calls: fewer calls of Kamailio, the same results ------------------------------------------
 
 
-@pytest.mark.parametrize("resign", [0, 31])
-@pytest.mark.parametrize("size", [500, 1_290, 3_000])
-@pytest.mark.parametrize("extra", [(), (b"Date: Wed, 18 Nov 2026 11:06:40 GMT",)])
+def filled(octets: int) -> bytes:
+    return b"X-Fill: " + octets * b"f"
+
+
+@pytest.mark.parametrize("resign", [0, 30, 31])
+@pytest.mark.parametrize("fill", [0, 2_000])
+@pytest.mark.parametrize(
+    "extra", [(), (b"Date: Wed, 18 Nov 2026 11:06:40 GMT",), ("X-Name: Jürgen".encode(),)], ids=["", "Date", "UTF-8"]
+)
 def test_a_usual_call_is_published_and_attached_as_any_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, extra: tuple[bytes, ...], size: int, resign: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, extra: tuple[bytes, ...], fill: int, resign: int
 ) -> None:
     found = []
     for one_by_one in (False, True):
         for _ in range(3):  # the third call is the first that can be a usual one
-            kamailio, ksr = bench.kamailio(invite(*extra))
-            ksr.length = size
+            kamailio, ksr = bench.kamailio(invite(*extra, filled(fill)))
             if one_by_one:
                 monkeypatch.setattr(kamailio, "_explode", None)
-                monkeypatch.setattr("shaken_plugin.adapters.kamailio.unpack_usual", lambda _: None)
             assert kamailio.shaken_sign(user="alice") == GO_ON
             bench.clock.now += resign
+            states = [kamailio._state()]
             for index in (0, 1):
                 ksr.begin_branch(index)
                 assert kamailio.shaken_branch() == GO_ON
+                states.append(kamailio._state())
+                ksr.end_branch()
             bench.clock.now -= resign
-        found.append((ksr.xavps, ksr.sent(), ksr.counters))
+        known = {key: value for key, value in ksr.xavps.items() if key[1] not in {"state", "until"}}
+        found.append((known, states, ksr.sent(), ksr.counters))
     assert found[0] == found[1]
     assert found[0][0][SIGNING, "user"] == "alice"
     assert found[0][0][SIGNING, "branches"] == "0,1,"
+
+
+def test_a_usual_call_is_attached_at_once_up_to_the_octet_that_is_too_much(bench: Bench) -> None:
+    def sign(fill: int) -> tuple[bool, bool]:
+        for _ in range(3):
+            kamailio, ksr = bench.kamailio(invite(filled(fill)))
+            kamailio.shaken_sign()
+        fits = ksr.xavps[SIGNING, "until"] != ""
+        ksr.xavps[SIGNING, "until"] = ""  # the whole way
+        before = ksr.counters.get("size_over", 0)
+        ksr.begin_branch(0)
+        kamailio.shaken_branch()
+        return fits, ksr.counters.get("size_over", 0) == before
+
+    assert sign(0) == (True, True)
+    assert sign(1_000) == (False, False)
+    largest = bisect.bisect(range(1_000), False, key=lambda fill: not sign(fill)[0]) - 1
+    assert [sign(largest), sign(largest + 1)] == [(True, True), (False, False)]
+
+
+@pytest.mark.parametrize(("seconds", "at_once"), [(0, True), (29, True), (30, False)])
+def test_a_signature_is_attached_at_once_while_it_surely_is_young(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: int, at_once: bool
+) -> None:
+    for _ in range(3):
+        kamailio, ksr = bench.kamailio(invite())
+        kamailio.shaken_sign()
+    whole: list[str] = []
+    state = kamailio._state
+    monkeypatch.setattr(kamailio, "_state", lambda: whole.append("asked") or state())  # type: ignore[func-returns-value]  # for both
+    bench.clock.now += seconds
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert whole == ([] if at_once else ["asked"])
+    assert [name for name, _ in ksr.sent() if name in {"Date", "Identity"}] == ["Date", "Identity"]
+
+
+@pytest.mark.parametrize("how", ["shaken_verify", "shaken_divert", "earlier"])
+def test_nothing_is_attached_at_once_where_more_is_to_be_done(bench: Bench, how: str) -> None:
+    for _ in range(3):
+        kamailio, ksr = bench.kamailio(invite())
+        if how == "earlier":
+            ksr.xavps[VERIFYING, "reason"] = 'STIR;cause=436;text="x"'
+        kamailio.shaken_sign()
+    if how == "shaken_verify":
+        ksr.receive(invite(b"Identity: x;info=<https://127.0.0.1:9/none.pem>"))
+        kamailio.shaken_verify()
+        assert ksr.xavps[VERIFYING, "reason"]
+    elif how == "shaken_divert":
+        kamailio.shaken_divert(None, f"sip:{CALLED}@b.example")
+    assert ksr.xavps[SIGNING, "until"] == ""
+    ksr.begin_branch(0)
+    kamailio.shaken_branch()
+    assert ksr.xavps[ROUTES, "quiet"] == ("1" if how == "shaken_divert" else "")
+
+
+@pytest.mark.parametrize("token", ["good", "none", "quote"])
+def test_a_verdict_is_published_together_as_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    found = []
+    for one_by_one in (False, True):
+        extra = {"good": bench.identity_of(), "none": None, "quote": "x';y='"}[token]
+        kamailio, ksr = bench.kamailio(invite(*([] if extra is None else [b"Identity: " + extra.encode()])), STRANGER)
+        if one_by_one:
+            monkeypatch.setattr(kamailio, "_explode", None)
+        assert kamailio.shaken_verify() == GO_ON
+        found.append((ksr.xavps, ksr.sent()))
+    assert found[0] == found[1]
+    assert found[0][0][VERIFYING, "result"]
 
 
 @pytest.mark.parametrize("fails", ["x5u", "kamailio"])
@@ -1686,14 +1765,12 @@ def test_what_cannot_be_published_at_once_is_published_one_by_one(
         kamailio.shaken_sign()
     assert ksr.xavps[SIGNING, "level"] == "A"
     assert ksr.xavps[ROUTES, "routes"] == "1"
-    assert (
-        pack({name: value for (root, name), value in ksr.xavps.items() if root == SIGNING})
-        == (ksr.xavps[SIGNING, "state"])
-    )
+    published = {name: value for (root, name), value in ksr.xavps.items() if root == SIGNING}
+    assert unpack(pack(published)) == kamailio._state()
 
 
 def _with_a_quote(
     told: Told, identity: str, signature: str, date: str, now: float, _asked: object = None
 ) -> SwitchOutcome:
-    changing = {"identity": f"{identity}'", "ppi": signature, "signed_at": str(now), "date": date}
+    changing = {"identity": f"{identity}'", "ppi": signature, "signed_at": str(int(now)), "date": date}
     return SwitchOutcome({**told.same.variables, **changing}, same=told.same)

@@ -31,7 +31,7 @@ from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
-from shaken_plugin.adapters.kamailio_state import IDLE, INNER, STATE, pack, pack_usual, unpack, unpack_usual
+from shaken_plugin.adapters.kamailio_state import IDLE, INNER, PUBLISHED, STATE, USUAL, pack, unpack
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
@@ -67,6 +67,12 @@ VERIFYING: Final = "shaken_vs"
 
 TASK_GROUP: Final = "shaken"
 """Name of the asynchronous task group whose workers wait for certificates."""
+
+_UNTIL: Final = "until"
+"""Variable of a usual call: its first branch needs nothing of us but Identity and Date before this moment
+(``kamailio-native.cfg``)."""
+_SLOT_UNTIL: Final = "slot_until"
+"""In its place where the call has a slot: of that it is to be told that the call has left, too."""
 
 _SIGNING_OFF: Final = SkipReason.SIGNING_OFF.code
 _TOLD: Final = (
@@ -112,11 +118,10 @@ class Kamailio(Message):
                 ``auth_check``. Never pass a name that was not checked.
         """
         try:
-            before = self._get(SIGNING, "state")  # the rest is empty where this is
             if self.switch.services.authentication is None:
-                if before in {"", IDLE}:
-                    self._set(SIGNING, "skip", _SIGNING_OFF)
+                self._set(SIGNING, "skip", _SIGNING_OFF)
                 return GO_ON
+            before = self._get(SIGNING, "state")  # the rest is empty where this is
             if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):
                 return GO_ON  # a failover: the branch route signs anew if it must
             account = None if user in {None, "", "<null>"} else user
@@ -128,7 +133,8 @@ class Kamailio(Message):
             if not before and outcome.same is not None and self._publish_usual(outcome.same, outcome.variables):
                 found = GO_ON
             else:
-                found = self._finish(SIGNING, outcome)
+                self._publish_signing(outcome.variables)
+                found = self._finish(outcome)
             if account or (before and self._get(SIGNING, "user")):
                 self._set(SIGNING, "user", account or "")
             return found
@@ -148,7 +154,8 @@ class Kamailio(Message):
             counted = self._get(SIGNING, "counted")
             outcome = self._sign_anew(f"<{utf8(diverting)}>", counted, again=bool(self._get(SIGNING, "signed_at")))
             outcome = self._followed(outcome, counted)
-            return self._finish(SIGNING, outcome)
+            self._publish_signing(outcome.variables)
+            return self._finish(outcome)
         except BaseException as exc:
             return self._survive("divert", exc)
 
@@ -186,7 +193,7 @@ class Kamailio(Message):
             left_as=LeftAs(number) if number else None,
             call_id=self._call_id,
         )
-        fresh = dict.fromkeys((*STATE, *_TOLD), "") | dict(outcome.variables)
+        fresh = dict.fromkeys((*STATE, *_TOLD, _UNTIL, _SLOT_UNTIL), "") | dict(outcome.variables)
         if fresh["substitute"]:
             fresh["substituted_for"] = replaced or fresh["substituted_for"]
         fresh["ppi"] = ",".join(filter(None, (before, fresh["ppi"])))  # answers may be about either
@@ -197,13 +204,13 @@ class Kamailio(Message):
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
+            until = _UNTIL
             if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
                 self.switch.sent(slot)
-            packed = self._get(SIGNING, "state")
-            if (usual := unpack_usual(packed)) is not None and self._attach_usual(*usual):
-                self._note_branch(quiet=True)
+                until = _SLOT_UNTIL
+            if (moment := self._get(SIGNING, until)) and self._attach_usual(moment):
                 return GO_ON
-            state = unpack(packed)
+            state = self._state()
             # Each branch may go to a number of its own, and that is what a div says.
             diverting = state["diverting"]
             elsewhere = diverting != "" and state["target"] != self._target()
@@ -226,13 +233,20 @@ class Kamailio(Message):
         except BaseException as exc:
             return self._survive("branch", exc)
 
-    def _attach_usual(self, identity: str, date: str, signed_at: str) -> bool:
-        """`attach` for a call that has nothing but these, its signature young, its INVITE small; else not done."""
-        if self.switch.has_aged(signed_at) or not self._size.fits(identity, date):
+    def _attach_usual(self, until: str) -> bool:
+        """What ``kamailio-native.cfg`` itself does on the first branch of a usual call; False: not done."""
+        if self._ksr.tm.t_get_branch_index() != 0 or not self.switch.is_before(until):
             return False
-        lines = f"Identity: {identity}\r\n"
-        self._ksr.hdr.append(f"Date: {date}\r\n{lines}" if date else lines)
+        self._ksr.hdr.append(f"Date: {self._get(SIGNING, 'date')}\r\nIdentity: {self._get(SIGNING, 'identity')}\r\n")
+        self._set(ROUTES, "quiet", "1")
         return True
+
+    def _state(self) -> dict[str, str]:
+        """What the branch route needs of the signing."""
+        packed = self._get(SIGNING, "state")
+        if packed != USUAL:
+            return unpack(packed)
+        return dict.fromkeys(STATE, "") | {name: self._get(SIGNING, name) for name in PUBLISHED}
 
     def _note_branch(self, *, quiet: bool) -> None:
         """For `shaken_reply`: this branch has its signature, and maybe nothing else matters in replies to it."""
@@ -323,7 +337,9 @@ class Kamailio(Message):
                 self._set(VERIFYING, "waiting", "")
                 self.switch.release(outcome.variables["waiting"])
                 outcome = self.switch.verify(read)
-            return self._finish(VERIFYING, outcome)
+                waited = "1"
+            self._publish_verdict(outcome.variables, first=not waited)
+            return self._finish(outcome)
         except BaseException as exc:
             return self._survive("verify", exc)
 
@@ -394,14 +410,7 @@ class Kamailio(Message):
 
     # --- Doing --------------------------------------------------------------------------------
 
-    def _finish(self, root: str, outcome: Outcome) -> int:
-        variables = outcome.variables
-        if root == SIGNING:
-            self._publish_signing(variables)
-        else:
-            self._publish(root, variables)
-            if variables.get("reason"):
-                self._set(ROUTES, "routes", "1")
+    def _finish(self, outcome: Outcome) -> int:
         for action in outcome.actions:
             if isinstance(action, AddHeader):
                 action.value.encode()  # fail before the first change, not between two
@@ -427,6 +436,26 @@ class Kamailio(Message):
         else:
             self._ksr.sl.send_reply(reject.status, reject.phrase)
 
+    def _publish_verdict(self, variables: Mapping[str, str], *, first: bool) -> None:
+        """For the routing script; ``first``: nothing was published of the call before, so that one call may do it."""
+        if not (first and variables and self._publish_together(VERIFYING, variables)):
+            self._publish(VERIFYING, variables)
+        if variables.get("reason"):
+            self._set(ROUTES, "routes", "1")
+            for name in (_UNTIL, _SLOT_UNTIL):
+                if self._get(SIGNING, name):
+                    self._set(SIGNING, name, "")
+
+    def _publish_together(self, root: str, variables: Mapping[str, str]) -> bool:
+        """`_publish` by one call of Kamailio; False: not done.
+
+        An xavp of that name would be hidden, not changed. In quotes values may hold anything but a quote.
+        """
+        if self._explode is None:
+            return False
+        text = ";".join([f"{name}='{value}'" for name, value in variables.items()])
+        return text.count("'") == 2 * len(variables) and self._explode(text, root) >= 0
+
     def _publish_signing(self, variables: Mapping[str, str]) -> None:
         """For the routing script each by its name, for `shaken_branch` together."""
         state = pack(variables)
@@ -438,10 +467,7 @@ class Kamailio(Message):
             self._set(ROUTES, "routes", "1")
 
     def _publish_usual(self, same: Same, variables: Mapping[str, str]) -> bool:
-        """The same of a usual call that nothing was published of before, by one call of Kamailio; False: not done.
-
-        An xavp of that name would be hidden, not changed. In quotes values may hold anything but a quote.
-        """
+        """The same of a usual call that nothing was published of before, as by `_publish_together`; False: not done."""
         if same.made is None:
             same.made = "".join([f";{name}='{value}'" for name, value in same.variables.items()])
             if same.made.count("'") != 2 * len(same.variables):
@@ -449,15 +475,24 @@ class Kamailio(Message):
         if not same.made or self._explode is None:
             return False
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
-        state = pack_usual(identity, ppi, date, at, same.variables.get("source", ""))
-        text = f"state='{state}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+        also = f"{_UNTIL}='{self._until(identity, date, at)}'"
         if counted := variables.get("counted"):  # a key
-            slot = f";slot='{counted}'" if "slot" in variables else ""
-            text = f"{text};counted='{counted}'{slot}"
+            slot = f"slot='{counted}';slot_" if "slot" in variables else ""
+            also = f"counted='{counted}';{slot}{also}"
+        text = f"state='{USUAL}';{also};identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
         if "'" in identity or self._explode(text, SIGNING) < 0:
             return False
         self._set(ROUTES, "routes", "1")
         return True
+
+    def _until(self, identity: str, date: str, signed_at: str) -> str:
+        """Until when (POSIX seconds, exclusive) the first branch needs these two headers and nothing else of us.
+
+        Empty where it does: it may be too large, or replies to it get a Reason of ours.
+        """
+        if self._length is None or not date or not self._size.fits(self._length, identity, date):
+            return ""
+        return "" if self._get(VERIFYING, "reason") else self.switch.fresh_until(signed_at)
 
     def _check_branch(self) -> None:
         """A reply to a branch that never passed `shaken_branch` means that it left unsigned."""

@@ -40,6 +40,8 @@ class Message:
             # Each call takes a dozen of these: without a function of ours round them.
             self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]  # the same, as one call
         self._explode = getattr(pvx, "xavp_params_explode", None)
+        self._length: int | None = None
+        """Bytes of the usual message that was read last; None where a character of it may take several."""
 
     def _read(
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
@@ -50,6 +52,7 @@ class Message:
             text = pv.get("$mb")
             if (usual := usual_headers_of(text)) is not None:
                 call = _usual_call(usual, self._pseudo("$ru") or self._unparsed_uri(), body=body)
+                self._length = len(text) if text.isascii() else None
             elif (found := headers_of(text)) is not None:
                 call = _call(found, self._pseudo("$ru") or self._unparsed_uri(), body=body)
             else:

@@ -69,14 +69,10 @@ class BranchSize:
         self._ksr = ksr
         self._switch = switch
 
-    def fits(self, identity: str, date: str) -> bool:
-        """Whether a branch is small enough with these two headers and nothing else; `fit` says what if not."""
-        try:
-            size = int(self._ksr.pv.get("$ml") or 0) + GROWTH
-        except Exception:
-            return False
+    def fits(self, length: int, identity: str, date: str) -> bool:
+        """Whether a request that came with so many bytes is small enough, with these two headers, for every branch."""
         threshold = self._switch.services.settings.signing.size.threshold
-        return not threshold or size + signature_bytes(identity, date) <= threshold
+        return not threshold or length + GROWTH + signature_bytes(identity, date) <= threshold
 
     def fit(self, state: Mapping[str, str]) -> tuple[Mapping[str, str], dict[str, str]]:
         """For the branch route.

@@ -17,6 +17,11 @@ INNER: Final = frozenset({"replace_date", "drop", "diverting", "target"})
 IDLE: Final = "-"
 """In its place where a call was decided and the branch route has nothing to do."""
 
+USUAL: Final = "+"
+"""In its place where it would say no more than the variables of `PUBLISHED` do."""
+
+PUBLISHED: Final = ("identity", "ppi", "date", "signed_at", "source")
+
 
 def pack(variables: Mapping[str, str]) -> str:
     """As one text, `IDLE` where the branch route has nothing to do; no variable has a line break (`switch.Outcome`)."""
@@ -25,19 +30,6 @@ def pack(variables: Mapping[str, str]) -> str:
     return "\n".join([variables.get(name, "") for name in STATE])
 
 
-def pack_usual(identity: str, ppi: str, date: str, signed_at: str, source: str) -> str:
-    """`pack` of variables with these of `STATE` and no others."""
-    return f"{identity}\n{ppi}\n{date}\n\n\n{signed_at}\n{source}\n\n\n"
-
-
 def unpack(text: str) -> dict[str, str]:
     """What `pack` made; all empty of `IDLE`, and of the empty text of a call that nobody decided."""
     return dict.fromkeys(STATE, "") if text in {"", IDLE} else dict(zip(STATE, text.split("\n"), strict=True))
-
-
-def unpack_usual(text: str) -> tuple[str, str, str] | None:
-    """``identity``, ``date`` and ``signed_at`` of what `pack_usual` made; None of any other state."""
-    parts = text.split("\n")
-    if len(parts) != len(STATE) or parts[3] or parts[4] or parts[7] or parts[8] or parts[9] or not parts[0]:
-        return None
-    return parts[0], parts[2], parts[5]

@@ -304,6 +304,14 @@ class SigningGuard(Guard):
         except ValueError:
             return False
 
+    def fresh_until(self, signed_at: str) -> str:
+        """Until when (POSIX seconds, exclusive) a signature of that moment surely is young enough to leave."""
+        return str(int(signed_at) + int(self.services.settings.signing.resign_after))
+
+    def is_before(self, until: str) -> bool:
+        """Whether it is earlier than that."""
+        return self._clock() < int(until)
+
     def fits(self, variables: Mapping[str, str], size_without: int) -> bool:
         """Whether an INVITE is small enough for UDP, wherever it goes; see `check_size`."""
         threshold = self.services.settings.signing.size.threshold
