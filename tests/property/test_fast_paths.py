@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +43,7 @@ from shaken_plugin.errors import FailureCode, NumberError, SipSyntaxError, SkipR
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.records.call import signed, verified
 from shaken_plugin.records.usual import Signed, Verified
+from shaken_plugin.switch.process import random_uuid
 from shaken_plugin.switch.reports import signing_line, usual_line, usual_verification, verification_line
 from tests.conftest import NOW
 from tests.property.strategies import examples, mutated, texts, wire_text
@@ -372,3 +375,9 @@ def test_usual_calls_are_written_the_fast_way() -> None:
     message = CallMessage("INVITE", "", sip("1"), {}, call_id="x", source="192.0.2.1")
     assert Signed(message, signing, NOW, observe=False)._usual() is not None
     assert usual_line(message, signing, settings_with(log={"trace": False})) is not None
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_a_uuid_put_together_is_one_of_version_4(octets: bytes) -> None:
+    with mock.patch("os.urandom", return_value=octets):
+        assert random_uuid() == str(uuid.UUID(bytes=octets, version=4))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from shaken_plugin.core.jws import b64url, sign_es256, unb64url, verify_es256
+from shaken_plugin.core.jws import _raw, b64url, sign_es256, unb64url, verify_es256
 
 RFC6979_KEY = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
 RFC6979_SIGNATURE = (
@@ -86,3 +88,13 @@ def test_leading_zeroes_of_r_and_s_are_kept() -> None:
     signature = sign_es256(KEY, short)
     assert len(signature) == 64
     assert verify_es256(KEY.public_key(), short, signature)
+
+
+@given(st.integers(1, N - 1), st.integers(1, N - 1))
+@example(1, 1)
+@example(2**255, 2**255 - 1)
+@example(N - 1, 2**248 - 1)
+def test_r_and_s_are_those_that_der_says(r: int, s: int) -> None:
+    signature = utils.encode_dss_signature(r, s)
+    assert _raw(signature) == r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    assert utils.decode_dss_signature(signature) == (r, s)

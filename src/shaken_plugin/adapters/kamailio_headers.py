@@ -43,19 +43,22 @@ class Headers(NamedTuple):
 
 def _line(name: str, group: int) -> str:
     """A header that is there at most once, its value in a group."""
-    return rf"{name}:(?({group})(?!))[ \t]*+([^\r\n\0]*)(?<![ \t])"
+    return rf"{name}:(?({group})(?!))[ \t]*+([^\r]*)(?<![ \t])"
 
 
 _USUAL: Final = re.compile(
-    r"([A-Z]+) [^\r\n\0]*+(?:\r\n(?:"
-    rf"(?:{'|'.join(_UNWANTED)}):[^\r\n\0]*+"
+    r"([A-Z]+) [^\r]*+(?:\r\n(?:"
+    rf"(?:{'|'.join(_UNWANTED)}):[^\r]*+"
     rf"|{_line('From', 2)}|{_line('To', 3)}|{_line('Call-ID', 4)}"
     rf"|{_line('P-Asserted-Identity', 5)}|{_line('Identity', 6)}"
     # No line in two ways, so that a message that does not match is found out in one pass.
-    rf"|(?!(?i:{'|'.join(_WANTED_AS_WRITTEN)})[ \t]*+:|(?:{'|'.join(_UNWANTED)}):)[A-Za-z][A-Za-z0-9-]++:[^\r\n\0]*+"
+    rf"|(?!(?i:{'|'.join(_WANTED_AS_WRITTEN)})[ \t]*+:|(?:{'|'.join(_UNWANTED)}):)[A-Za-z][A-Za-z0-9-]++:[^\r]*+"
     r"))*\r\n\r\n"
 )
-"""A message as nearly all are: of what is wanted it has these five at most, and each once."""
+"""A message as nearly all are: of what is wanted it has these five at most, and each once.
+
+To look for one character is many times faster than for three: what else must not be in a line is looked for after it.
+"""
 
 
 class UsualHeaders(NamedTuple):
@@ -76,9 +79,12 @@ def usual_headers_of(message: str) -> UsualHeaders | None:
     if found is None:
         return None
     method, caller, to, call_id, asserted, identity = found.groups()
-    if caller is None or to is None or call_id is None:
+    end = found.end()
+    if caller is None or to is None or call_id is None or message.find("\0", 0, end) >= 0:
         return None
-    return UsualHeaders(method, caller, to, call_id, asserted, identity, message[found.end() :])
+    if message.count("\n", 0, end) != message.count("\r", 0, end):  # one that ends no line
+        return None
+    return UsualHeaders(method, caller, to, call_id, asserted, identity, message[end:])
 
 
 def headers_of(message: str) -> Headers | None:

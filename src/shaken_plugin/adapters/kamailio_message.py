@@ -152,17 +152,17 @@ class Message:
 
 def _usual_call(found: UsualHeaders, uri: str, *, body: bool) -> CallMessage:
     """`_call` of a message that has nothing rare."""
-    caller, asserted = found.caller, found.asserted
+    method, caller, to, call_id, asserted, identity, content = found
     callers: dict[CallerHeader, tuple[str, ...]] = {_FROM: (caller,)}
     named = caller
     if asserted is not None:
         callers, named = {_ASSERTED: (asserted,), _FROM: (caller,)}, asserted + caller
-    call = CallMessage(found.method, uri, found.to, callers, found.call_id)
+    call = CallMessage(method, uri, to, callers, call_id)
     call.unmarked = "%" not in named and "verstat" not in named.lower()
-    if found.identity is not None:
-        call.identity = (found.identity,)
+    if identity is not None:
+        call.identity = (identity,)
     if body:
-        call.sdp = found.body
+        call.sdp = content
     return call
 
 

@@ -100,9 +100,10 @@ class Memory(Generic[T]):
     def find(self, question: Question, stamp: Hashable, now: float) -> T | None:
         """What was decided on this question, if it holds at this stamp and time."""
         answer = self._answers.get(question)
-        if answer is None or answer.stamp != stamp or not answer.since <= now < answer.until:
+        if answer is None:
             return None
-        return answer.said
+        at, since, until, said = answer
+        return said if at == stamp and since <= now < until else None
 
     def keep(self, question: Question, stamp: Hashable, now: float, asked: Asked, said: T) -> None:
         """Remember a decision.

@@ -69,10 +69,16 @@ class Usual(NamedTuple):
     dest: Party
     iat: int
 
+    def counted(self, asked: Asked) -> Usual:
+        """The same, of which this was said at its customer's limits."""
+        ready, dest, iat = self
+        return Usual(ready.counted(asked), dest, iat)
+
     def payload(self) -> bytes:
         """`core.passport.shaken_payload` of the call."""
-        before, behind = self.ready.claims
-        return f'{before}{dest_member(self.dest)}}},"iat":{self.iat}{behind}'.encode()
+        ready, dest, iat = self
+        before, behind = ready.claims
+        return f'{before}{dest_member(dest)}}},"iat":{iat}{behind}'.encode()
 
     def signing(self, identity: str, date: str) -> Signing:
         """What `AuthenticationService.sign` says of it."""

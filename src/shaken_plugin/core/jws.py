@@ -50,8 +50,17 @@ def unb64url(text: str) -> bytes:
 
 def sign_es256(key: ec.EllipticCurvePrivateKey, signing_input: bytes) -> bytes:
     """The 64 octets R‖S of an ES256 signature over ``signing_input``."""
-    r, s = utils.decode_dss_signature(key.sign(signing_input, _SIGN))
-    return (r << 256 | s).to_bytes(64, "big")
+    return _raw(key.sign(signing_input, _SIGN))
+
+
+def _raw(signature: bytes) -> bytes:
+    """R‖S of a signature in DER as `cryptography` makes them for P-256 (`utils.decode_dss_signature` reads any).
+
+    SEQUENCE of two INTEGERs, all lengths in one octet: 48, length, 2, length, R, 2, length, S. An INTEGER has a zero
+    in front where its first bit is set, and none of its own.
+    """
+    end = 4 + signature[3]
+    return signature[4:end][-32:].rjust(32, b"\0") + signature[end + 2 :][-32:].rjust(32, b"\0")
 
 
 def verify_es256(key: ec.EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> bool:

@@ -84,7 +84,7 @@ class Filled:
 
     Args:
         form: the pieces before, between and behind time, Call-ID, called party, ``iat`` and digest of the signature.
-        call_id, dest, iat, signature, now: those of the call.
+        call_id, dest, iat, signature, now: those of the call, the first two as JSON texts.
     """
 
     __slots__ = ("_call_id", "_dest", "_form", "_iat", "_now", "_signature")
@@ -96,9 +96,8 @@ class Filled:
     def line(self) -> bytes:
         """See `CallRecord.line`."""
         a, b, c, d, e, f = self._form
-        quoted = encode_basestring_ascii
         seal = sha256(self._signature.encode("ascii")).hexdigest()
-        line = f"{a}{self._now!r}{b}{quoted(self._call_id)}{c}{quoted(self._dest)}{d}{self._iat}{e}{seal}{f}"
+        line = f"{a}{self._now!r}{b}{self._call_id}{c}{self._dest}{d}{self._iat}{e}{seal}{f}"
         return line.encode("ascii")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +16,13 @@ from shaken_plugin.ports import Observer, Severity
 from shaken_plugin.switch.guard import Switch
 from shaken_plugin.switch.waiting import WaitingRoom
 
-_UUID: Final = struct.Struct(">IHHHHI")
+_VARIANT: Final = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
 
 
 def random_uuid() -> str:
-    """What ``str(uuid.uuid4())`` makes (RFC 9562 §5.4), at a quarter of the cost: each call of a limit has one."""
-    a, b, c, d, e, f = _UUID.unpack(os.urandom(16))
-    c, d = c & 0x0FFF | 0x4000, d & 0x3FFF | 0x8000
-    return "%08x-%04x-%04x-%04x-%04x%08x" % (a, b, c, d, e, f)  # noqa: UP031  # an f-string takes longer
+    """What ``str(uuid.uuid4())`` makes (RFC 9562 §5.4), at a sixth of the cost: each call of a limit has one."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 class Process:

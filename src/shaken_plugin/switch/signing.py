@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Final
 
@@ -121,8 +122,8 @@ class SigningGuard(Guard):
         if asked is not None:
             if not asked.is_usual:
                 return None
-            usual = usual._replace(ready=usual.ready.counted(asked))
-        call_id = message.call_id
+            usual = usual.counted(asked)
+        call_id = quoted(message.call_id)
         if (told := told_of(usual, message, self.services.settings)) is None:
             return None
         line = told.log_line(call_id, usual)

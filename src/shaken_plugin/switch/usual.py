@@ -66,14 +66,15 @@ class Told:
         return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
 
     def log_line(self, call_id: str, usual: Usual) -> str:
-        """`signing_line` of the call."""
+        """`signing_line` of the call, whose Call-ID is a JSON text already."""
         a, b, c, d = self.line
-        dest = _shown(usual.dest, self.settings)
-        return f"{a}{quoted(call_id)}{b}{quoted(dest)}{c}{usual.iat}{d}"
+        _, dest, iat = usual
+        return f"{a}{call_id}{b}{quoted(_shown(dest, self.settings))}{c}{iat}{d}"
 
     def filled(self, call_id: str, usual: Usual, signature: str, now: float) -> Filled:
-        """The record of the call."""
-        return Filled(self.record, call_id, str(usual.dest), usual.iat, signature, now)
+        """The record of the call, whose Call-ID is a JSON text already."""
+        _, dest, iat = usual
+        return Filled(self.record, call_id, quoted(str(dest)), iat, signature, now)
 
     def outcome(self, identity: str, signature: str, date: str, now: float, asked: Asked | None = None) -> Outcome:
         """What is to be done: the variables are `signing_variables` of the call."""
@@ -87,10 +88,11 @@ class Told:
 
 def told_of(usual: Usual, message: CallMessage, settings: Settings) -> Told | None:
     """What is said of usual calls like this one, made once; None where they have to be said in the slow way."""
-    known: tuple[Settings, Told | None] | None = usual.ready.told
+    ready, dest, _ = usual
+    known: tuple[Settings, Told | None] | None = ready.told
     if known is None or known[0] is not settings:
-        known = usual.ready.told = settings, Told.of(usual, message, settings)
-    return known[1] if len(str(usual.dest)) <= MAX_TEXT else None
+        known = ready.told = settings, Told.of(usual, message, settings)
+    return known[1] if len(str(dest)) <= MAX_TEXT else None
 
 
 def is_unmarked(message: CallMessage) -> bool:
