@@ -1,4 +1,4 @@
-"""Whether the memory of a process is flat."""
+"""Whether the memory of processes is flat: what each has of its own, and what is in use of that which they share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bench.load.observed import Facts, Observation, Sample
 from bench.ratios import slope
 
 WARM_UP: Final = 1 / 3
-"""Of the time for which a process is seen, in which caches fill, ..."""
+"""Of the time for which something is seen, in which caches fill, ..."""
 WARM_UP_SECONDS: Final = 60.0
 """... and no less than this."""
 SHORTEST: Final = 50.0
-"""Seconds after that, below which nothing is said of a process."""
+"""Seconds after that, below which nothing is said of it."""
 GROWTH: Final = 1 << 20
-"""Octets that a process may have more at the end than after its warm-up, ..."""
+"""Octets that it may have more at the end than after its warm-up, ..."""
 GROWTH_SHARE: Final = 0.03
 """... or this share of what it has."""
 
 
 class Growth(NamedTuple):
-    """Memory of a process after its warm-up: octets at its beginning, and how many more there were at its end."""
+    """Memory of a process or a pool after its warm-up: octets at the beginning, and how many more at the end."""
 
     name: str
     level: float
@@ -41,30 +41,46 @@ def growth(name: str, samples: Sequence[Sample]) -> Growth | None:
     So what a process loads when it first does something, once and late, is no growth, and what it keeps each time is.
     None where the time is too short to say.
     """
+    if len(samples) < 4:
+        return None
     seen = samples[-1].at - samples[0].at
     begin = samples[0].at + max(WARM_UP * seen, WARM_UP_SECONDS)
     after = [one for one in samples if one.at >= begin]
     if len(after) < 4 or after[-1].at - after[0].at < SHORTEST:
         return None
-    seconds, level = after[-1].at - after[0].at, median(one.resident for one in after[: len(after) // 4])
-    return Growth(name, level, slope([(one.at, one.resident) for one in after]).low * seconds, seconds)
+    seconds, level = after[-1].at - after[0].at, median(one.octets for one in after[: len(after) // 4])
+    return Growth(name, level, slope([(one.at, one.octets) for one in after]).low * seconds, seconds)
 
 
-def growths(run: Observation) -> list[Growth]:
-    """Of all processes that lived long enough."""
+def processes(run: Observation) -> list[Growth]:
+    """Of all that lived long enough."""
     found = [growth(name, samples) for (name, _), samples in run.memory.items()]
     return [one for one in found if one is not None]
 
 
+def pools(run: Observation) -> list[Growth]:
+    """Of all that told their use for long enough."""
+    found = [growth(name, samples) for name, samples in run.pools.items()]
+    return [one for one in found if one is not None]
+
+
 def check(run: Observation, facts: Facts) -> Iterator[str]:
-    """No process grows after its warm-up."""
-    found = growths(run)
-    facts["memory judged"] = f"{len(found)} processes; the others were not there for long enough"
-    for one in found:
+    """No process and no pool grows after its warm-up."""
+    alone, shared = processes(run), pools(run)
+    facts["memory judged"] = (
+        f"{len(alone)} processes; the others were not there for long enough; {len(shared)} shared pools"
+    )
+    for one in alone + shared:
         if one.grown > one.bound:
             yield (
                 f"{one.name} grew by {one.grown / 2**20:.1f} MiB in {one.seconds:.0f} s after its warm-up, "
                 f"from {one.level / 2**20:.1f} MiB; {one.bound / 2**20:.1f} are allowed"
             )
-    if not found:
+    if not alone:
         yield "memory of no process was seen long enough: let it run longer"
+    judged = {one.name for one in shared}
+    for name in run.pools:
+        if name not in judged:
+            yield f"{name} did not tell its use for long enough: let it run longer"
+    if not run.pools:
+        yield "no shared pool was seen"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from bench.load import mix
+from bench.load.watch import Pool, pool_of
 from bench.processes import children
 from bench.results import BenchError
 from shaken_plugin.authentication import SigningPair
@@ -122,6 +123,14 @@ class Host:
         found = {pid: f"{self.name} {what}" for pid, what in described(switch.rpc("core.ps")).items()}
         return {pid: found.get(pid, f"{self.name} kamailio") for pid in (switch.pid, *children(switch.pid))}
 
+    def pool(self) -> Pool:
+        """The memory that the processes of its Kamailio share.
+
+        Raises:
+            BenchError, LabError: it does not say.
+        """
+        return pool_of(self.switch.rpc("core.shmmem"))
+
     def held(self) -> float:
         """How many calls its agent says have a slot.
 
@@ -208,6 +217,10 @@ class Hosts:
         """Every process of the Kamailios, and Redis, by pid: none of them may end."""
         found = self.origin.processes() | self.target.processes()
         return found | ({} if self.redis is None else {self.redis.pid: "Redis"})
+
+    def pools(self) -> dict[str, Callable[[], Pool]]:
+        """What tells of the memory that the processes of each Kamailio share."""
+        return {f"{host.name} kamailio shared pool": host.pool for host in self}
 
     def agents(self) -> dict[int, str]:
         """The agents that run, by pid."""

@@ -64,10 +64,12 @@ class Call:
 
 
 class Sample(NamedTuple):
-    """Resident memory of a process at a time, in octets."""
+    """What a process has of its own at a time, or what is in use of a pool that processes share; in octets."""
 
     at: float
-    resident: int
+    octets: int
+    touched: int = 0
+    """Of a pool, by a process: what it has come to read or write there, the same memory for all who do."""
 
 
 class Event(NamedTuple):
@@ -104,6 +106,7 @@ class Observation:
         absences: of agents.
         bounds: of the limited customers.
         memory: of each process, by its name and pid.
+        pools: likewise, of each pool of shared memory, by its name.
         gone: processes that ended by themselves.
         counters: of the plugin, by host.
         strangers: records of calls that nobody placed: host and Call-ID.
@@ -124,6 +127,7 @@ class Observation:
     events: list[Event] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
     memory: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
+    pools: dict[str, list[Sample]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     strangers: list[tuple[str, str]] = field(default_factory=list)

@@ -62,18 +62,24 @@ def _memory(run: Observation, path: Path) -> Path:
     for (name, _), samples in run.memory.items():
         axes = rows[name.startswith("terminating")]
         at = [one.at - run.begin for one in samples]
-        values = [one.resident / 2**20 for one in samples]
+        values = [one.octets / 2**20 for one in samples]
         if any(part in name for part in NAMED):
             label = None if name in shades else name
             shades.setdefault(name, next(colours))
             axes.plot(at, values, label=label, color=shades[name], linewidth=1.4)
         else:
             axes.plot(at, values, color="#cccccc", linewidth=0.7, zorder=1)
+    for name, samples in run.pools.items():
+        at, values = [one.at - run.begin for one in samples], [one.octets / 2**20 for one in samples]
+        rows[name.startswith("terminating")].plot(
+            at, values, label=f"{name}, in use", color="#444444", linewidth=1.4, linestyle="--"
+        )
     for axes in rows:
-        axes.set_ylabel("resident, MiB")
+        axes.set_ylabel("MiB")
         axes.set_ylim(bottom=0)
     rows[0].set_title(
-        "Resident memory: originating host and Redis above, terminating host below; grey: other processes", loc="left"
+        "Memory of each process' own: originating host and Redis above, terminating host below; grey: other processes",
+        loc="left",
     )
     return _save(run, figure, rows, path)
 

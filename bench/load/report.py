@@ -11,7 +11,7 @@ from bench.load.judge import CHECKS, Verdict
 from bench.load.observed import Call, Observation
 from bench.load.run import Options
 
-FORM: Final = 1
+FORM: Final = 2
 """Of the JSON; another number where a reader of the old one would be wrong."""
 
 BUCKETS: Final = 300
@@ -85,13 +85,13 @@ def _sign(verdict: Verdict, name: str) -> str:
 
 
 def _memory(run: Observation) -> list[str]:
-    """What grew most after its warm-up."""
-    found = sorted(growth.growths(run), key=lambda one: -one.grown)
+    """All shared pools, and the processes that grew most after their warm-up."""
+    found = [*growth.pools(run), *sorted(growth.processes(run), key=lambda one: -one.grown)[:8]]
     rows = [
         f"  {one.name:<36} {one.level / 2**20:7.1f} MiB {one.grown / 2**10:+9.0f} KiB in {one.seconds:.0f} s"
-        for one in found[:8]
+        for one in found
     ]
-    return ["resident memory after the warm-up, what grew most:", *rows]
+    return ["memory after the warm-up: in use of shared pools, and of processes' own, what grew most:", *rows]
 
 
 def to_json(
@@ -119,10 +119,14 @@ def to_json(
         "latency_ms": latency([call for call in run.calls.values() if call.sent >= run.begin]),
         "calls": [one._asdict() for one in buckets(run)],
         "events": [one._asdict() | {"begin": one.begin - begin, "end": one.end - begin} for one in run.events],
-        "growth": [one._asdict() | {"bound": one.bound} for one in growth.growths(run)],
+        "growth": [one._asdict() | {"bound": one.bound} for one in growth.processes(run) + growth.pools(run)],
         "memory": [
-            {"process": name, "pid": pid, "samples": [(one.at - begin, one.resident) for one in samples]}
+            {"process": name, "pid": pid, "samples": [(one.at - begin, one.octets, one.touched) for one in samples]}
             for (name, pid), samples in run.memory.items()
+        ],
+        "pools": [
+            {"pool": name, "samples": [(one.at - begin, one.octets) for one in samples]}
+            for name, samples in run.pools.items()
         ],
         "counters": run.counters,
     }

@@ -58,7 +58,7 @@ def run(options: Options, folder: Path, say: Callable[[str], object], tick: Call
         begin = time.time()
         every = max(1.0, options.seconds / SAMPLES)
         placing = stack.enter_context(callers.Callers(folder / "callers", port, options.rate, calls))
-        with Watch(hosts.processes(), hosts.agents, every, lambda: tick(time.time() - begin)) as watch:
+        with Watch(hosts.processes(), hosts.agents, hosts.pools(), every, lambda: tick(time.time() - begin)) as watch:
             director.run(begin, options.seconds)
             say("waiting for the last calls")
             counts = placing.wait(PATIENCE)
@@ -76,6 +76,7 @@ def run(options: Options, folder: Path, say: Callable[[str], object], tick: Call
             events=director.events,
             absences=director.absences,
             memory=watch.found,
+            pools=watch.pools,
             gone=watch.gone,
             failed=counts.failed,
             errors=placing.errors.read_text("utf-8", "replace") if placing.errors.exists() else "",

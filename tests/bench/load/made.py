@@ -34,6 +34,7 @@ def run() -> Observation:
             Event(BEGIN + 50, BEGIN + 53, "agent of the originating host killed", "originating agent"),
         ],
         memory={("originating kamailio SIP worker 1", 7): samples(), ("Redis", 8): samples(12)},
+        pools={"originating kamailio shared pool": samples(13), "terminating kamailio shared pool": samples(12)},
         counters={"originating": {"signed_a": 200, "limits_unavailable": 0}, "terminating": {}},
         damaged={"originating": 0, "terminating": 0},
     )

@@ -256,13 +256,41 @@ def test_a_leak_is_found_and_caches_that_fill_are_none() -> None:
 def test_what_comes_once_is_no_leak_and_what_comes_again_and_again_is(times: tuple[int, ...], found: bool) -> None:
     run = made.run()
     run.memory["originating kamailio timer 5", 9] = [
-        one._replace(resident=one.resident + (2 << 20) * sum(one.at - made.BEGIN >= at for at in times))
+        one._replace(octets=one.octets + (2 << 20) * sum(one.at - made.BEGIN >= at for at in times))
         for one in made.samples(30.0)
     ]
     if found:
         found_one(run, "memory flat", "originating kamailio timer 5 grew by")
     else:
         assert not findings(run)
+
+
+POOL = "originating kamailio shared pool"
+
+
+def test_a_leak_in_memory_that_all_processes_share_is_found() -> None:
+    run = made.run()
+    run.pools[POOL] = made.samples(13.0, grows=6_000)
+    found_one(run, "memory flat", f"{POOL} grew by 1.1 MiB in 199 s after its warm-up, from 13.7 MiB; 1.0 are allowed")
+    run.pools[POOL] = made.samples(13.0, grows=4_000)
+    assert not findings(run)
+
+
+def test_a_process_that_comes_to_touch_what_all_share_does_not_grow() -> None:
+    run = made.run()
+    worker = run.memory["originating kamailio SIP worker 1", 7]
+    worker[:] = [one._replace(touched=100_000 * number) for number, one in enumerate(worker)]
+    assert not findings(run)
+
+
+def test_a_pool_that_did_not_tell_its_use_is_not_taken_for_flat() -> None:
+    run = made.run()
+    run.pools[POOL] = run.pools[POOL][:90]  # its switch stopped answering
+    found_one(run, "memory flat", f"{POOL} did not tell its use for long enough")
+    run.pools[POOL] = []
+    found_one(run, "memory flat", f"{POOL} did not tell its use for long enough")
+    run.pools = {}
+    found_one(run, "memory flat", "no shared pool was seen")
 
 
 def test_a_process_that_was_seen_too_shortly_is_not_judged() -> None:

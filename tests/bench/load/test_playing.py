@@ -22,7 +22,7 @@ from bench.load.hosts import described
 from bench.load.judge import judge
 from bench.load.observed import Observation, Recorded
 from bench.load.run import Options
-from bench.load.watch import Watch, memory
+from bench.load.watch import Pool, Watch, memory, pool_of
 from bench.plots import available
 from bench.results import BenchError
 from click.testing import CliRunner
@@ -31,6 +31,7 @@ from cryptography.hazmat.bindings import _rust
 from shaken_plugin import runtime
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.lab.pki import Authority
+from shaken_plugin.lab.servers import LabError
 from tests.bench.load import made
 
 # --- Calls ------------------------------------------------------------------------------------
@@ -194,31 +195,90 @@ def test_memory_is_watched_and_a_process_that_ends_is_told() -> None:
     ticks: list[int] = []
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         lasting = {os.getpid(): "this", child.pid: "child"}
-        with Watch(lasting, dict, 0.01, lambda: ticks.append(1)) as watch:
+        with Watch(lasting, dict, {}, 0.01, lambda: ticks.append(1)) as watch:
             while len(ticks) < 3:
                 time.sleep(0.01)
             child.communicate(b"\n")
     assert watch.gone == ["child"]
     samples = watch.found["this", os.getpid()]
     assert len(samples) >= 3
-    assert all(one.resident > 1 << 20 for one in samples)
+    assert all(one.octets > 1 << 20 for one in samples)
+
+
+SHMMEM = """\
+{
+\ttotal: 67108864
+\tfree: 53568752
+\tused: 11884288
+\treal_used: 13540112
+\tmax_used: 13546280
+\tfragments: 812
+}
+"""
+
+
+def test_what_is_in_use_of_a_pool_is_asked_again_and_again() -> None:
+    assert pool_of(SHMMEM) == (67_108_864, 13_540_112)
+    with pytest.raises(BenchError, match="does not tell the use of the shared memory: error: 500"):
+        pool_of("error: 500 - command core.shmmem not found")
+    used = iter(range(1, 1_000_000))
+    refusing = {3: LabError("kamcmd"), 4: subprocess.TimeoutExpired("kamcmd", 10), 5: BenchError("another answer")}
+
+    def ask() -> Pool:
+        number = next(used)
+        if number in refusing:
+            raise refusing[number]
+        return Pool(1 << 26, number << 20)
+
+    watch = Watch({}, dict, {"pool": ask}, 0.01, int)  # which learns its size
+    for _ in range(6):
+        watch.look()
+    assert [one.octets >> 20 for one in watch.pools["pool"]] == [2, 6, 7]
+
+
+def test_a_pool_that_does_not_tell_its_size_is_told_at_once() -> None:
+    with pytest.raises(BenchError, match="does not tell"):
+        Watch({}, dict, {"pool": lambda: pool_of("")}, 1, int)
 
 
 def test_memory_is_what_a_process_has_of_its_own_or_shares_and_not_the_pages_of_files() -> None:
     size = 16 << 20
     for kind in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
         with mmap.mmap(-1, size, kind) as pages:
-            before = memory(os.getpid()).resident
+            before = memory(os.getpid()).octets
             for place in range(0, size, mmap.PAGESIZE):
                 pages[place] = 1
-            assert memory(os.getpid()).resident - before > size * 0.9
+            assert memory(os.getpid()).octets - before > size * 0.9
     library = Path(_rust.__file__)  # no file of ours: those of tests may lie in memory, which is shared memory then
     size = library.stat().st_size
     assert size > 8 << 20
     with library.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
-        before = memory(os.getpid()).resident
+        before = memory(os.getpid()).octets
         assert sum(pages[place] for place in range(0, size, mmap.PAGESIZE))
-        assert memory(os.getpid()).resident - before < size * 0.1
+        assert memory(os.getpid()).octets - before < size * 0.1
+
+
+def test_pages_of_a_pool_are_told_apart_from_other_shared_memory() -> None:
+    size = 16 << 20
+    with mmap.mmap(-1, size) as pool, mmap.mmap(-1, size // 2) as other:
+        before = memory(os.getpid(), {size})
+        for place in range(0, size, mmap.PAGESIZE):
+            pool[place] = 1
+        between = memory(os.getpid(), {size})
+        assert between.touched - before.touched == size
+        assert between.octets - before.octets < size * 0.1
+        for place in range(0, size // 2, mmap.PAGESIZE):
+            other[place] = 1
+        after = memory(os.getpid(), {size})
+        assert after.touched == between.touched
+        assert after.octets - between.octets >= size // 2
+
+
+def test_a_process_that_has_ended_has_no_memory() -> None:
+    with subprocess.Popen(["/bin/true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and not yet reaped
+        with pytest.raises(ProcessLookupError, match=f"process {child.pid} has ended"):
+            memory(child.pid)
 
 
 # --- What people get --------------------------------------------------------------------------
@@ -233,6 +293,7 @@ def test_the_report_says_it_in_words_as_json_and_in_pictures(tmp_path: Path) -> 
     text = report.text(run, verdict, options, {"cores": "2"})
     assert "  NO   no call lost" in text
     assert "  yes  memory flat" in text
+    assert "originating kamailio shared pool        13.0 MiB" in text
     assert "NOT TRUE: no call lost: 1 of 300 calls have no final answer: 60-1@127.0.0.1" in text
     assert "numbers added (1), key rotated (1)" in text
     content = json.loads(json.dumps(report.to_json(run, verdict, options, {}, made="2026-11-22T15:00:00+00:00")))
@@ -241,6 +302,11 @@ def test_the_report_says_it_in_words_as_json_and_in_pictures(tmp_path: Path) -> 
     assert content["events"][0] == {"begin": 100.0, "end": 100.0, "what": "numbers added", "kind": "change"}
     assert len(content["calls"]) == 300
     assert content["calls"][0]["latency"]["p50"] == pytest.approx(10)
+    assert [one["pool"] for one in content["pools"]] == [
+        "originating kamailio shared pool", "terminating kamailio shared pool"
+    ]  # fmt: skip
+    assert {len(one["samples"]) for one in content["pools"]} == {300}
+    assert content["memory"][0]["samples"][299] == [299.0, 60 << 20, 0]
     if not available():
         pytest.skip("matplotlib is not installed: pip install matplotlib")
     files = plots.draw(run, tmp_path)
