@@ -68,15 +68,17 @@ class Routing(Kamailio):  # shaken
     def within_dialog(self, msg):
         if KSR.rr.loose_route() > 0:
             # Foreign verstat is taken out of requests inside a dialog, too; of ACK and BYE nobody is shown anything.
-            method = KSR.pv.get("$rm")
-            if method not in {"ACK", "BYE"} and KSR.pv.get("$Rp") != INSIDE_PORT:
-                self.shaken_verify(msg)  # shaken
+            if not KSR.is_method_in("AB"):  # neither ACK nor BYE
+                if KSR.pv.get("$Rp") != INSIDE_PORT:
+                    self.shaken_verify(msg)  # shaken
+                # A transfer counts once.
+                if KSR.pv.get("$rm") == "REFER":
+                    self.shaken_refer(msg)  # shaken
             # A caller ID that was substituted stays so until the end of the call.
-            self.shaken_dialog(msg)  # shaken
-            # A transfer counts once.
-            if method == "REFER":
-                self.shaken_refer(msg)  # shaken
-            return self.relay(msg)
+            if self.shaken_routes(msg):  # shaken
+                self.shaken_dialog(msg)  # shaken
+                self.arm()  # shaken
+            return self.send(msg)
         if KSR.is_ACK():
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
@@ -88,8 +90,14 @@ class Routing(Kamailio):  # shaken
         # Arm both before every t_relay, the one after a failure included. You need not ask first: that
         # spares calls that are none of ours, and later requests of a call, five ways into Python.
         if self.shaken_routes(msg):  # shaken
-            KSR.tm.t_on_branch("branch")
-            KSR.tm.t_on_reply("reply")
+            self.arm()
+        return self.send(msg)
+
+    def arm(self):
+        KSR.tm.t_on_branch("branch")
+        KSR.tm.t_on_reply("reply")
+
+    def send(self, msg):
         if KSR.tm.t_relay() < 0:
             if self.shaken_fallback(msg) > 0:  # shaken: TCP refused, now by UDP
                 return self.relay(msg)

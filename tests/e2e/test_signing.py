@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,19 @@ def test_a_failover_branch_carries_exactly_one_identity(network: Network, kemi: 
     assert sorted(tokens[0]) == sorted(tokens[1])  # within 30 s: the same token
     assert signer.counters()["signed_a"] == 5
     assert "branch_without_identity" not in signer.counters()
+
+
+def test_usual_calls_get_their_headers_without_a_way_into_python(network: Network, tmp_path: Path) -> None:
+    called, config = network.called(), tmp_path / "kamailio.cfg"
+    shipped = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
+    assert shipped.count('python_exec("shaken_branch");') == 1
+    config.write_text(shipped.replace('python_exec("shaken_branch");', ""))
+    signer = network.kamailio(network.provider("origin"), outside_peer=called.uri, config=config, workers=1)
+    # The decision is made at the first call and remembered at the second.
+    network.call("uac_call", signer.inside_port, calls=6)
+    found = [(len(invite.header("Identity")), len(invite.header("Date"))) for invite in called.invites()]
+    assert (found[0], found[-3:]) == ((0, 0), [(1, 1)] * 3)
+    assert claims(called.invites()[-1].header("Identity")[0])["attest"] == "A"
 
 
 def test_a_failover_long_after_signing_is_signed_anew(network: Network) -> None:
