@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -341,3 +343,35 @@ def test_reports_are_read_whatever_stands_there(redis: RedisServer) -> None:
     assert found["newer"].version == 9
     assert {name for name, status in found.items() if status is None} >= {"no json", "deep", "large", "wrong"}
     assert found["edge1"] == HostStatus(host="edge1", version=4, age=0.5)
+
+
+def test_an_agent_that_is_asked_without_a_pause_ends_without_a_fault(
+    redis: RedisServer, log: FleetLog, tmp_path: Path, today: Authority
+) -> None:
+    def ask(path: Path) -> int:
+        answers = 0
+        with ExitStack() as stack:
+            lines = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(12)]
+            for line in lines:  # no more can be opened once it ends
+                line.connect(str(path))
+            for line in lines:
+                with suppress(OSError):
+                    while True:
+                        token = hashlib.sha256(f"{id(line)} {answers}".encode()).hexdigest()
+                        asked = {"v": 1, "op": "first_use", "token": token, "call": "0" * 64, "milliseconds": 1000}
+                        line.sendall(json.dumps(asked).encode() + b"\n")
+                        if not line.recv(1000):
+                            break
+                        answers += 1
+        return answers
+
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        member = Member(tmp_path / "busy", "busy", "127.0.0.13", redis, today, stack)
+        member.start()
+        asking = [pool.submit(ask, tmp_path / "busy" / "agent.sock") for _ in range(8)]
+        time.sleep(0.5)
+        member.agent.stop()
+        assert min(one.result() for one in asking) > 0
+        said = member.agent.log_text()
+        assert "agent: ended" in said
+        assert "Traceback" not in said, said

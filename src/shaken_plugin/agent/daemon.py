@@ -200,12 +200,12 @@ class Agent:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.host.close()
-        if self._shared is not None:
-            self._shared.close()
         await self._offences.close()
         await self._fleet_state.close()
         await self._documents.close()
         await self._server.close()
+        if self._shared is not None:  # only now: until their connections end, workers ask
+            self._shared.close()
         await self._recorder.close()
         await self._downloader.close()
         self._ledger.close()
