@@ -20,13 +20,14 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from shaken_plugin import runtime
 from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
-from shaken_plugin.adapters.freeswitch import functions, mod_python, size
+from shaken_plugin.adapters.freeswitch import functions, mod_python, reading, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
+from shaken_plugin.adapters.freeswitch.kept import keep
 from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, Set, sendable
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.others import OtherLegs
@@ -1091,16 +1092,33 @@ def test_without_the_library_other_legs_are_asked_by_commands(bench: Bench) -> N
     assert mod_python.SessionLeg(pbx.freeswitch, left).partner("direction") is None
 
 
-def test_headers_of_ours_are_in_the_first_invite_only(bench: Bench) -> None:
-    pbx = Pbx(bench)
-    left = pbx.sign(invite())
-    excluded = "exclude_outgoing_extra_header=(?i)^sip_h_(identity|y)"
-    assert left.getVariable("api_on_answer_shaken") == f"uuid_setvar_multi {left.uuid} {excluded};sip_h_Date="
-    assert left.getVariable("execute_on_answer_shaken_1") is None
+def answer(leg: FakeSession) -> None:
+    """Have FreeSWITCH run the command that a leg has for when it is answered."""
+    command, uuid, pairs = (leg.getVariable("api_on_answer_shaken") or "").split(" ", 2)
+    assert (command, uuid) == ("uuid_setvar_multi", leg.uuid)
+    for pair in pairs.split(";"):
+        name, _, value = pair.partition("=")
+        leg.put(name, value)
+
+
+@pytest.mark.parametrize("before", [(), ("a;info=<x>", "b;info=<y>")])
+def test_headers_of_ours_are_in_the_first_invite_only(bench: Bench, before: tuple[str, ...]) -> None:
+    left = Pbx(bench).sign(with_identity(*before) if before else invite())
+    assert len(left.sent("Identity")) + len(left.sent("Y")) == (len(before) or 1)
+    answer(left)
+    assert (left.sent("Identity"), left.sent("Y"), left.sent("Date")) == ([], [], [])
+    assert [name for name in left.variables if name.startswith(("api_on", "execute_on", "sip_h_"))] == []
 
 
 def test_an_expression_of_the_operators_is_kept(bench: Bench) -> None:
     left = Pbx(bench).sign(invite(), exclude_outgoing_extra_header=r"^sip_h_X\ y$")
+    answer(left)
+    assert left.getVariable("exclude_outgoing_extra_header") == r"^sip_h_X\ y$"
+    assert left.sent("Identity") == []
+
+
+def test_a_name_of_a_leg_that_no_command_can_have_needs_none(bench: Bench) -> None:
+    left = Pbx(bench).sign(invite(), exclude_outgoing_extra_header=r"^sip_h_X\ y$", uuid="a b;c")
     assert left.getVariable("api_on_answer_shaken") is None
     assert left.getVariable("execute_on_answer_shaken_1") == (
         r"set exclude_outgoing_extra_header=(^sip_h_X\ y$)|(?i)^sip_h_(identity|y)"
@@ -1108,14 +1126,116 @@ def test_an_expression_of_the_operators_is_kept(bench: Bench) -> None:
     assert left.getVariable("execute_on_answer_shaken_2") == "unset sip_h_Date"
 
 
+def test_what_had_a_leg_signed_is_not_copied_with_it_any_more(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    notes = {"current_application": "python", "current_application_data": "shaken::sign"}
+    left = pbx.sign(invite(), **notes)
+    assert left.getVariable("shaken_as_level") == "A"
+    assert not {"execute_on_originate_shaken", *notes} & left.variables.keys()
+    came = pbx.arrive(invite())
+    for name, value in notes.items():
+        came.put(name, value)
+    pbx.run(came, "sign")
+    assert notes.keys() <= came.variables.keys()  # there the dialplan goes on
+
+
+_OWN: dict[str, tuple[str | None, ...]] = {
+    "direction": ("outbound", "outbound", "outbound", "inbound"),
+    "originating_leg_uuid": ("a", "a", None),
+    "sip_destination_url": (
+        f"sip:{CALLED}@127.0.0.1",
+        f"sip:{CALLED}@127.0.0.1",
+        f"sips:{CALLED}@x",
+        "x",
+        "sip:x",
+        None,
+    ),
+    "destination_number": (CALLED, f"{CALLED}^911", None),
+    "caller_id_number": (OWN, OWN, "anonymous", "", None),
+    "sip_cid_type": (None, None, None, "", "pid", "rpid", "none"),
+    **dict.fromkeys(("sip_invite_domain", "sip_local_network_addr"), (None, "example.net")),
+    **dict.fromkeys(("shaken_account", "shaken_source", "shaken_route"), (None, None, "x")),
+    "uuid": ("b", None),
+}
+_CAME: dict[str, tuple[str | None, ...]] = {
+    "direction": ("inbound", "inbound", "inbound", "outbound", None),
+    "sip_req_uri": (f"{CALLED}@127.0.0.1", f"{CALLED}@127.0.0.1", "911@127.0.0.1", None),
+    "sip_i_to": (f"<sip:{CALLED}@127.0.0.1>", "<urn:service:sos>", None),
+    "shaken_vs_result": (None, "passed", "failed"),
+    **dict.fromkeys(("sip_call_id", "sip_network_ip", "sip_authorized", "sip_auth_username"), (None, "true")),
+    **dict.fromkeys(("shaken_account", "shaken_source", "shaken_route", "shaken_as_slot"), (None, None, "x")),
+    "sip_i_date": (None, "x"),
+    "sip_date_epoch_time": (None, "x", "1"),
+}
+
+
+def variables(usual: dict[str, tuple[str | None, ...]], changing: Collection[str]) -> st.SearchStrategy[dict[str, str]]:
+    """Variables of a leg that is mostly usual, with a few of those that change what it says."""
+    drawn = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in usual.items()})
+    more = st.just({}) | st.dictionaries(
+        st.sampled_from(sorted(changing)), st.sampled_from(["", "x", f"<sip:{OWN}@x>"])
+    )
+    return st.builds(lambda one, two: {name: v for name, v in {**one, **two}.items() if v is not None}, drawn, more)
+
+
+@settings(max_examples=400)
+@given(variables(_OWN, reading._CHANGING), variables(_CAME, reading._CHANGING_OF_PARTNER))
+def test_a_usual_leg_is_read_as_any(own: dict[str, str], other: dict[str, str]) -> None:
+    leg = MappedLeg(own, other if "originating_leg_uuid" in own else {})
+    usual = reading._usual(leg, PLAN)
+    assert usual is None or usual == reading._any(leg, PLAN)
+    event(f"usual: {usual is not None}")
+
+
+def test_calls_that_are_usual_are_read_so(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    left = pbx.leave(pbx.arrive(invite()))
+    assert reading._usual(mod_python.SessionLeg(pbx.freeswitch, left), PLAN) is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"sip_h_Date": "x"},
+        {"sip_h_Identity ": "a;info=<x>"},
+        {"sip_h_identity": "a;info=<x>"},
+        {"sip_h_y": "a;info=<x>"},
+    ],
+)
+@pytest.mark.parametrize("name", ["auto", "full", "compact"])
+@pytest.mark.parametrize("action", ["warn", "shorten"])
+def test_what_a_usual_leg_carries_is_what_any_would(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], name: str, action: str
+) -> None:
+    bench.configure(freeswitch={"identity_name": name}, signing={"size": {"action": action}})
+    pbx = Pbx(bench)
+    came = pbx.arrive(invite())
+    plain = mod_python.SessionLeg(pbx.freeswitch, pbx.leave(came))
+    outcome = pbx.process.switch.sign(lambda: leaving(plain, PLAN))
+    assert outcome.variables["identity"]
+    left = mod_python.SessionLeg(pbx.freeswitch, pbx.leave(came, CALLED, **more))
+    message = leaving(left, PLAN)
+    usual = functions._attached(pbx.process.switch, left, outcome, message)
+    used = functions._usually_attached(pbx.process.switch, left, outcome.variables, []) is not None
+    assert used is (not more and name != "compact")
+    monkeypatch.setattr(functions, "_usually_attached", lambda *_: None)
+    assert usual == functions._attached(pbx.process.switch, left, outcome, message)
+
+
 def test_the_script_is_not_loaded_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     pbx = Pbx(bench)
     monkeypatch.setitem(sys.modules, "shaken", pbx.script)
     monkeypatch.setattr(pbx.script, "sign", "mine", raising=True)
-    assert importlib.reload(pbx.script) is pbx.script
-    assert pbx.script.sign == "mine"
+    for _ in range(2):  # the first ends a loading that has just begun
+        assert importlib.reload(pbx.script) is pbx.script
+        assert pbx.script.sign == "mine"
     assert sys.modules["shaken"] is pbx.script
     assert importlib.util.find_spec("json") is not None
+    monkeypatch.setattr(sys, "meta_path", [])  # nothing is looked for
+    keep("shaken")
+    assert importlib.reload(pbx.script) is pbx.script
+    assert pbx.script.sign == "mine"
 
 
 # --- Threads ----------------------------------------------------------------------------------------

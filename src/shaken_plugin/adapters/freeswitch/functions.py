@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
-from shaken_plugin.adapters.freeswitch import reading
+from shaken_plugin.adapters.freeswitch import reading, size
 from shaken_plugin.adapters.freeswitch.headers import (
     ASSERTED,
+    BY_SWITCH,
+    COMPACT,
+    FULL,
     IdentityName,
     fields_of,
     identity_of,
     is_continued,
+    passes_unharmed,
     received_identity,
     set_fields,
     set_identity,
@@ -69,8 +73,15 @@ IN_THE_SWITCH: Final = "python shaken::sign"
 LEFT_AS: Final = "shaken_left_as"
 """Variable on the leg that came: with which number, in the place of whose, a leg made for it has left."""
 
+EXCLUDED: Final = "exclude_outgoing_extra_header"
+"""FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
+token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
+
 ASKED_OF_PARTNER: Final = frozenset({LEFT_AS, *reading.ASKED_OF_PARTNER})
 """What `sign` asks the leg that came about, of each usual call: to be had in one go."""
+
+ASKED: Final = ("chan_name", f"{SIGNING}ppt", f"{SIGNING}skip", EXCLUDED, *reading.ASKED, *size.ASKED)
+"""What `sign` asks a usual leg that leaves about, likewise."""
 
 HANGUP_HOOKS: Final = ("api_reporting_hook", "api_hangup_hook")
 """Variables with an API command that FreeSWITCH runs when a leg has ended; the first that nobody else uses."""
@@ -83,13 +94,17 @@ API_ANSWERED: Final = "api_on_answer_shaken"
 """Variables with an application, or an API command, that FreeSWITCH runs when a leg is answered. A command costs it
 a small part of an application, for which it makes two events with all variables of the leg."""
 
-EXCLUDED: Final = "exclude_outgoing_extra_header"
-"""FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
-token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
-
+_OWN: Final = ("counted", "slot")
+"""What a usual call has of its own in a result that is not secret; see `Outcome.same`."""
 _SECRET: Final = frozenset({"identity", "ppi", "date", "replace_date", "drop", "waiting", "substitute", "signed_at"})
 """What only the adapter needs of a result. Every variable of a leg costs its call some 20 µs (measured): it is in a
 dozen events, and FreeSWITCH looks in each for another of the same name."""
+
+_USUALLY_ATTACHED: Final = frozenset({"identity", "date"})
+_ATTACHED: Final = _USUALLY_ATTACHED | {"drop", "replace_date", "header_name"}
+"""What an outcome may have for `attach`, and what that of a usual call has."""
+_CARRIED: Final = (FULL, COMPACT, BY_SWITCH, DATE)
+"""What a leg that carries something already has."""
 
 _PLAIN_UUID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -139,8 +154,8 @@ def pass_through(switch: Switch, leg: Leg) -> list[Command]:
     On a leg that came, for all legs that will be made for it; on one that leaves, for itself.
     """
     if leg.get("direction") == "outbound":
-        return _pass(switch, leg, identity_of(leg), leg.get(DATE) or date_of(leg.partner))
-    return _pass(switch, leg, received_identity(leg.get), date_of(leg.get))
+        return [*_pass(switch, leg, identity_of(leg), leg.get(DATE) or date_of(leg.partner))]
+    return [*_pass(switch, leg, received_identity(leg.get), date_of(leg.get))]
 
 
 def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows: bool = False) -> list[Command]:
@@ -154,7 +169,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows:
         application: what FreeSWITCH has to run on a leg that leaves to have this done.
         follows: whoever carries the commands out can `Follow` a call to its end; else FreeSWITCH tells it by a hook.
     """
-    if not _leaves(leg):
+    if not leaves(leg):
         return _arrange(switch, leg, application, follows=follows)
     if leg.get(f"{SIGNING}ppt") or leg.get(f"{SIGNING}skip"):
         return []
@@ -204,22 +219,24 @@ def survive(switch: Switch, leg: Leg, name: str, exc: BaseException) -> list[Com
     message, left_as = None, None
     with suppress(BaseException):  # it may be what failed
         message = leaving(leg, switch.services.plan) if name == "sign" else incoming(leg)
-        left_as = _left_as(leg) if name == "sign" and _leaves(leg) else None
+        left_as = _left_as(leg) if name == "sign" and leaves(leg) else None
     outcome = switch.fault(name, exc, message, left_as)
     if outcome.reject is not None:
-        return [_give_up(outcome.reject) if _leaves(leg) else _answer(outcome.reject)]
+        return [_give_up(outcome.reject) if leaves(leg) else _answer(outcome.reject)]
     if message is not None and (number := outcome.variables.get("substitute")):
         return list(substituted(leg, number, switch.substitution(message, number)))
     return list(_marks(leg, outcome)) if name == "verify" and switch.verifies_actively else []
 
 
-def _leaves(leg: Leg) -> bool:
+def leaves(leg: Leg) -> bool:
+    """Whether a leg's INVITE is about to be sent."""
     # mod_sofia sets it when it makes the INVITE: a leg that was sent may run the dialplan, too, transferred.
     return leg.get("direction") == "outbound" and not leg.get("sip_outgoing_contact_uri")
 
 
 def _left_as(leg: Leg) -> LeftAs | None:
-    return LeftAs.parse(leg.partner(LEFT_AS) or "")
+    note = leg.partner(LEFT_AS)
+    return LeftAs.parse(note) if note else None
 
 
 def _attached(switch: Switch, leg: Leg, outcome: Outcome, message: CallMessage | None) -> list[Command]:
@@ -229,7 +246,9 @@ def _attached(switch: Switch, leg: Leg, outcome: Outcome, message: CallMessage |
     """
     fields = list(identity_of(leg) if message is None else message.identity)
     date = date_to_send(leg) if message is None else message.date
-    variables, size = fit(switch, leg, outcome.variables, fields)
+    variables, remember = fit(switch, leg, outcome.variables, fields)
+    if (usual := _usually_attached(switch, leg, variables, fields)) is not None:
+        return [*remember, *usual]
     for action in attach(variables):
         if isinstance(action, AddHeader):
             if action.name == "Date":
@@ -238,19 +257,34 @@ def _attached(switch: Switch, leg: Leg, outcome: Outcome, message: CallMessage |
                 fields.append(action.value)
         elif isinstance(action, RemoveHeader) and action.index is not None:
             del fields[action.index]
-    commands: list[Command] = [*size, *_pass(switch, leg, fields, date, compact="header_name" in variables)]
-    if fields:
-        commands += _only_once(leg)
-    return commands
+    passed = _pass(switch, leg, fields, date, compact="header_name" in variables)
+    carried = [one.name for one in passed if one.value and one.name.startswith((FULL, COMPACT))]
+    return [*remember, *passed, *(_only_once(leg, carried) if fields else ())]
 
 
-def _only_once(leg: Leg) -> list[Set]:
-    """Have the first INVITE of a leg carry its Identity fields and their Date, and no later one."""
-    excluded, uuid = _excluded(leg), leg.get("uuid") or ""
-    if leg.get(EXCLUDED) or not _PLAIN_UUID.fullmatch(uuid):
+def _usually_attached(
+    switch: Switch, leg: Leg, variables: Mapping[str, str], fields: list[str]
+) -> list[Command] | None:
+    """`_attached` where nothing is there beside a new Identity, which is sent as it is, and its Date; else None."""
+    if fields or len(_ATTACHED & variables.keys()) != len(_USUALLY_ATTACHED) or any(map(leg.get, _CARRIED)):
+        return None
+    identity, date = variables["identity"], variables["date"]
+    compact = switch.services.settings.freeswitch.identity_name == IdentityName.COMPACT.value
+    if compact or not identity.isprintable() or not passes_unharmed(identity):
+        return None
+    return [Set(FULL, identity), variable(DATE, date), *_only_once(leg, (FULL,))]
+
+
+def _only_once(leg: Leg, names: Iterable[str]) -> list[Set]:
+    """Have the first INVITE of a leg carry its Identity fields, in these variables, and its Date; and no later one.
+
+    They go when the leg is answered, and so does what took them away: each would be copied in a dozen events more.
+    """
+    uuid = leg.get("uuid") or ""
+    if not _PLAIN_UUID.fullmatch(uuid):
         # What an operator wrote may hold anything, and a command is taken apart at semicolons, quotes and backslashes.
-        return [Set(f"{ANSWERED}_1", f"set {EXCLUDED}={excluded}"), Set(f"{ANSWERED}_2", f"unset {DATE}")]
-    return [Set(API_ANSWERED, f"uuid_setvar_multi {uuid} {EXCLUDED}={excluded};{DATE}=")]
+        return [Set(f"{ANSWERED}_1", f"set {EXCLUDED}={_excluded(leg)}"), Set(f"{ANSWERED}_2", f"unset {DATE}")]
+    return [Set(API_ANSWERED, f"uuid_setvar_multi {uuid} {'=;'.join((*names, DATE, API_ANSWERED))}=")]
 
 
 def _arrange(switch: Switch, leg: Leg, application: str, *, follows: bool) -> list[Command]:
@@ -319,9 +353,7 @@ def _unmarked(leg: Leg, outcome: Outcome) -> Iterator[Command]:
         yield from [*cleared, Set("sip_cid_type", "none")]
 
 
-def _pass(
-    switch: Switch, leg: Leg, identity: Iterable[str], date: str | None, *, compact: bool = False
-) -> list[Command]:
+def _pass(switch: Switch, leg: Leg, identity: Iterable[str], date: str | None, *, compact: bool = False) -> list[Set]:
     values = list(identity)
     name = IdentityName.COMPACT if compact else IdentityName(switch.services.settings.freeswitch.identity_name)
     commands, unsendable = set_identity(leg, values, name)
@@ -334,7 +366,7 @@ def _pass(
     wanted = date or "" if values or is_continued(leg) else leg.get(DATE) or ""
     if wanted != (leg.get(DATE) or ""):
         return [*commands, variable(DATE, wanted)]
-    return list(commands)
+    return commands
 
 
 def _excluded(leg: Leg, more: str = "") -> str:
@@ -355,8 +387,7 @@ def _publish_signing(outcome: Outcome) -> list[Command]:
         return _publish(SIGNING, variables)
     if same.made is None:
         same.made = _publish(SIGNING, same.variables)
-    own = {name: value for name, value in variables.items() if name not in same.variables}
-    return [*same.made, *_publish(SIGNING, own)]
+    return [*same.made, *(variable(SIGNING + name, variables[name]) for name in _OWN if name in variables)]
 
 
 def _give_up(reject: Reject) -> HangUp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,11 +12,25 @@ _UNSENDABLE: Final = str.maketrans({"\r": " ", "\n": " ", "\x00": None})
 class Leg(Protocol):
     """The channel variables of a leg, and of the one it was made for."""
 
-    def get(self, name: str) -> str | None:
+    def get(self, name: str, /) -> str | None:
         """A channel variable; None where it is not set."""
 
-    def partner(self, name: str) -> str | None:
+    def partner(self, name: str, /) -> str | None:
         """A variable of the leg that this one was made for; None where it has none."""
+
+
+class ReadLeg:
+    """A `Leg` by what its two functions do: attributes, so that a dictionary's own can be one.
+
+    Args:
+        get: see `Leg.get`.
+        partner: see `Leg.partner`.
+    """
+
+    __slots__ = ("get", "partner")
+
+    def __init__(self, get: Callable[[str], str | None], partner: Callable[[str], str | None]) -> None:
+        self.get, self.partner = get, partner
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,17 @@ from typing import Any, Final
 
 from shaken_plugin.adapters.freeswitch import functions
 from shaken_plugin.adapters.freeswitch.kept import keep
-from shaken_plugin.adapters.freeswitch.leg import PROFILE, Answer, Caller, Command, Export, HangUp, Leg, Set, SetPartner
+from shaken_plugin.adapters.freeswitch.leg import (
+    PROFILE,
+    Answer,
+    Caller,
+    Command,
+    Export,
+    HangUp,
+    ReadLeg,
+    Set,
+    SetPartner,
+)
 from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.workers import Workers
 from shaken_plugin.ports import Severity
@@ -48,6 +58,10 @@ _LEVELS: Final = {
 }
 
 
+_DONE_WITH: Final = tuple(Set(name, "") for name in (functions.HOOK, "current_application", "current_application_data"))
+"""What had a leg signed, and what FreeSWITCH notes of it when it runs that: legs that are not signed have neither."""
+
+
 class FreeSwitchObserver:
     """A `ports.Observer` on FreeSWITCH's log, with counters of its own."""
 
@@ -64,6 +78,23 @@ class FreeSwitchObserver:
         """See `ports.Observer.count`."""
         with self._lock:
             self.counts[name] += 1
+
+
+class _Known(dict[str, str | None]):
+    """What is known of a leg: to look that up again is no more than a dictionary's work. What is not is asked for.
+
+    Args:
+        ask: a variable of the leg, by its name.
+    """
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Callable[[str], str | None]) -> None:
+        self._ask = ask
+
+    def __missing__(self, name: str) -> str | None:
+        value = self[name] = self._ask(name)
+        return value
 
 
 class SessionLeg:
@@ -101,6 +132,19 @@ class SessionLeg:
                 self._partners |= self._others.get(self._other(), names)
         return self._partners[name]
 
+    def read(self, names: Sequence[str]) -> ReadLeg:
+        """This leg, with these variables read in one go, and all that is mostly asked of the one it was made for."""
+        # What a session is held by must not refer to what it holds: it has to go as soon as nobody uses it.
+        own = _Known(self._session.getVariable)
+        own.update(zip(names, map(self._session.getVariable, names), strict=True))
+        self._partner = own["originating_leg_uuid"] or ""
+        if not self._partner:
+            return ReadLeg(own.__getitem__, _nothing)
+        other = _Known(self.partner)
+        if self._others is not None:
+            other.update(self._others.get(self._partner, functions.ASKED_OF_PARTNER))
+        return ReadLeg(own.__getitem__, other.__getitem__)
+
     def _asked(self, name: str) -> str | None:
         """A variable of the other leg, by an API command."""
         answer: str = self._freeswitch.API().executeString(f"uuid_getvar {self._partner} {name}") or ""
@@ -115,6 +159,10 @@ class SessionLeg:
         if self._partner is None:
             self._partner = self.get("originating_leg_uuid") or ""
         return self._partner
+
+
+def _nothing(_name: str) -> None:
+    """A variable of a leg that is not there."""
 
 
 class ModPython:
@@ -137,7 +185,7 @@ class ModPython:
         """Each call takes one while it waits: to take and to give back are one step each."""
         self._workers = Workers(SPARE + self.switch.services.settings.verification.max_waiting, STACK, "shaken")
 
-    def run(self, name: str, session: Any, work: Callable[[Switch, Leg], list[Command]]) -> None:
+    def run(self, name: str, session: Any, work: Callable[[Switch, SessionLeg], list[Command]]) -> None:
         """Run one of the `functions` for a session, and do what it says.
 
         Never raises: the call goes on as the declared mode has it, and the log says what happened.
@@ -151,7 +199,7 @@ class ModPython:
             except BaseException as worse:
                 self.switch.fault(name, worse)
 
-    def _worked(self, leg: Leg, work: Callable[[Switch, Leg], list[Command]]) -> list[Command]:
+    def _worked(self, leg: SessionLeg, work: Callable[[Switch, SessionLeg], list[Command]]) -> list[Command]:
         """What the work says, in bounded time; work that nobody waits for any more is not begun.
 
         Raises:
@@ -223,6 +271,13 @@ def _other_legs(observer: FreeSwitchObserver) -> OtherLegs | None:
         return None
 
 
+def _sign(switch: Switch, leg: SessionLeg) -> list[Command]:
+    read = leg.read(functions.ASKED)
+    commands = functions.sign(switch, read)
+    # What has done its work on this leg would still be in all that FreeSWITCH copies of it.
+    return [*_DONE_WITH, *commands] if commands and functions.leaves(read) else commands
+
+
 class Script:
     """What the script calls, whatever state things are in.
 
@@ -242,7 +297,7 @@ class Script:
 
     def sign(self, session: Any) -> None:
         """See `functions.sign`."""
-        self._run("sign", session, functions.sign)
+        self._run("sign", session, _sign)
 
     def verify(self, session: Any) -> None:
         """See `functions.verify`."""
@@ -274,7 +329,7 @@ class Script:
         except BaseException as exc:
             return f"-ERR {type(exc).__name__}"
 
-    def _run(self, name: str, session: Any, work: Callable[[Switch, Leg], list[Command]]) -> None:
+    def _run(self, name: str, session: Any, work: Callable[[Switch, SessionLeg], list[Command]]) -> None:
         process = self._started()
         if process is not None:
             process.run(name, session, work)

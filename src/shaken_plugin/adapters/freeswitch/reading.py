@@ -11,6 +11,9 @@ from typing import Final
 
 from shaken_plugin.adapters.freeswitch.headers import (
     ASSERTED,
+    BY_SWITCH,
+    COMPACT,
+    FULL,
     fields_of,
     identity_of,
     is_continued,
@@ -93,6 +96,11 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         leg: the leg.
         plan: knows the emergency numbers.
     """
+    return _usual(leg, plan) or _any(leg, plan)
+
+
+def _any(leg: Leg, plan: DialPlan) -> CallMessage:
+    """`leaving`, whatever leg it is."""
     get, partner = leg.get, leg.partner
     dialled = _dialled(leg)
     source, user = _origin(leg)
@@ -111,6 +119,34 @@ def leaving(leg: Leg, plan: DialPlan) -> CallMessage:
         leg=get("originating_leg_uuid") or get("uuid") or "",
         slot=partner(SLOT) or "",
         diverting=_diverting(leg),
+        route=get(ROUTE) or partner(ROUTE) or "",
+    )
+
+
+def _usual(leg: Leg, plan: DialPlan) -> CallMessage | None:
+    """`_any` of a leg that is made for one that came, with nothing set that changes more; None of any other."""
+    get, partner = leg.get, leg.partner
+    if get("direction") != "outbound" or partner("direction") != "inbound" or partner(RESULT) == PASSED:
+        return None
+    if get("sip_cid_type") is not None or any(map(get, _CHANGING)) or any(map(partner, _CHANGING_OF_PARTNER)):
+        return None
+    dialled = get("sip_destination_url")
+    if not dialled or not dialled.startswith("sip:") or "@" not in dialled or "^" in (get("destination_number") or ""):
+        return None
+    if _emergency(leg, plan):
+        return None
+    caller = (_address(leg, get("caller_id_number")),)
+    return CallMessage(
+        method="INVITE",
+        request_uri=dialled,
+        to=f"<{dialled}>",
+        callers={_FROM: caller, _REMOTE_PARTY: caller},
+        call_id=call_id_of(leg),
+        date=date_of(partner),
+        source=get(SOURCE) or partner(SOURCE) or partner("sip_network_ip"),
+        user=get(ACCOUNT) or partner(ACCOUNT) or _account(partner),
+        leg=get("originating_leg_uuid") or get("uuid") or "",
+        slot=partner(SLOT) or "",
         route=get(ROUTE) or partner(ROUTE) or "",
     )
 
@@ -283,6 +319,23 @@ def _from(leg: Leg) -> str:
         if value := leg.get(name):
             return value if "<" in value or "full" in name else _bracketed(value)
     return _address(leg, leg.get("caller_id_number"))
+
+
+_FROM, _REMOTE_PARTY = CallerHeader.FROM, CallerHeader.REMOTE_PARTY  # members of an Enum are looked for at length
+
+_CHANGING: Final = (
+    *(TARGET, "sip_invite_req_uri", *TO_VARIABLES, *FROM_VARIABLES, ASSERTED, DATE, FULL, COMPACT, BY_SWITCH),
+    *("sip_i_priority", "sip_priority", *(f"sip_h_{name}" for name in NAMING)),
+)
+_CHANGING_OF_PARTNER: Final = (TARGET, "sip_identity", "sip_i_y", "sip_i_priority", "sip_priority")
+"""Variables of either leg that change what the INVITE says, or what is made of it; of usual calls none is set."""
+
+ASKED: Final = (
+    *("direction", "sip_outgoing_contact_uri", "originating_leg_uuid", "uuid", "sip_cid_type", "destination_number"),
+    *("sip_destination_url", "caller_id_number", "caller_id_name", "sip_invite_domain", "sip_local_network_addr"),
+    *(SOURCE, ACCOUNT, ROUTE, *_CHANGING),
+)
+"""What `leaving` asks a usual leg that leaves about."""
 
 
 def _bracketed(uri: str) -> str:

@@ -26,6 +26,9 @@ from shaken_plugin.switch import SizeOutcome, Switch
 TRANSPORT: Final = "shaken_transport"
 """Variable with the transport of a gateway, where it is not UDP: no leg can see it."""
 
+ASKED: Final = (TRANSPORT, "sip_gateway_name")
+"""What `fit` asks of a usual leg, besides the numbers."""
+
 _WITHOUT_SDP: Final = 760
 """Bytes of an INVITE of FreeSWITCH 1.11 without body, numbers, addresses and what is added to it (measured)."""
 _SDP: Final = 240
