@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import importlib.util
 import itertools
 import json
+import re
 import socket
 import sys
 import threading
@@ -28,7 +30,7 @@ from shaken_plugin.adapters.fake_freeswitch import FakeFreeSwitch, FakeSession
 from shaken_plugin.adapters.freeswitch import functions, mod_python, reading, size
 from shaken_plugin.adapters.freeswitch.headers import passes_unharmed
 from shaken_plugin.adapters.freeswitch.kept import keep
-from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, Set, sendable
+from shaken_plugin.adapters.freeswitch.leg import Command, Leg, MappedLeg, ReadLeg, Set, sendable
 from shaken_plugin.adapters.freeswitch.mod_python import ModPython, Script
 from shaken_plugin.adapters.freeswitch.others import OtherLegs
 from shaken_plugin.adapters.freeswitch.reading import FROM_VARIABLES, leaving
@@ -970,9 +972,10 @@ def test_nothing_is_asked_of_a_leg_twice(bench: Bench, monkeypatch: pytest.Monke
     monkeypatch.setattr(left, "getVariable", noting(variable))
     monkeypatch.setattr(pbx.freeswitch, "API", lambda: api)
     pbx.run(left, "sign")
+    times = Counter(asked)
     assert left.getVariable("shaken_as_level") == "A"
-    assert len(asked) > 50
-    assert {name for name, times in Counter(asked).items() if times > 1} == set()
+    assert len(times) > 50
+    assert {name for name, found in times.items() if found > 1} == set()
 
 
 class Library:
@@ -997,6 +1000,27 @@ class Library:
             value = freeswitch.legs[legs[channel]].getVariable(name.decode())
             return None if value is None else value.encode("utf-8", "surrogateescape")
 
+        def expand(channel: int, form: int, permitted: None, commands: Any, depth: int) -> int:
+            assert (permitted, commands.value, depth) == (None, 1, 100)
+            self.expanded += 1
+            if self.depth < depth:
+                return form
+
+            def written(name: re.Match[bytes]) -> bytes:
+                assert b" " not in name[1]  # it would be run as a command
+                return variable(channel, name[1], 1, -1) or b""
+
+            text = ctypes.create_string_buffer(re.sub(rb"[$][{](.*?)[}]", written, ctypes.string_at(form)))
+            self.made[ctypes.addressof(text)] = text
+            return ctypes.addressof(text)
+
+        def create(*arguments: Any) -> None:
+            arguments[3]._obj.value = 1
+
+        self.depth, self.expanded, self.made = 100, 0, dict[int, Any]()
+        self.switch_channel_expand_variables_check = expand
+        self.switch_event_create_subclass_detailed = create
+        self.free = lambda text: self.made.pop(text)  # noqa: PLW0108  # it gets attributes
         self.switch_core_session_perform_locate = locate
         self.switch_core_session_perform_force_locate = locate_any
         self.switch_core_session_get_channel = lambda session: session
@@ -1031,6 +1055,64 @@ def test_the_library_says_of_another_leg_what_commands_say(bench: Bench, monkeyp
     assert set(told(others).values()) == {None}
 
 
+def test_what_a_usual_leg_is_asked_is_read_in_one_go(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    came = pbx.arrive(invite())
+    left = pbx.leave(came, sip_gateway_name="a|b", caller_id_name="ARRAY::${uuid}|:\udcff")
+    library = Library(pbx.freeswitch)
+    asked = list[str]()
+
+    class Noted:
+        get_uuid = left.get_uuid
+
+        @staticmethod
+        def getVariable(name: str) -> str | None:  # noqa: N802  # the switch's name
+            asked.append(name)
+            return left.getVariable(name)
+
+    def read(others: OtherLegs | None) -> dict[str, str | None]:
+        leg = mod_python.SessionLeg(pbx.freeswitch, Noted, others).read(functions.ASKED)
+        return {name: leg.get(name) for name in functions.ASKED} | {"partner": leg.partner("sip_call_id")}
+
+    by_session = read(None)
+    assert asked == list(functions.ASKED)
+    asked.clear()
+    assert by_session["caller_id_name"] == "ARRAY::${uuid}|:\udcff"
+    assert read(OtherLegs(library)) == by_session
+    assert (asked, library.expanded, library.locked, library.made) == ([], 2, [], {})
+    left.put("shaken_route", "a\x1fb")  # what stands between two values
+    assert read(OtherLegs(library)) == {**by_session, "shaken_route": "a\x1fb"}
+    library.depth = 50  # a FreeSWITCH that does not go so deep
+    assert read(OtherLegs(library)) == {**by_session, "shaken_route": "a\x1fb"}
+    assert (asked, library.locked, library.made) == ([], [], {})
+    library.hung_up.add(left.uuid)
+    left.put("shaken_route", "")
+    assert read(OtherLegs(library)) == by_session
+    assert asked == list(functions.ASKED)
+
+
+def test_all_that_a_usual_leg_is_asked_is_known_to_be(bench: Bench) -> None:
+    pbx = Pbx(bench)
+    left = pbx.leave(pbx.arrive(invite()), sip_gateway_name="carrier", chan_name="sofia/external/1")
+    asked = set[str]()
+    leg = mod_python.SessionLeg(pbx.freeswitch, left)
+
+    def get(name: str) -> str | None:
+        asked.add(name)
+        return leg.get(name)
+
+    commands = functions.sign(pbx.process.switch, ReadLeg(get, leg.partner))
+    assert any(getattr(command, "name", "").startswith("sip_h_Identity") for command in commands)
+    assert asked == set(functions.ASKED)
+
+
+def test_a_process_that_makes_no_event_is_no_freeswitch(bench: Bench) -> None:
+    library = Library(Pbx(bench).freeswitch)
+    library.switch_event_create_subclass_detailed = lambda *_: None
+    with pytest.raises(OSError, match="no event"):
+        OtherLegs(library)
+
+
 def test_a_usual_call_looks_once_at_the_leg_that_came(bench: Bench) -> None:
     pbx = Pbx(bench)
     came = pbx.arrive(invite())
@@ -1040,7 +1122,7 @@ def test_a_usual_call_looks_once_at_the_leg_that_came(bench: Bench) -> None:
     looks = list[set[str]]()
 
     class Looked(OtherLegs):
-        def get(self, uuid: str, names: Collection[str]) -> dict[str, str | None]:
+        def get(self, uuid: str, names: tuple[str, ...]) -> dict[str, str | None]:
             looks.append(set(names))
             return super().get(uuid, names)
 
@@ -1053,7 +1135,7 @@ def test_a_usual_call_looks_once_at_the_leg_that_came(bench: Bench) -> None:
 
     commands = functions.sign(pbx.process.switch, Noted(pbx.freeswitch, left, Looked(library)))
     assert any(getattr(command, "name", "").startswith("sip_h_Identity") for command in commands)
-    assert looks == [asked] == [functions.ASKED_OF_PARTNER]  # and at nothing that is not needed
+    assert looks == [asked] == [set(functions.ASKED_OF_PARTNER)]  # and at nothing that is not needed
     leg = mod_python.SessionLeg(pbx.freeswitch, left, Looked(library))
     assert (leg.partner("uuid"), leg.partner("nothing")) == (leg.get("originating_leg_uuid"), None)
     assert looks[1:] == [{"uuid"}, {"nothing"}]

@@ -137,6 +137,10 @@ class FakeSession:
 
     # --- The switch's own -----------------------------------------------------------------------
 
+    def get_uuid(self) -> str:
+        """What FreeSWITCH calls the leg."""
+        return self.uuid
+
     def getVariable(self, name: str) -> str | None:  # noqa: N802  # the switch's name
         """A channel variable."""
         return self.variables.get(name.lower()) or self._freeswitch.global_variables.get(name)

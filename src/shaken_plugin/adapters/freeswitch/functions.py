@@ -77,10 +77,13 @@ EXCLUDED: Final = "exclude_outgoing_extra_header"
 """FreeSWITCH writes the header variables of a leg into each later INVITE of its dialog, too; there the
 token would be stale, and the mark of our verifier be told to the outside. What matches is left out."""
 
-ASKED_OF_PARTNER: Final = frozenset({LEFT_AS, *reading.ASKED_OF_PARTNER})
+ASKED_OF_PARTNER: Final = (LEFT_AS, *reading.ASKED_OF_PARTNER)
 """What `sign` asks the leg that came about, of each usual call: to be had in one go."""
 
-ASKED: Final = ("chan_name", f"{SIGNING}ppt", f"{SIGNING}skip", EXCLUDED, *reading.ASKED, *size.ASKED)
+DECIDED: Final = tuple(f"{SIGNING}{name}" for name in ("level", "skip", "ppt"))
+"""Variables of which a leg that was signed, or is not to be, has at least one."""
+
+ASKED: Final = ("chan_name", *DECIDED, *reading.ASKED, *size.ASKED)
 """What `sign` asks a usual leg that leaves about, likewise."""
 
 HANGUP_HOOKS: Final = ("api_reporting_hook", "api_hangup_hook")
@@ -99,6 +102,8 @@ _OWN: Final = ("counted", "slot")
 _SECRET: Final = frozenset({"identity", "ppi", "date", "replace_date", "drop", "waiting", "substitute", "signed_at"})
 """What only the adapter needs of a result. Every variable of a leg costs its call some 20 µs (measured): it is in a
 dozen events, and FreeSWITCH looks in each for another of the same name."""
+_SECRET_BESIDE_LEVEL: Final = _SECRET | {"ppt"}
+"""Likewise where there is a level: what was signed is then a call, and nothing else."""
 
 _USUALLY_ATTACHED: Final = frozenset({"identity", "date"})
 _ATTACHED: Final = _USUALLY_ATTACHED | {"drop", "replace_date", "header_name"}
@@ -171,7 +176,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows:
     """
     if not leaves(leg):
         return _arrange(switch, leg, application, follows=follows)
-    if leg.get(f"{SIGNING}ppt") or leg.get(f"{SIGNING}skip"):
+    if any(map(leg.get, DECIDED)):
         return []
     if (leg.get("chan_name") or leg.get("channel_name") or "").startswith("loopback/"):
         return []  # it becomes no INVITE
@@ -377,7 +382,8 @@ def _excluded(leg: Leg, more: str = "") -> str:
 
 
 def _publish(prefix: str, variables: Mapping[str, str]) -> list[Command]:
-    return [variable(prefix + name, value) for name, value in variables.items() if name not in _SECRET]
+    kept = _SECRET_BESIDE_LEVEL if "level" in variables else _SECRET
+    return [variable(prefix + name, value) for name, value in variables.items() if name not in kept]
 
 
 def _publish_signing(outcome: Outcome) -> list[Command]:

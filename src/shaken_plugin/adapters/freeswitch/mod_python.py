@@ -132,11 +132,14 @@ class SessionLeg:
                 self._partners |= self._others.get(self._other(), names)
         return self._partners[name]
 
-    def read(self, names: Sequence[str]) -> ReadLeg:
+    def read(self, names: tuple[str, ...]) -> ReadLeg:
         """This leg, with these variables read in one go, and all that is mostly asked of the one it was made for."""
         # What a session is held by must not refer to what it holds: it has to go as soon as nobody uses it.
         own = _Known(self._session.getVariable)
-        own.update(zip(names, map(self._session.getVariable, names), strict=True))
+        found = self._others.get(self._session.get_uuid(), names) if self._others is not None else {}
+        if not found.get("direction"):  # it is ending, or there is no library
+            found = dict(zip(names, map(self._session.getVariable, names), strict=True))
+        own.update(found)
         self._partner = own["originating_leg_uuid"] or ""
         if not self._partner:
             return ReadLeg(own.__getitem__, _nothing)

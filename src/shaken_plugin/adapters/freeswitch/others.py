@@ -1,16 +1,19 @@
-"""Variables of a leg that the script does not run for, asked of FreeSWITCH's own library, in whose process we are.
+"""Variables of a leg, many at once, asked of FreeSWITCH's own library, in whose process we are.
 
-Scripts are offered two ways. An API command is an event, for which FreeSWITCH wakes threads; one command that tells
-everything took half a millisecond of a call, of which most things are not asked. And a second ``Session`` object: when
-that goes, it takes the hangup hook of whatever other script runs for that leg with it (freeswitch_python.cpp).
+Of a leg that the script does not run for, scripts are offered two ways. An API command is an event, for which
+FreeSWITCH wakes threads; one command that tells everything took half a millisecond of a call, of which most things are
+not asked. And a second ``Session`` object: when that goes, it takes the hangup hook of whatever other script runs for
+that leg with it (freeswitch_python.cpp). So it is done as ``uuid_getvar`` does it inside FreeSWITCH, by functions that
+all its modules are linked to.
 
-So it is done as ``uuid_getvar`` does it inside FreeSWITCH, by four functions that all its modules are linked to.
+To call one of them for each variable costs more than what it does there. So FreeSWITCH is given a text in which all of
+them are named, to expand as it expands the arguments of each application; but what they hold is not expanded again.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection
+import re
 from typing import Any, Final
 
 _TEXT: Final = ctypes.c_char_p
@@ -22,6 +25,16 @@ _COPIED: Final = 1
 """The value is copied into memory that stays as long as the leg: another thread may set it anew meanwhile."""
 _WHOLE: Final = -1
 """All values of a variable that has several, as one text."""
+
+_DEEPEST: Final = 100
+"""How deep in itself FreeSWITCH lets an expansion be: one at this depth takes what a variable holds for text, whatever
+stands in it (switch_channel.c; it returns its argument unchanged where it is too deep)."""
+_BETWEEN: Final = "\x1f"
+"""What stands between two values; a value that holds it makes too many, and all are asked for one by one."""
+_CUSTOM: Final = 0
+"""A kind of event (switch_types.h)."""
+_EXPANDABLE: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""A name that means itself where it is expanded."""
 
 
 class OtherLegs:
@@ -42,27 +55,82 @@ class OtherLegs:
         self._variable = _typed(
             library.switch_channel_get_variable_dup, _TEXT, _POINTER, _TEXT, ctypes.c_int, ctypes.c_int
         )
+        self._expand = _typed(
+            library.switch_channel_expand_variables_check,
+            *(_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_uint32),
+        )
+        self._free = _typed(library.free, None, _POINTER)
         self._unlock = _typed(library.switch_core_session_rwunlock, None, _POINTER)
+        self._no_commands = _POINTER()
+        """The commands that may be run by what is expanded, should FreeSWITCH look deeper one day: an empty list."""
+        create = _typed(
+            library.switch_event_create_subclass_detailed,
+            *(ctypes.c_int, _TEXT, _TEXT, ctypes.c_int, _POINTER, ctypes.c_int, _TEXT),
+        )
+        create(*_WHERE, ctypes.byref(self._no_commands), _CUSTOM, None)
+        if not self._no_commands:
+            raise OSError("FreeSWITCH makes no event")
+        self._forms: dict[tuple[str, ...], _Form] = {}
 
-    def get(self, uuid: str, names: Collection[str]) -> dict[str, str | None]:
-        """Variables of a leg, or of the whole switch; None those that are not set, or all where the leg has hung up."""
+    def get(self, uuid: str, names: tuple[str, ...]) -> dict[str, str | None]:
+        """Variables of a leg, or of the whole switch; None those that are not set, or all where the leg has hung up.
+
+        Args:
+            uuid: the leg's.
+            names: one name, or one of a few lists of them; each is remembered.
+        """
         session = self._locate(_octets(uuid), *_WHERE)  # locked from here on: it cannot go away
         if not session:
             return dict.fromkeys(names)
         try:
             channel = self._channel(session)
-            values = [self._variable(channel, _octets(name), _COPIED, _WHOLE) for name in names]
+            if len(names) > 1:
+                form = self._forms.get(names) or self._forms.setdefault(names, _Form(names))
+                if (found := self._expanded(channel, form)) is not None:
+                    return found | {name: self._one(channel, name) for name in form.others}
+            return {name: self._one(channel, name) for name in names}
         finally:
             self._unlock(session)
-        return {
-            name: value.decode("utf-8", "surrogateescape") if value else None
-            for name, value in zip(names, values, strict=True)
-        }
+
+    def _expanded(self, channel: int, form: _Form) -> dict[str, str | None] | None:
+        """The variables in a form, None where that cannot be told."""
+        found = self._expand(channel, form.address, None, self._no_commands, _DEEPEST)
+        if not found or found == form.address:
+            return None
+        try:
+            values = _text(ctypes.string_at(found)).split(_BETWEEN)
+        finally:
+            self._free(found)
+        if len(values) != len(form.names):
+            return None
+        return {name: value or None for name, value in zip(form.names, values, strict=True)}
+
+    def _one(self, channel: int, name: str) -> str | None:
+        value = self._variable(channel, _octets(name), _COPIED, _WHOLE)
+        return _text(value) if value else None
+
+
+class _Form:
+    """A text that FreeSWITCH makes the values of some variables of.
+
+    Args:
+        names: of the variables; ``others`` are those that cannot stand in such a text.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = tuple(name for name in names if _EXPANDABLE.fullmatch(name))
+        self.others = tuple(name for name in names if name not in self.names)
+        self._text = ctypes.create_string_buffer(_octets(_BETWEEN.join(f"${{{name}}}" for name in self.names)))
+        self.address = ctypes.addressof(self._text)
 
 
 def _typed(function: Any, result: Any, *arguments: Any) -> Any:
     function.restype, function.argtypes = result, arguments
     return function
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogateescape")
 
 
 def _octets(text: str) -> bytes:
