@@ -1270,8 +1270,10 @@ def test_a_usual_leg_is_read_as_any(own: dict[str, str], other: dict[str, str]) 
 
 def test_calls_that_are_usual_are_read_so(bench: Bench) -> None:
     pbx = Pbx(bench)
-    left = pbx.leave(pbx.arrive(invite()))
-    assert reading._usual(mod_python.SessionLeg(pbx.freeswitch, left), PLAN) is not None
+    came = pbx.arrive(invite())
+    left = pbx.leave(came)
+    for leg in (came, left):
+        assert reading._usual(mod_python.SessionLeg(pbx.freeswitch, leg), PLAN) is not None
 
 
 @pytest.mark.parametrize(

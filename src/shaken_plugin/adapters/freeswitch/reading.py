@@ -124,27 +124,29 @@ def _any(leg: Leg, plan: DialPlan) -> CallMessage:
 
 
 def _usual(leg: Leg, plan: DialPlan) -> CallMessage | None:
-    """`_any` of a leg that is made for one that came, with nothing set that changes more; None of any other."""
+    """`_any` of a leg that came, or is made for one that did, with nothing set that changes more; None of any other."""
     get, partner = leg.get, leg.partner
-    if get("direction") != "outbound" or partner("direction") != "inbound" or partner(RESULT) == PASSED:
+    leaves = get("direction") == "outbound"
+    if (partner("direction") != "inbound" or partner(RESULT) == PASSED) if leaves else get("originating_leg_uuid"):
         return None
     if get("sip_cid_type") is not None or any(map(get, _CHANGING)) or any(map(partner, _CHANGING_OF_PARTNER)):
         return None
-    dialled = get("sip_destination_url")
+    dialled = get("sip_destination_url") if leaves else _dialled(leg)
     if not dialled or not dialled.startswith("sip:") or "@" not in dialled or "^" in (get("destination_number") or ""):
         return None
     if _emergency(leg, plan):
         return None
     caller = (_address(leg, get("caller_id_number")),)
+    source, user = _origin(leg)
     return CallMessage(
         method="INVITE",
         request_uri=dialled,
         to=f"<{dialled}>",
         callers={_FROM: caller, _REMOTE_PARTY: caller},
         call_id=call_id_of(leg),
-        date=date_of(partner),
-        source=get(SOURCE) or partner(SOURCE) or partner("sip_network_ip"),
-        user=get(ACCOUNT) or partner(ACCOUNT) or _account(partner),
+        date=date_of(partner) if leaves else None,
+        source=source,
+        user=user,
         leg=get("originating_leg_uuid") or get("uuid") or "",
         slot=partner(SLOT) or "",
         route=get(ROUTE) or partner(ROUTE) or "",
@@ -183,8 +185,10 @@ def date_of(get: Callable[[str], str | None]) -> str | None:
     """The Date of an INVITE that came, in the words of RFC 3261 §20.17; None where it had none."""
     if written := get("sip_i_date"):
         return written
+    if not (received := get("sip_date_epoch_time")):
+        return None
     try:
-        return format_date(int(get("sip_date_epoch_time") or ""))
+        return format_date(int(received))
     except (ValueError, OverflowError, OSError):
         return None
 
