@@ -225,10 +225,11 @@ class ModPython:
                 self.ended(command.value.removeprefix(functions.ENDED).strip())
 
     def _do(self, session: Any, leg: SessionLeg, commands: Sequence[Command]) -> None:
+        # By setVariable: what session.execute is given, FreeSWITCH expands (${…} runs commands).
+        put = session.setVariable
         for command in commands:
-            # By setVariable: what session.execute is given, FreeSWITCH expands (${…} runs commands).
             if isinstance(command, Set):
-                session.setVariable(command.name, command.value)
+                put(command.name, command.value)
             elif isinstance(command, Export):
                 self._export(session, command)
             elif isinstance(command, SetPartner):
