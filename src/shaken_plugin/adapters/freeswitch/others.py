@@ -71,6 +71,8 @@ class OtherLegs:
         if not self._no_commands:
             raise OSError("FreeSWITCH makes no event")
         self._forms: dict[tuple[str, ...], _Form] = {}
+        self._is_deepest: bool | None = None
+        """Whether `_DEEPEST` is what it was when this was written; looked at with the first leg."""
 
     def get(self, uuid: str, names: tuple[str, ...]) -> dict[str, str | None]:
         """Variables of a leg, or of the whole switch; None those that are not set, or all where the leg has hung up.
@@ -94,6 +96,13 @@ class OtherLegs:
 
     def _expanded(self, channel: int, form: _Form) -> dict[str, str | None] | None:
         """The variables in a form, None where that cannot be told."""
+        if self._is_deepest is None:
+            deeper = self._expand(channel, form.address, None, self._no_commands, _DEEPEST + 1)
+            self._is_deepest = deeper == form.address
+            if not self._is_deepest:
+                self._free(deeper)
+        if not self._is_deepest:
+            return None  # what the values hold, and callers choose some, would be expanded, too
         found = self._expand(channel, form.address, None, self._no_commands, _DEEPEST)
         if not found or found == form.address:
             return None
