@@ -75,10 +75,8 @@ class Routing(Kamailio):  # shaken
                 if KSR.pv.get("$rm") == "REFER":
                     self.shaken_refer(msg)  # shaken
             # A caller ID that was substituted stays so until the end of the call.
-            if self.shaken_routes(msg):  # shaken
-                self.shaken_dialog(msg)  # shaken
-                self.arm()  # shaken
-            return self.send(msg)
+            self.shaken_dialog(msg)  # shaken
+            return self.relay(msg)
         if KSR.is_ACK():
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
@@ -90,14 +88,8 @@ class Routing(Kamailio):  # shaken
         # Arm both before every t_relay, the one after a failure included. You need not ask first: that
         # spares calls that are none of ours, and later requests of a call, five ways into Python.
         if self.shaken_routes(msg):  # shaken
-            self.arm()
-        return self.send(msg)
-
-    def arm(self):
-        KSR.tm.t_on_branch("branch")
-        KSR.tm.t_on_reply("reply")
-
-    def send(self, msg):
+            KSR.tm.t_on_branch("branch")
+            KSR.tm.t_on_reply("reply")
         if KSR.tm.t_relay() < 0:
             if self.shaken_fallback(msg) > 0:  # shaken: TCP refused, now by UDP
                 return self.relay(msg)

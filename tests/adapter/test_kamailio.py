@@ -7,7 +7,7 @@ import gc
 import itertools
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -851,6 +851,7 @@ def test_a_reload_takes_what_was_applied_and_keeps_the_old_where_it_is_unusable(
         (bench.folder / name).unlink()  # no YAML is read at a reload
     kamailio = Kamailio(FakeKsr(invite()), bench.provider.settings)
     assert kamailio.switch.services.settings.signing.quote_ppt is False
+    assert kamailio.switch.has_signed
     assert [text for level, text in ksr.logged if level == "err"] == []
 
     (bench.folder / "signing.key").unlink()
@@ -1698,6 +1699,43 @@ def test_a_usual_call_is_attached_at_once_up_to_the_octet_that_is_too_much(bench
     assert sign(1_000) == (False, False)
     largest = bisect.bisect(range(1_000), False, key=lambda fill: not sign(fill)[0]) - 1
     assert [sign(largest), sign(largest + 1)] == [(True, True), (False, False)]
+
+
+UNUSUAL: Sequence[Callable[[bytes], bytes]] = (
+    lambda message: message.replace(b"Call-ID:", b"i:"),
+    lambda message: message.replace(b"Call-ID:", b"call-id:"),
+    lambda message: message.replace(b";branch", b"\r\n ;branch"),
+    lambda message: message.replace(b"X-Fill: ff", "X-Fill: \u00fc".encode()),
+)
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_the_size_of_a_call_is_its_own_however_it_is_read(bench: Bench, unusual: Callable[[bytes], bytes]) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    large = unusual(invite(filled(2_000)))
+    for message, until in ((invite(), True), (large, False), (invite(), True)):
+        for _ in range(3):
+            ksr.xavps.clear()
+            ksr.receive(message)
+            kamailio.shaken_sign()
+        assert (ksr.xavps.get((SIGNING, "until"), "") != "") == until
+        before = ksr.counters.get("size_over", 0)
+        ksr.begin_branch(0)
+        kamailio.shaken_branch()
+        ksr.end_branch()
+        assert ksr.counters.get("size_over", 0) - before == (0 if until else 1)
+
+
+def test_a_call_that_was_signed_before_signing_was_switched_off_is_not_said_to_be_unsigned(bench: Bench) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    kamailio.shaken_sign()
+    kamailio.switch.services = replace(bench.services, authentication=None)
+    kamailio.switch.has_signed = True
+    kamailio.shaken_sign()
+    assert (ksr.xavps[SIGNING, "level"], ksr.xavps.get((SIGNING, "skip"))) == ("A", None)
+    ksr.xavps.clear()
+    kamailio.shaken_sign()
+    assert ksr.xavps[SIGNING, "skip"] == "signing_off"
 
 
 @pytest.mark.parametrize(("seconds", "at_once"), [(0, True), (29, True), (30, False)])

@@ -119,7 +119,8 @@ class Kamailio(Message):
         """
         try:
             if self.switch.services.authentication is None:
-                self._set(SIGNING, "skip", _SIGNING_OFF)
+                if not (self.switch.has_signed and self._get(SIGNING, "signed_at")):
+                    self._set(SIGNING, "skip", _SIGNING_OFF)
                 return GO_ON
             before = self._get(SIGNING, "state")  # the rest is empty where this is
             if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):

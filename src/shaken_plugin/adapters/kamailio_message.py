@@ -41,13 +41,14 @@ class Message:
             self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]  # the same, as one call
         self._explode = getattr(pvx, "xavp_params_explode", None)
         self._length: int | None = None
-        """Bytes of the usual message that was read last; None where a character of it may take several."""
+        """Bytes of the message read last; None where it is no usual one, or a character may take several."""
 
     def _read(
         self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
     ) -> CallMessage:
         """The request at hand."""
         pv = self._ksr.pv
+        self._length = None
         try:
             text = pv.get("$mb")
             if (usual := usual_headers_of(text)) is not None:

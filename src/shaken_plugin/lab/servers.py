@@ -61,6 +61,7 @@ def find_program(name: str) -> str:
 _PORTS: Final = range(20_000, 32_000)
 """None of those the kernel gives to whoever wants any: there somebody could get one meanwhile."""
 
+_TRIES: Final = 300
 _KEPT: Final = 200
 _marks: deque[socket.socket] = deque()
 
@@ -74,7 +75,7 @@ def free_port() -> int:
     Raises:
         LabError: there is none.
     """
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for port in random.sample(_PORTS, min(_TRIES, len(_PORTS))):
         mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             try:
