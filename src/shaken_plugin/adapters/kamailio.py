@@ -476,11 +476,13 @@ class Kamailio(Message):
         if not same.made or self._explode is None:
             return False
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
-        also = f"{_UNTIL}='{self._until(identity, date, at)}'"
+        text = f"state='{USUAL}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+        until = _UNTIL
         if counted := variables.get("counted"):  # a key
-            slot = f"slot='{counted}';slot_" if "slot" in variables else ""
-            also = f"counted='{counted}';{slot}{also}"
-        text = f"state='{USUAL}';{also};identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+            text = f"{text};counted='{counted}'"
+            if "slot" in variables:
+                text, until = f"{text};slot='{counted}'", _SLOT_UNTIL
+        text = f"{text};{until}='{self._until(identity, date, at)}'"
         if "'" in identity or self._explode(text, SIGNING) < 0:
             return False
         self._set(ROUTES, "routes", "1")

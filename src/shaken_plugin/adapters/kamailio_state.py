@@ -1,4 +1,7 @@
-"""What the branch route needs of a signing, as one text: one xavp is read for it instead of a dozen."""
+"""What the branch route needs of a signing, as one text: one xavp is read for it instead of a dozen.
+
+Of a usual call it is a mark: what its first branch needs is published anyway, and any other reads those variables.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ USUAL: Final = "+"
 """In its place where it would say no more than the variables of `PUBLISHED` do."""
 
 PUBLISHED: Final = ("identity", "ppi", "date", "signed_at", "source")
+"""Those of `STATE` that a usual call has."""
 
 
 def pack(variables: Mapping[str, str]) -> str:

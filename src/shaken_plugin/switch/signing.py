@@ -298,13 +298,9 @@ class SigningGuard(Guard):
 
     def needs_new_signature(self, variables: Mapping[str, str]) -> bool:
         """Whether a signature made earlier is too old for a branch that leaves now."""
-        return self.has_aged(variables.get("signed_at", ""))
-
-    def has_aged(self, signed_at: str) -> bool:
-        """The same of the variable ``signed_at``; of an empty one nothing is too old."""
         try:
-            return self._clock() - float(signed_at) > self.services.settings.signing.resign_after
-        except ValueError:
+            return self._clock() - float(variables.get("signed_at", "")) > self.services.settings.signing.resign_after
+        except ValueError:  # there is none
             return False
 
     def fresh_until(self, signed_at: str) -> str:
