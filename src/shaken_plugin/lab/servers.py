@@ -63,7 +63,8 @@ _PORTS: Final = range(20_000, 32_000)
 
 _TRIES: Final = 300
 _KEPT: Final = 200
-_marks: deque[socket.socket] = deque()
+_marks: deque[int] = deque()
+"""Descriptors of the sockets that mark a port, kept open until the process ends."""
 
 
 def free_port() -> int:
@@ -85,9 +86,9 @@ def free_port() -> int:
             except OSError:
                 mark.close()
                 continue
-        _marks.append(mark)
+        _marks.append(mark.detach())
         if len(_marks) > _KEPT:
-            _marks.popleft().close()
+            os.close(_marks.popleft())
         return port
     raise LabError("no free port on loopback")
 
