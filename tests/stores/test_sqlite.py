@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Trunk
+from shaken_plugin.core.records import Customer, CustomerState, PolicyFacts, Record, Trunk
 from shaken_plugin.errors import ConflictError, StoreError, StoreUnavailable
 from shaken_plugin.ports import Author, PolicyStore
 from shaken_plugin.stores.policy import Policy
@@ -26,6 +26,7 @@ from shaken_plugin.stores.sqlite import (
     replace_policy,
     schema,
 )
+from shaken_plugin.stores.sqlite.reader import _Content
 from tests.records import reached
 
 ADDRESS = "192.0.2.1"
@@ -338,3 +339,21 @@ def test_a_fork_does_not_cost_the_parent_its_connection(path: Path) -> None:
     for version in (2, 3):
         replace_policy(path, policy(str(version)), None, {})
         assert ask(store).version == version
+
+
+def test_a_change_in_the_middle_of_a_question_without_a_transaction_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_policy(path, policy("one"), None, {})
+    store = SqliteStore(path)
+    assert store.facts("192.0.2.99", None, None).source is None  # from now on without a transaction
+    must, changes = _Content._must, iter(["two"])
+
+    def late(content: _Content, kind: type[Record], identifier: str) -> object:
+        for name in changes:  # the record that was named is gone by now
+            replace_policy(path, policy(name), None, {})
+        return must(content, kind, identifier)
+
+    monkeypatch.setattr(_Content, "_must", late)
+    assert trunk_of(ask(store)) == "two"
+    assert next(changes, None) is None

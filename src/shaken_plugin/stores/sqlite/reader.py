@@ -132,7 +132,11 @@ class SqliteStore:
         content: _Content | None = self._local.content
         if content is None or stamp is None or content.stamp != stamp:
             return None
-        facts = content.facts(*question)
+        try:
+            facts = content.facts(*question)
+        except (StoreError, *DAMAGE):
+            self._local.content = None  # it may know something of two versions
+            return None  # two statements saw two versions, or it is damaged: told in a transaction
         return facts if self._connections.stamp() == content.stamp else None
 
     def stamp(self) -> Hashable | None:
