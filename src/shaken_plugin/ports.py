@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
-from shaken_plugin.core.limits import Request, Verdict
+from shaken_plugin.core.limits import Bound, Request, Verdict
 from shaken_plugin.core.material import Material
 from shaken_plugin.core.records import CustomerState, DoNotOriginate, PolicyFacts, Record, Right
 
@@ -350,6 +350,13 @@ class CallLimiter(Protocol):
 
         Raises:
             StoreUnavailable: nobody counts now.
+        """
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        """The name (`core.limits.Request`) of a call that was admitted before it came; empty where there is none.
+
+        It is to be `call_key`'s ``invite`` of a new call with a slot whose leaving will be told; no other gets it.
+        Never raises, never waits.
         """
 
     def trouble(self) -> str:

@@ -39,7 +39,7 @@ from shaken_plugin.authentication import Limiter
 from shaken_plugin.config.dialplans import dial_plan
 from shaken_plugin.core.call import is_emergency
 from shaken_plugin.core.identity import IdentityHeader
-from shaken_plugin.core.limits import Outcome, Request, Verdict
+from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.lab.pki import Authority, Defect
@@ -804,6 +804,9 @@ class Counts:
         self.asked: list[Request] = []
         self.told: list[tuple[str, str]] = []
         self.owners: list[str] = []
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        return ""
 
     def admit(self, request: Request) -> Verdict:
         self.asked.append(request)

@@ -32,7 +32,7 @@ from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.call import NAMING
 from shaken_plugin.core.identity import IdentityHeader
-from shaken_plugin.core.limits import Outcome, Request, Verdict, dialog_of, key
+from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict, dialog_of, key
 from shaken_plugin.core.passport import Attest, Passport, base_claims, shaken_claims
 from shaken_plugin.core.records import Customer, Limits, Rate
 from shaken_plugin.core.telephone import TelephoneNumber
@@ -1446,6 +1446,9 @@ class Counts:
         self.told: list[tuple[str, object]] = []
         self.asked: list[Request] = []
         self.running = 0
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        return ""
 
     def admit(self, request: Request) -> Verdict:
         self.asked.append(request)

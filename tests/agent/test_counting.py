@@ -20,12 +20,12 @@ from shaken_plugin.agent import counting, heldcalls
 from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.breaker import Breaker
 from shaken_plugin.agent.callrequests import MAX_REPLACES, CallRequests
-from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
+from shaken_plugin.agent.counting import ALLOWED, OVERTAKEN, Counting, uptime
 from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import PATIENCE, FleetCounts
 from shaken_plugin.agent.told import Told
-from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
+from shaken_plugin.core.limits import KEPT, SECOND, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.stores.agent_line import message
@@ -622,6 +622,125 @@ def test_passports_are_remembered_in_a_fleet_alone(bench: Bench) -> None:
         assert answered(bench, asked | wrong) == {"error": "a request for first_use that is none"}
 
 
+# --- Calls that are admitted ahead -----------------------------------------------------------------
+
+MANY = [["", 0, 0, 20]]
+
+
+def wants(call: str, ask: int, **parts: Any) -> dict[str, Any]:
+    """A question for more calls."""
+    return ASKED | {"call": call, "bounds": MANY, "sent": False, "ask": ask, "ahead": 4} | parts
+
+
+def allowance(bench: Bench, worker: Presence, shared: FleetCounts | None = None) -> list[str]:
+    """The keys that calls have whose names were given with a call that has left."""
+    asked = wants("first", 1, owner=worker.name())
+    assert answered(bench, asked, shared) == {"outcome": "admitted", "scope": "", "ahead": 4}
+    worker.leave(message({"op": "sent", "call": "first"}))
+    return [f"dialog/{worker.name()}+1+{number}" for number in range(4)]
+
+
+def tells(worker: Presence, op: str, *calls: str) -> None:
+    for call in calls:
+        assert worker.leave(message({"op": op, "call": call}))
+
+
+def test_a_call_that_was_admitted_ahead_has_a_slot_from_when_it_leaves_until_it_ends(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    tells(worker, "sent", *calls[:2])
+    run(bench.counting.collect_when_due())
+    assert bench.slots == 3
+    room = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))).passes for number in range(16)]
+    assert room == [True] * 15 + [False]  # of 20 there are three, and two may still come
+    bench.pass_time(KEPT / SECOND)
+    assert [bench.admit(f"x{n}", worker.name(), bounds=of(("", None, 20))).passes for n in range(3)] == [
+        True,
+        True,
+        False,
+    ]
+    tells(worker, "answered", calls[0])
+    bench.pass_time(SETUP + 1)
+    assert bench.slots == 1
+    tells(worker, "ended", calls[0])
+    bench.pass_time(1)
+    assert bench.slots == 0
+
+
+def test_what_is_told_of_such_a_call_may_be_read_in_any_order(bench: Bench) -> None:
+    """Each process has a file of its own."""
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    run(bench.counting.collect())
+    tells(worker, "ended", calls[0])
+    tells(worker, "sent", calls[0])
+    tells(worker, "answered", calls[1])
+    tells(worker, "sent", calls[1])
+    tells(worker, "answered", calls[0])
+    run(bench.counting.collect())
+    assert bench.slots == 2
+    bench.pass_time(SETUP + 1)
+    assert bench.slots == 1
+
+
+def test_a_call_that_was_admitted_ahead_is_known_when_it_is_asked_about(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    tells(worker, "sent", calls[0])
+    assert bench.admit(calls[0], worker.name(), bounds=of(("", None, 20))) is Outcome.KNOWN
+    assert bench.slots == 2
+
+
+def test_nobody_gets_a_slot_by_a_name_that_was_not_given(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    tells(worker, "sent", f"dialog/{worker.name()}+2+0", "dialog/1-1+1+0", "dialog/+", "+", "+0", "a/b+")
+    run(bench.counting.collect())
+    assert bench.slots == 1
+    bench.pass_time(ALLOWED)
+    tells(worker, "sent", *calls)
+    bench.pass_time(1)
+    assert bench.slots == 1
+
+
+def test_an_agent_that_stood_still_looks_for_such_calls_before_it_counts(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    tells(worker, "sent", *allowance(bench, worker))
+    run(bench.counting.collect())
+    calls = [f"dialog/{worker.name()}+2+{number}" for number in range(4)]
+    assert answered(bench, wants("second", 2, owner=worker.name()))["ahead"] == 4
+    tells(worker, "sent", *calls)
+    bench.now += KEPT / SECOND
+    outcomes = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))) for number in range(11)]
+    assert outcomes == [Outcome.ADMITTED] * 10 + [Outcome.CONCURRENT]
+
+
+@pytest.mark.parametrize("parts", [{"owner": ""}, {"sent": True}, {"ahead": 0}, {"bounds": [["", 1, 2, 0]]}])
+def test_who_does_not_tell_that_calls_leave_gets_none_ahead(bench: Bench, parts: dict[str, Any]) -> None:
+    assert answered(bench, wants("a", 1, **parts)) == {"outcome": "admitted", "scope": ""}
+
+
+def test_a_process_that_is_gone_has_no_calls_that_were_admitted_ahead(bench: Bench) -> None:
+    calls = allowance(bench, Presence(bench.folder))
+    gone = bench.folder / FOLDER / calls[0].partition("/")[2].partition("+")[0]
+    gone.unlink()
+    tells(Presence(bench.folder), "sent", *calls)
+    bench.pass_time(1)
+    bench.pass_time(1)
+    assert bench.slots == 0
+
+
+def test_as_many_calls_as_can_be_known_is_the_end_also_of_those_admitted_ahead(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    monkeypatch.setattr(counting, "MAX_CALLS", 3)
+    tells(worker, "sent", *calls)
+    run(bench.counting.collect())
+    assert bench.slots == 3
+
+
 # --- Over a fleet -----------------------------------------------------------------------------------
 
 
@@ -690,6 +809,53 @@ def test_two_hosts_never_admit_more_than_the_limit(fleet: Fleet) -> None:
     rate = of(("", 5, None))
     outcomes = [fleet.hosts[n % 2].admit(f"r{n}", bounds=rate) for n in range(8)]
     assert outcomes == [Outcome.ADMITTED] * 5 + [Outcome.RATE] * 3
+
+
+def test_calls_that_were_admitted_ahead_count_on_all_hosts(fleet: Fleet) -> None:
+    host, other = fleet.hosts
+    worker = Presence(host.folder)
+    calls = allowance(host, worker)
+    assert fleet.counts[1].slots("acme") == 5
+    tells(worker, "sent", *calls[:3])
+    tells(worker, "ended", calls[2])
+    run(host.counting.collect())
+    assert (host.slots, fleet.counts[1].slots("acme")) == (3, 4)
+    fleet.pass_time(KEPT / SECOND)
+    assert fleet.counts[1].slots("acme") == 3
+    room = [other.admit(f"{number}", bounds=of(("", None, 20))).passes for number in range(18)]
+    assert room == [True] * 17 + [False]
+    tells(worker, "ended", *calls[:2])
+    run(host.counting.collect())
+    assert fleet.counts[1].slots("acme") == 18
+
+
+def test_calls_that_were_admitted_ahead_count_when_redis_is_back(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    worker = Presence(host.folder)
+    calls = allowance(host, worker)
+    run(host.counting.collect())
+    fleet.cut(0)
+    tells(worker, "sent", *calls)
+    tells(worker, "ended", calls[3])
+    run(host.counting.collect())
+    assert answered(host, wants("apart", 2, owner=worker.name())) == {"outcome": "admitted", "scope": ""}
+    fleet.pass_time(KEPT / SECOND, hosts=[1])
+    assert fleet.counts[1].slots("acme") == 1
+    fleet.mend(0)
+    fleet.pass_time(1)
+    assert fleet.counts[1].slots("acme") == 5
+
+
+def test_calls_of_two_customers_that_were_admitted_ahead_are_told_of_each(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    worker = Presence(host.folder)
+    calls = [f"dialog/{worker.name()}+{ask}+0" for ask in (1, 2)]
+    for ask, customer in enumerate(("acme", "other"), 1):
+        assert answered(host, wants(customer, ask, owner=worker.name(), customer=customer))["ahead"] == 4
+    tells(worker, "sent", *calls, f"dialog/{worker.name()}+1+1")
+    run(host.counting.collect())
+    fleet.pass_time(KEPT / SECOND)
+    assert [fleet.counts[1].slots(customer) for customer in ("acme", "other")] == [3, 2]
 
 
 def test_many_ends_are_one_question_to_redis_and_make_room_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,13 +17,16 @@ from typing import Any
 import pytest
 
 from shaken_plugin.agent.heldcalls import UNSENT
+from shaken_plugin.core.limits import OF_ALLOWANCE
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Customer, Limits, Rate
+from shaken_plugin.lab import sipp
 from shaken_plugin.lab.demo import events
 from shaken_plugin.lab.servers import answers_sip, share
 from shaken_plugin.ports import Author
 from shaken_plugin.runtime import apply
 from shaken_plugin.stores.agent_line import TIMEOUT
+from shaken_plugin.stores.presence import FOLDER
 from shaken_plugin.stores.sqlite import SqlitePolicy
 from tests.agent.host import until
 from tests.agent.prepared import PreparedAgent
@@ -413,6 +417,44 @@ def test_a_dialler_that_sends_far_more_than_it_may(network: Network, kemi: bool)
     answers = {message.first_line for message in run.messages if not message.sent and " 480 " in message.first_line}
     assert answers == {"SIP/2.0 480 Call Limit Reached"}
     until(lambda: edge.held() == 0)
+
+
+def dialled(edge: Edge, network: Network) -> tuple[int, int, int]:
+    """Three hundred calls by SIPp, 200 a second: how many passed, at a time, and by an allowance.
+
+    Each lasts 0.4 seconds, so 80 would run at a time.
+    """
+    text = sipp.scenario("uac_call").read_text("utf-8")
+    assert text.count('<pause milliseconds="20"/>') == 1
+    file = network.folder / "uac_long.xml"
+    file.write_text(text.replace('<pause milliseconds="20"/>', '<pause milliseconds="400"/>'), "utf-8")
+    run = network.call("uac_long", edge.server.inside_port, calls=300, rate=200, file=file)
+    assert run.counts.successful + run.counts.failed == 300
+    ended = {message.header("Call-ID")[0] for message in run.messages if message.first_line.startswith("BYE")}
+    changes = [
+        (message.at, 1 if message.first_line.startswith("ACK") else -1)
+        for message in run.messages
+        if message.first_line.startswith(("ACK", "BYE")) and message.header("Call-ID")[0] in ended
+    ]
+    at_a_time = max(itertools.accumulate(change for _, change in sorted(changes)))
+    until(lambda: edge.held() == 0)
+    told = [line for file in (edge.provider.folder / FOLDER).iterdir() for line in file.read_bytes().splitlines()]
+    sent = [json.loads(line)["call"] for line in told if b'"sent"' in line]
+    assert len(sent) == len(set(sent)) == run.counts.successful
+    return run.counts.successful, at_a_time, sum(OF_ALLOWANCE in call for call in sent)
+
+
+def test_many_calls_are_not_asked_about_one_by_one(network: Network, kemi: bool) -> None:
+    passed, _, ahead = dialled(Edge(network, kemi=kemi, limits=Limits(Rate(1_000, 1_000))), network)
+    assert passed == 300
+    assert ahead > 100
+
+
+def test_calls_that_are_admitted_ahead_are_never_too_many(network: Network, kemi: bool) -> None:
+    passed, at_a_time, ahead = dialled(Edge(network, kemi=kemi, limits=Limits(Rate(None, 50))), network)
+    assert 25 <= at_a_time <= 50
+    assert 50 <= passed < 300
+    assert ahead > 0
 
 
 def test_a_retransmission_is_refused_too_after_other_calls_have_ended(network: Network, kemi: bool) -> None:

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shaken_plugin.core.limits import (
+    AHEAD,
+    KEPT,
+    MAX_AHEAD,
     NOTED,
     REPEATS,
     SECOND,
@@ -304,3 +307,98 @@ def test_calls_that_have_ended_leave_nothing_behind() -> None:
         tally.end(f"{number}")
     assert len(tally._due) < 100
     assert tally.is_idle(START + 1_000)
+
+
+def allowed(tally: Tally, call: str, now: int, *rates: tuple[str, float | None, int | None], ahead: int = 64) -> int:
+    verdict = tally.admit(ask(call, *rates, ahead=ahead, name=f"of {call}", sent=False), now)
+    assert verdict.outcome is Outcome.ADMITTED
+    return verdict.ahead
+
+
+def test_an_allowance_is_given_while_half_of_each_bound_is_free() -> None:
+    assert allowed(Tally(LEASE), "a", START, ("", None, 20), ahead=3) == 3
+    assert allowed(Tally(LEASE), "a", START, ("", None, 20)) == 9  # with the call itself half of 20
+    assert allowed(Tally(LEASE), "a", START, ("", None, 20), ("A", None, 6)) == 2
+    assert allowed(Tally(LEASE), "a", START, ("", None, 1_000_000), ahead=MAX_AHEAD + 1) == MAX_AHEAD
+    assert (
+        allowed(Tally(LEASE), "a", START, ("", 101, 1_000)) == 39
+    )  # 50 intervals of 10 ms are half, 10 pass until then
+    assert allowed(Tally(LEASE), "a", START, ("", 2, 1_000)) == 0
+    assert allowed(Tally(LEASE), "a", START, ("", None, 2)) == 0
+    assert allowed(Tally(LEASE), "a", START, ("", 1_000, None)) == 0  # nobody tells when such a call leaves
+
+
+@pytest.mark.parametrize("rate", [5, 40, 60])
+def test_an_allowance_used_at_its_last_moment_is_part_of_the_burst_of_a_second(rate: int) -> None:
+    tally = Tally(LEASE)
+    taken = allowed(tally, "a", START, ("", rate, 1_000))
+    assert taken > 0
+    burst = [tally.admit(ask(f"{number}", ("", rate, 1_000)), START + AHEAD) for number in range(rate + 1)]
+    asked = sum(verdict.outcome.passes for verdict in burst)
+    assert rate - 2 <= taken + asked <= rate
+
+
+def test_a_call_of_an_allowance_counts_until_it_is_taken_or_time_is_up() -> None:
+    tally, rate = Tally(LEASE), ("", None, 6)
+    assert allowed(tally, "a", START, rate) == 2
+    assert tally.slots() == 3
+    tally.take("of a+1", "b", "A", START + 1)
+    assert (tally.slots(), tally.slots("A")) == (3, 3)
+    tally.advance(START + KEPT)
+    assert tally.slots() == 2
+    tally.take("of a+0", "c", "A", START + KEPT)  # told late: it is there all the same
+    assert tally.slots() == 3
+    for call in ("a", "b", "c"):
+        tally.end(call)
+    assert tally.is_idle(START + KEPT)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ask", "take", "take", "take", "end"]),
+            st.one_of(st.integers(0, AHEAD // 10), st.integers(0, 2 * KEPT)),
+            st.integers(0, MAX_AHEAD),
+        ),
+        max_size=80,
+    ),
+    st.integers(3, 60),
+    st.integers(3, 60),
+)
+def test_with_allowances_no_span_has_more_calls_and_none_is_counted_too_few(
+    steps: list[tuple[str, int, int]], rate: int, most: int
+) -> None:
+    """Calls come by question or allowance, until the last moment in which they may, and leave some time after."""
+    tally, now, came, running = Tally(LEASE), START, list[int](), set[str]()
+    allowances: list[tuple[str, int]] = []
+    taken: dict[str, tuple[str, int]] = {}
+    for number, (what, gap, ahead) in enumerate(steps):
+        now += gap
+        allowances = [(name, until) for name, until in allowances if now <= until]
+        for call, (name, at) in list(taken.items()):
+            if now - at > KEPT - AHEAD:  # long before that it is known
+                tally.advance(at + KEPT - AHEAD)
+                tally.take(name, call, "A", at + KEPT - AHEAD)
+                del taken[call]
+        tally.advance(now)
+        if what == "take" and allowances:
+            taken[f"{number}"] = allowances.pop(ahead % len(allowances))[0], now
+            came.append(now)
+            running.add(f"{number}")
+        elif what == "end" and running:
+            call = min(running)
+            running.remove(call)
+            name, _ = taken.pop(call, ("", 0))
+            tally.end(name)
+            tally.end(call)
+        else:
+            verdict = tally.admit(ask(f"{number}", ("", rate, most), ahead=ahead, name=f"{number}", sent=False), now)
+            if verdict.outcome.passes:
+                came.append(now)
+                running.add(f"{number}")
+            allowances += [(f"{number}+{index}", now + AHEAD) for index in range(verdict.ahead)]
+        assert len(running) <= tally.slots() <= most
+    for first, begin in enumerate(came):
+        for last, end in enumerate(came[first:], first):
+            assert last - first + 1 <= rate * ((end - begin) / SECOND + 1)

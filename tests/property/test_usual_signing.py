@@ -19,7 +19,7 @@ from shaken_plugin.authentication import (
     SigningPair,
 )
 from shaken_plugin.core.call import CallerHeader, CallMessage
-from shaken_plugin.core.limits import SECOND, Request, Tally, Verdict
+from shaken_plugin.core.limits import SECOND, Bound, Request, Tally, Verdict
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import CustomerState, Limits, Overrides, Rate, Route
 from shaken_plugin.core.sip import format_date
@@ -70,6 +70,9 @@ class Counts:
     def __init__(self, clock: World) -> None:
         self.tally, self.clock, self.gone = Tally(90 * SECOND), clock, False
         self.asked: list[Request] = []
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        return ""
 
     def admit(self, request: Request) -> Verdict:
         self.asked.append(request)

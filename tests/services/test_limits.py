@@ -15,7 +15,18 @@ from shaken_plugin.authentication import Limiter, SigningPair
 from shaken_plugin.authentication.limiting import RULE
 from shaken_plugin.core.attestation import AttestationPolicy, Level, Refusal
 from shaken_plugin.core.call import CallerHeader, CallMessage
-from shaken_plugin.core.limits import REPEATS, SECOND, Outcome, Request, Tally, Verdict, dialog_of, key, replaced_keys
+from shaken_plugin.core.limits import (
+    REPEATS,
+    SECOND,
+    Bound,
+    Outcome,
+    Request,
+    Tally,
+    Verdict,
+    dialog_of,
+    key,
+    replaced_keys,
+)
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.records import Basis, CustomerState, Limits, Overrides, Rate, Trunk, Unauthorised
 from shaken_plugin.core.verification import ReplayMode
@@ -62,6 +73,11 @@ class Counts:
         self.asked: list[Request] = []
         self.told: list[tuple[str, Any]] = []
         self.gone = False
+        self.names: list[str] = []
+        """Of calls that were admitted ahead."""
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        return self.names.pop() if self.names and (customer, level) == ("acme", "A") else ""
 
     def admit(self, request: Request) -> Verdict:
         if self.gone:
@@ -145,6 +161,52 @@ def test_a_call_over_a_limit_is_refused_in_the_words_of_the_settings(authority: 
     assert event["missing"] == ["a call that ends, or a higher limit"]
     switch.switch.ended(first.variables["slot"])
     assert switch.sign(numbered(3)).reject is None
+
+
+def test_a_call_that_was_admitted_ahead_is_not_asked_about(authority: Authority, ours: SigningPair) -> None:
+    counts = Counts()
+    switch = bench(authority, ours, Limits(Rate(None, 10)), counts)
+    counts.names = ["2-2+1+0"]
+    ahead, asked = switch.sign(numbered(1)), switch.sign(numbered(2))
+    assert ahead.variables["slot"] == ahead.variables["counted"] == f"{KEY}/2-2+1+0"
+    assert [request.call for request in counts.asked] == [asked.variables["slot"]]
+    own = {"counted", "slot", "identity", "ppi", "origid"}
+    assert {name: text for name, text in ahead.variables.items() if name not in own} == {
+        name: text for name, text in asked.variables.items() if name not in own
+    }
+    first, second = switch.events("sign")
+    assert first | {"call_id": ""} == second | {"call_id": ""}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"leg": "a-leg"},
+        {"counted": f"{KEY}/2-2+1+0"},
+        {"slot": "another"},
+        {"replaces": "call-0;to-tag=1;from-tag=2"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_who_may_be_known_or_takes_the_place_of_a_call_is_asked_about(
+    authority: Authority, ours: SigningPair, changes: dict[str, str]
+) -> None:
+    counts = Counts()
+    switch = bench(authority, ours, Limits(Rate(None, 10)), counts)
+    counts.names = ["2-2+1+1"]
+    switch.sign(numbered(1, **changes))
+    assert (len(counts.asked), counts.names) == (1, ["2-2+1+1"])
+
+
+def test_where_nobody_tells_ends_each_call_is_asked_about(authority: Authority, ours: SigningPair) -> None:
+    counts = Counts()
+    switch = bench(authority, ours, Limits(Rate(5, 10)), counts)
+    switch.switch.tells_ends = False
+    counts.names = ["2-2+1+1"]
+    switch.sign(numbered(1))
+    switch = bench(authority, ours, Limits(Rate(5, None)), counts)
+    switch.sign(numbered(2))
+    assert (len(counts.asked), counts.names) == (2, ["2-2+1+1"])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from shaken_plugin.core.limits import Bound, Outcome, Request
+from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreUnavailable
-from shaken_plugin.stores.agent_line import MAX_ANSWER, PROBE, AgentLine
+from shaken_plugin.stores import limiter
+from shaken_plugin.stores.agent_line import MAX_ANSWER, PROBE, AgentLine, message
 from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
 from shaken_plugin.stores.presence import FOLDER, FULL, MAX_FILES, MAX_TAKEN, NAME, Left, Presence, is_alive
 from tests.agent.host import until
@@ -258,6 +259,98 @@ def test_a_call_that_was_not_counted_in_time_gives_back_what_it_may_have_taken(p
     (left,) = [json.loads(line) for line in Left(path.parent).take()]
     asked = peer.said("admit")[0]
     assert left == {"v": 1, "op": "undo", "call": "a", "owner": asked["owner"], "ask": asked["ask"]}
+
+
+class Ahead:
+    """A process with an agent that gives as many calls ahead as it is asked for, at most so many."""
+
+    BOUNDS = (Bound("", 1, 2, 3),)
+
+    def __init__(self, peer: Peer, most: int = 1_000) -> None:
+        self.now, self.peer = 100.0, peer
+        self.limiter = AgentLimiter(AgentLine(peer.path, timeout=5), Presence(peer.path.parent), lambda: self.now)
+
+        def answer(request: dict[str, Any]) -> bytes:
+            extra = {"ahead": min(request["ahead"], most)} if "ahead" in request else {}
+            return message({"outcome": "admitted", "scope": "", **extra})
+
+        peer.answer = answer
+
+    def call(self, gap: float = 0.0, **parts: Any) -> str:
+        """The name of a call that was admitted ahead; empty where the agent was asked."""
+        self.now += gap
+        request = Request("acme", "a", self.BOUNDS, "A", sent=False)._replace(**parts)
+        if name := self.limiter.ahead(request.customer, request.bounds, request.level):
+            return name
+        assert self.limiter.admit(request) == Verdict(Outcome.ADMITTED)
+        return ""
+
+    @property
+    def wanted(self) -> list[int]:
+        return [request.get("ahead", 0) for request in self.peer.said("admit")]
+
+
+def test_few_calls_are_asked_about_one_by_one(peer: Peer) -> None:
+    ahead = Ahead(peer)
+    assert [ahead.call(0.2) for _ in range(5)] == [""] * 5
+    assert ahead.wanted == [0] * 5
+
+
+def test_of_many_calls_as_many_are_asked_for_ahead_as_will_come_in_a_tenth_of_a_second(peer: Peer) -> None:
+    ahead = Ahead(peer)
+    names = [ahead.call(0.005) for _ in range(2_000)]
+    assert len(ahead.wanted) < 150
+    assert ahead.wanted[5:] == pytest.approx([20] * len(ahead.wanted[5:]), abs=2)
+    given = [name for name in names if name]
+    assert len(set(given)) == len(given)
+    owner = peer.requests[-1]["owner"]
+    last = peer.requests[-1]["ask"]
+    assert {f"{owner}+{last}+{number}" for number in range(3)} & set(given)
+
+
+def test_what_was_not_used_in_a_tenth_of_a_second_is_not_used(peer: Peer) -> None:
+    ahead = Ahead(peer)
+    while not ahead.call(0.001):
+        pass
+    assert ahead.call(0.09)
+    assert not ahead.call(0.01)
+
+
+def test_no_more_are_used_than_were_given_nor_those_of_other_bounds_levels_and_customers(peer: Peer) -> None:
+    ahead = Ahead(peer, 2)
+    while not ahead.call(0.001):
+        pass
+    assert not ahead.call(customer="other")
+    assert not ahead.call(level="B")
+    changed = (Bound("", 1, 2, 4),)
+    assert not ahead.call(bounds=changed)
+    assert [bool(ahead.call(bounds=changed)) for _ in range(3)] == [True, True, False]
+
+
+def test_who_does_not_tell_that_a_call_leaves_asks_for_none(peer: Peer) -> None:
+    ahead = Ahead(peer)
+    assert [ahead.call(0.001, sent=True) for _ in range(20)] == [""] * 20
+    assert set(ahead.wanted) == {0}
+
+
+def test_a_child_has_none_of_those_that_were_given_to_its_parent(peer: Peer) -> None:
+    ahead = Ahead(peer)
+    while not ahead.call(0.001):
+        pass
+    if (child := os.fork()) == 0:
+        os._exit(bool(ahead.limiter.ahead("acme", Ahead.BOUNDS, "A")))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ahead.call()
+
+
+def test_there_is_an_end_to_the_customers_that_are_looked_ahead_for(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "MAX_ALLOWANCES", 1)
+    ahead = Ahead(peer)
+    for _ in range(20):
+        assert not ahead.call(0.001, customer="other" if ahead.wanted else "acme")
+    assert set(ahead.wanted) == {0}
 
 
 def test_what_was_never_asked_is_not_taken_back(path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from shaken_plugin.core.limits import SECOND, Outcome, Request, Tally
+from shaken_plugin.core.limits import KEPT, MAX_AHEAD, SECOND, Outcome, Request, Tally
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.stores.redis.limits import LEASE, MAX_AT_ONCE, MAX_ENDED, RedisCounts
@@ -70,6 +71,47 @@ def test_redis_and_the_pure_algorithm_agree_on_any_sequence(
             to = (replaces or ("nobody",))[0][-1]
             counts.refer(customer, call, to)
             tally.refer(call, to, now)
+        assert counts.slots(customer) == tally.slots()
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["admit", "admit", "take", "end"]),
+            st.sampled_from("abcdefgh"),
+            st.sampled_from(["", "A"]),
+            st.one_of(st.integers(0, KEPT // 10), st.integers(-KEPT, 2 * KEPT)),
+            st.integers(0, MAX_AHEAD + 1),
+        ),
+        max_size=60,
+    )
+)
+def test_redis_and_the_pure_algorithm_agree_on_allowances(
+    log: FleetLog, steps: list[tuple[str, str, str, int, int]]
+) -> None:
+    customer, tally, counts, now = f"c{next(_names)}", Tally(LEASE), RedisCounts(log), START
+    rates = (("", 100.0, 61), ("A", 33.3, 50))
+    names = ["none+0"]
+    for number, (what, call, level, gap, ahead) in enumerate(steps):
+        now += gap
+        counts.at = now
+        tally.advance(now)
+        if what == "admit":
+            own = tuple(rate for rate in rates if rate[0] in {"", level})
+            request = Request(customer, call, of(*own), level, ahead=ahead, name=f"{number}")
+            verdict = tally.admit(request, now)
+            assert counts.admit(request) == verdict
+            names += [f"{number}+{index}" for index in range(verdict.ahead)]
+        elif what == "take":
+            taken = [(name, f"{call}/{name}", level) for name in names[-ahead:]]
+            counts.take(customer, taken)
+            for one in taken:
+                tally.take(*one, now)
+        else:
+            counts.end(customer, [call, names[-1]])
+            tally.end(call)
+            tally.end(names[-1])
         assert counts.slots(customer) == tally.slots()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from shaken_plugin.agent.counting import Counting
 from shaken_plugin.agent.told import MAX_TEXT, OPS, number, text, told
-from shaken_plugin.core.limits import Bound, Request
+from shaken_plugin.core.limits import OF_ALLOWANCE, Bound, Request
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.stores.presence import NAME
 
@@ -70,10 +70,14 @@ class CallRequests:
         if owner and not NAME.fullmatch(owner):
             raise ValueError("owner")
         asked = _asked(request)
+        ask = number(request.get("ask", 0))
         if not owner:
             asked = asked._replace(slot=False)  # nobody would notice the end of who runs it
-        verdict = await self._counting.admit(asked, owner, number(request.get("ask", 0)))
-        return {"outcome": verdict.outcome.value, "scope": verdict.scope}
+        elif not asked.sent:
+            asked = asked._replace(ahead=number(request.get("ahead", 0)), name=f"{owner}{OF_ALLOWANCE}{ask}")
+        verdict = await self._counting.admit(asked, owner, ask)
+        answer: dict[str, Any] = {"outcome": verdict.outcome.value, "scope": verdict.scope}
+        return answer | {"ahead": verdict.ahead} if verdict.ahead else answer
 
     async def _first_use(self, request: dict[str, Any]) -> dict[str, Any]:
         token, call, milliseconds = text(request["token"]), text(request["call"]), number(request["milliseconds"])

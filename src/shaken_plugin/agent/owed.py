@@ -36,6 +36,8 @@ class Owed:
         """Slots that were given back, by customer and call: the lease ends by itself, this is only sooner."""
         self.apart: deque[tuple[str, str]] = deque(maxlen=MAX_CALLS)
         """Calls that were admitted while Redis was not there, which it is to know of as soon as it is."""
+        self.taken: deque[tuple[str, str, str, str]] = deque(maxlen=MAX_CALLS)
+        """Calls that came in the place of one that was admitted ahead: customer, name, call and level."""
         self.again: deque[tuple[str, str]] = deque()
         """Calls that have their slot again."""
         self.referred: deque[tuple[str, str, str]] = deque(maxlen=MAX_REFERRED)
@@ -54,6 +56,7 @@ class Owed:
         """Tell what has changed; what cannot be told now is told later."""
         async with self._settling:  # who comes meanwhile relies on what others are about to tell
             with contextlib.suppress(StoreUnavailable):
+                await self._take()  # first: some may have ended already
                 await self._end()
                 while self.again:
                     customer, call = self.again[0]
@@ -62,6 +65,20 @@ class Owed:
                     self.again.popleft()
                 while self.referred:
                     await self._shared.refer(*self.referred.popleft())
+
+    async def _take(self) -> None:
+        """Have Redis know of the calls that were admitted ahead.
+
+        Raises:
+            StoreUnavailable: Redis cannot be had.
+        """
+        while self.taken and self._shared.why is None:
+            customer = self.taken[0][0]
+            some = list(itertools.islice(self.taken, MAX_AT_ONCE))
+            await self._shared.take(customer, [(name, call, level) for of, name, call, level in some if of == customer])
+            for _ in some:
+                self.taken.popleft()
+            self.taken.extendleft(reversed([one for one in some if one[0] != customer]))
 
     async def _end(self) -> None:
         """Have the slots that were given back free for other hosts.

@@ -58,6 +58,9 @@ class Counts(Protocol):
     def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
         """Renew leases."""
 
+    def take(self, customer: str, taken: Sequence[tuple[str, str, str]]) -> None:
+        """Calls have come in the place of some that were admitted ahead."""
+
     def first_use(self, token: str, call: str, milliseconds: int) -> bool:
         """Whether a PASSporT came with no other call."""
 
@@ -88,6 +91,9 @@ class Shared(Protocol):
 
     async def hold(self, customer: str, calls: Sequence[tuple[str, str]]) -> None:
         """Renew the leases of calls, each with its level; one that is not there gets one. Likewise."""
+
+    async def take(self, customer: str, taken: Sequence[tuple[str, str, str]]) -> None:
+        """See `Tally.take`; names, calls and levels. Likewise."""
 
 
 class FleetCounts:
@@ -154,6 +160,10 @@ class FleetCounts:
                     await self._run(lambda: self._counts.hold(customer, calls))
         except (TimeoutError, StoreError) as exc:
             raise StoreUnavailable(f"leases are not renewed: {exc}") from exc
+
+    async def take(self, customer: str, taken: Sequence[tuple[str, str, str]]) -> None:
+        """Likewise."""
+        await self._ask(lambda: self._counts.take(customer, taken))
 
     async def first_use(self, token: str, call: str, milliseconds: int) -> bool:
         """See `callrequests.Replays`."""

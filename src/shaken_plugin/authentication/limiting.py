@@ -14,6 +14,8 @@ from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.errors import SkipReason, StoreUnavailable
 from shaken_plugin.ports import CallLimiter
 
+_ADMITTED: Final = Verdict(Outcome.ADMITTED)
+
 RULE: Final = "limits"
 """The name of this step in a trace."""
 
@@ -55,7 +57,7 @@ class Limiter:
                 base.skip, base.refuse, base.detail = SkipReason.LIMITS_UNAVAILABLE, True, asked.trouble
             return base
         traced = base.decision = asked.traced(decision)
-        outcome, scope = asked.verdict
+        outcome, scope, _ = asked.verdict
         if outcome.passes:
             base.counted, base.slot = asked.call, asked.slot
             return base
@@ -73,6 +75,9 @@ class Limiter:
         customer, found, concurrent, level = decision.once(_bounds)
         if not found:
             return None
+        if slot and concurrent and self._is_new(message) and (name := self.counts.ahead(customer, found, level)):
+            call = call_key(customer, message.call_id, message.from_tag, name)
+            return Asked(_ADMITTED, call, call, slotless=False)
         to, leg = message.request_party(self.plan), message.leg
         replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
         if message.slot:
@@ -84,6 +89,14 @@ class Limiter:
         except StoreUnavailable as exc:
             return Asked(None, call, "", concurrent and not slot, str(exc))
         return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot)
+
+    @staticmethod
+    def _is_new(message: CallMessage) -> bool:
+        """Whether it is certain that nobody knows of this call yet, and of none whose place it may take.
+
+        Of a REFER it may come: then the call before it keeps its slot, and below half of the bounds nobody misses it.
+        """
+        return not (message.leg or message.counted or message.slot or message.replaces)
 
 
 class Asked(NamedTuple):

@@ -8,6 +8,12 @@ seconds ever has more than (s + 1) times the rate.
 Concurrent calls are counted by leases: a call has a slot until it ends or its lease runs out, whichever
 comes first. Whoever runs the call renews the lease; so a host that is gone gives its slots back.
 
+Whoever has many calls of one customer may get an allowance with one: calls to come that count as if they were there
+(`Request.ahead`), each by a name of its own, whose place the call that comes takes (`Tally.take`). They are given
+while less than half of each bound is in use, may be used for `AHEAD`, and count for `KEPT` where nobody comes. To calls
+per second they count as if all came at the end of `AHEAD`. So they never exceed a bound; but one that goes from half
+to full within `KEPT` may be reached earlier, by as many as nobody took.
+
 One call counts once, however often it is asked about. A call that takes the place of another of its level (a
 transfer) takes its slot over; the other one is spared for `SPARED`, and counts again if it is still there
 then. Neither can be replaced meanwhile, no more are spared at a time than may be counted, and while too many
@@ -38,6 +44,21 @@ SPARED: Final = 60 * SECOND
 
 NOTED: Final = 180 * SECOND
 """How long a call that takes no slot is known, so that it counts once: longer than telephones ring."""
+
+AHEAD: Final = SECOND // 10
+"""How long after it was asked for an allowance may be used."""
+
+MAX_AHEAD: Final = 64
+"""Calls of one allowance."""
+
+KEPT: Final = SECOND
+"""How long a call of an allowance counts where none came: far longer than it takes until it is known that one did."""
+
+OF_CALL: Final = "/"
+"""In the key of a call: before the name of its INVITE."""
+
+OF_ALLOWANCE: Final = "+"
+"""In the name of a call of an allowance: before its number. Other names have none."""
 
 REPEATS: Final = 32
 """How often one call may be asked about: branches and routes that are tried."""
@@ -130,15 +151,12 @@ def call_key(customer: str, call_id: str, tag: str, invite: str) -> str:
     The name is the switch's own, because all else is the caller's to choose: many calls at a time may come with
     the same Call-ID and tag, and each counts.
     """
-    return f"{key(customer, call_id, tag)}{_OF_ONE}{invite}"
-
-
-_OF_ONE: Final = "/"
+    return f"{key(customer, call_id, tag)}{OF_CALL}{invite}"
 
 
 def dialog_of(call: str) -> str:
     """What calls with the same Call-ID and tag have in common; a key without an INVITE's name is that itself."""
-    return call.partition(_OF_ONE)[0]
+    return call.partition(OF_CALL)[0]
 
 
 def replaced_keys(customer: str, value: str) -> Iterator[str]:
@@ -156,7 +174,8 @@ class Request(NamedTuple):
     ``customer`` and ``call`` are any texts that name them. ``slot``: whether somebody will tell its end,
     else it takes none. ``replaces`` are calls, or their dialogs, in whose place it may come, the first that has a
     slot counts; ``to`` names whom it is for: the call that was asked to be sent there (`Tally.refer`) is one of
-    them, too. ``sent``: it has left, else somebody will tell that, too.
+    them, too. ``sent``: it has left, else somebody will tell that, too. ``ahead``: how many calls more like it are
+    asked for, which get the names ``name`` with "+0", "+1" and so on.
     """
 
     customer: str
@@ -167,6 +186,8 @@ class Request(NamedTuple):
     replaces: tuple[str, ...] = ()
     to: str = ""
     sent: bool = True
+    ahead: int = 0
+    name: str = ""
 
     @property
     def takes_slot(self) -> bool:
@@ -175,10 +196,11 @@ class Request(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What becomes of it; ``scope`` of the bound that it is over."""
+    """What becomes of it; ``scope`` of the bound that it is over, ``ahead`` how many calls more may come."""
 
     outcome: Outcome
     scope: str = ""
+    ahead: int = 0
 
 
 class Tally:
@@ -241,10 +263,34 @@ class Tally:
             return Verdict(Outcome.REPLACES)
         if request.takes_slot:
             self.hold(call, request.level, now)
-        else:
-            self._know(call, request.level)
-            self._note(call, now + NOTED, spared=False)
+            return Verdict(Outcome.ADMITTED, ahead=self._ahead(request, now))
+        self._know(call, request.level)
+        self._note(call, now + NOTED, spared=False)
         return Verdict(Outcome.ADMITTED)
+
+    def _ahead(self, request: Request, now: int) -> int:
+        """Count calls to come, as many as may be."""
+        for given in range(min(request.ahead, MAX_AHEAD)):
+            booked: dict[str, int] = {}
+            for scope, interval, tolerance, concurrent in request.bounds:
+                if interval:
+                    # As if it came when it comes at the latest: so none that comes then is one too many.
+                    booked[scope] = max(self._arrivals[scope], now + AHEAD) + interval
+                    if 2 * (booked[scope] - now) > tolerance:
+                        return given
+                if concurrent and 2 * (self.slots(scope) + 1) > concurrent:
+                    return given
+            self._arrivals |= booked
+            name = f"{request.name}{OF_ALLOWANCE}{given}"
+            self._level[name] = request.level
+            self._count(request.level, 1)
+            self._set_until(name, now + KEPT)
+        return min(request.ahead, MAX_AHEAD)
+
+    def take(self, name: str, call: str, level: str, now: int) -> None:
+        """A call has come in the place of one of an allowance; also where that counts no more."""
+        self.end(name)
+        self.hold(call, level, now)
 
     def hold(self, call: str, level: str, now: int) -> None:
         """Give a call a slot, or renew its lease; for one that was admitted elsewhere, too."""

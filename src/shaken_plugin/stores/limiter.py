@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
 from typing import Final
 
-from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict
+from shaken_plugin.core.limits import AHEAD, MAX_AHEAD, OF_ALLOWANCE, SECOND, Bound, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import ReplayMemory
 from shaken_plugin.stores.agent_line import AgentLine, NotAsked, line_to, message
 from shaken_plugin.stores.presence import Presence
 
-MAX_VERDICTS: Final = 64
+MAX_VERDICTS: Final = 128
+MAX_ALLOWANCES: Final = 1_000
+"""Customers and levels that a process looks ahead for."""
+
+_SPAN: Final = AHEAD / SECOND
+_SHORTEST: Final = _SPAN / 4
+"""Seconds: calls of less are too few to tell by how many will come."""
+
+
+def _clock() -> float:
+    """Seconds, also those in which the host slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class _Allowance:
+    """Calls of one customer and level that were admitted ahead, and how many there were."""
+
+    __slots__ = ("bounds", "calls", "names", "since", "until")
+
+    def __init__(self, bounds: tuple[Bound, ...], since: float) -> None:
+        self.bounds = bounds
+        self.names: list[str] = []
+        self.until = 0.0
+        self.since, self.calls = since, 0
+        """When the agent was asked last, and calls from then on."""
+
+    def wanted(self, now: float) -> int:
+        """As many calls as will come while it may be used, if they come as they did."""
+        return min(int(self.calls * _SPAN / max(now - self.since, _SHORTEST)), MAX_AHEAD)
 
 
 class AgentLimiter:
-    """A `ports.CallLimiter` that asks the agent.
+    """A `ports.CallLimiter` that asks the agent, and with it for calls to come, where many do.
 
     Args:
         line: to the agent.
         presence: this process.
+        clock: gives seconds that only grow.
     """
 
-    def __init__(self, line: AgentLine, presence: Presence) -> None:
+    def __init__(self, line: AgentLine, presence: Presence, clock: Callable[[], float] = _clock) -> None:
         self._line = line
         self._presence = presence
         self._asks = itertools.count(1)
         self._verdicts: dict[bytes, Verdict] = {}
         """Answers that came before: there are few."""
+        self._allowances: dict[tuple[str, str], _Allowance] = {}
+        self._pid = 0
+        """Of the process that these are of."""
+        self._clock = clock
 
     @classmethod
     def at(cls, socket: Path, beside: Path) -> AgentLimiter:
@@ -54,12 +90,44 @@ class AgentLimiter:
                 raise StoreUnavailable(self.trouble())
             return verdict
         try:
-            return self._asked(request, owner, ask)
+            return self._admitted(request, owner, ask)
         except StoreUnavailable as exc:
             if request.takes_slot and not isinstance(exc, NotAsked):
                 # It may have been counted all the same, and may be refused now; what goes on is not counted.
                 self._leave(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
             raise
+
+    def _admitted(self, request: Request, owner: str, ask: int) -> Verdict:
+        """What the agent says to a call, which may be asked for more like it."""
+        known = self._allowances.get((request.customer, request.level)) if request.takes_slot else None
+        if known is None or request.sent:
+            return self._asked(request, owner, ask)
+        # From before the question on: so it is over here before it is where it was given.
+        now = self._clock()
+        wanted, known.since, known.calls = known.wanted(now), now, 0
+        verdict = self._asked(request._replace(ahead=wanted) if wanted else request, owner, ask)
+        if not verdict.ahead:
+            return verdict
+        known.bounds, known.until, name = request.bounds, now + _SPAN, f"{owner}{OF_ALLOWANCE}{ask}{OF_ALLOWANCE}"
+        known.names = [f"{name}{number}" for number in range(min(verdict.ahead, wanted))]
+        return verdict._replace(ahead=0)
+
+    def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
+        """See `ports.CallLimiter.ahead`."""
+        if self._pid != os.getpid():  # those of a parent are the parent's
+            self._allowances, self._pid = {}, os.getpid()
+        known = self._allowances.get((customer, level))
+        if known is None:
+            if len(self._allowances) < MAX_ALLOWANCES:
+                self._allowances[customer, level] = _Allowance(bounds, self._clock())
+            return ""
+        known.calls += 1
+        if not known.names or known.bounds != bounds or self._clock() >= known.until:
+            return ""
+        try:
+            return known.names.pop()
+        except IndexError:  # another thread took the last
+            return ""
 
     def trouble(self) -> str:
         """See `ports.CallLimiter.trouble`."""
@@ -71,8 +139,8 @@ class AgentLimiter:
             return known
         answer = self._line.read(line)
         try:
-            verdict = Verdict(Outcome(answer.get("outcome")), str(answer.get("scope", "")))
-        except ValueError:
+            verdict = Verdict(Outcome(answer.get("outcome")), str(answer.get("scope", "")), int(answer.get("ahead", 0)))
+        except (ValueError, TypeError):
             raise StoreUnavailable("the agent's answer is none; is it of another release?") from None
         if len(self._verdicts) < MAX_VERDICTS:
             self._verdicts[line] = verdict
@@ -114,10 +182,11 @@ class AgentLimiter:
 
 def admitting(request: Request, owner: str, ask: int) -> bytes:
     """The line of `agent_line.message` that asks about a call, written out: an encoder takes most of the time."""
-    customer, call, bounds, level, slot, replaces, to, sent = request
+    customer, call, bounds, level, slot, replaces, to, sent, ahead, _ = request
+    more = f',"ahead":{ahead}' if ahead else ""
     return (
         f'{_usual(customer, bounds, level, (slot, sent), owner)}"call":{_text(call)},'
-        f'"replaces":[{",".join(map(_text, replaces)) if replaces else ""}],"to":{_text(to)},"ask":{ask}}}\n'
+        f'"replaces":[{",".join(map(_text, replaces)) if replaces else ""}],"to":{_text(to)},"ask":{ask}{more}}}\n'
     ).encode()
 
 

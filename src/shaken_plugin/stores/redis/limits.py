@@ -23,7 +23,18 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from shaken_plugin.core.limits import NOTED, REPEATS, SECOND, SPARED, Outcome, Request, Verdict
+from shaken_plugin.core.limits import (
+    AHEAD,
+    KEPT,
+    MAX_AHEAD,
+    NOTED,
+    REPEATS,
+    SECOND,
+    SPARED,
+    Outcome,
+    Request,
+    Verdict,
+)
 from shaken_plugin.stores.redis.connection import reaching
 from shaken_plugin.stores.redis.log import FleetLog
 
@@ -123,16 +134,16 @@ What is over counts no more (`counted`), also where it is of more than one run e
 ADMIT: Final = (
     _COMMON
     + """
-local call, level, slot, to, spare, note, most = unpack(ARGV, 3, 9)
+local call, level, slot, to, spare, note, most, name, ahead = unpack(ARGV, 3, 11)
 slot, spare, note, most = slot == '1', tonumber(spare), tonumber(note), tonumber(most)
 local bounds, replaces, takes = {}, {}, false
-for index = 1, tonumber(ARGV[10]) do
-    local at = 7 + 4 * index
+for index = 1, tonumber(ARGV[12]) do
+    local at = 9 + 4 * index
     bounds[index] = {ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])}
     if slot and bounds[index][4] > 0 then takes = true end
 end
 end_if_over(call)
-for index = 11 + 4 * #bounds, #ARGV do
+for index = 13 + 4 * #bounds, #ARGV do
     end_if_over(redis.call('HGET', latest, ARGV[index]) or ARGV[index])
     replaces[#replaces + 1] = redis.call('HGET', latest, ARGV[index]) or ARGV[index]
 end
@@ -177,15 +188,19 @@ if takes and not over then
     end
 end
 if full and not before then return full end
+local function arrive(scope, arrival)
+    redis.call('HSET', arrivals, scope, text(arrival))
+    local milliseconds = math.ceil((arrival - now) / 1000) + 1000
+    if redis.call('PTTL', arrivals) < milliseconds then redis.call('PEXPIRE', arrivals, milliseconds) end
+end
+local booked = {}
 for _, found in ipairs(bounds) do
     local scope, interval, tolerance = unpack(found)
     if interval > 0 then
         local arrival = number(redis.call('HGET', arrivals, scope))
         if arrival < now or arrival > now + tolerance + interval then arrival = now end
-        arrival = arrival + interval
-        redis.call('HSET', arrivals, scope, text(arrival))
-        local milliseconds = math.ceil((arrival - now) / 1000) + 1000
-        if redis.call('PTTL', arrivals) < milliseconds then redis.call('PEXPIRE', arrivals, milliseconds) end
+        booked[scope] = arrival + interval
+        arrive(scope, booked[scope])
     end
 end
 if before then
@@ -195,24 +210,55 @@ if before then
     redis.call('ZADD', bound, text(now + spare), call)
     keep()
     return {'replaces', ''}
-elseif takes then
-    hold(call, level)
-else
+elseif not takes then
     know(call, level)
     redis.call('ZADD', noted, text(now + note), call)
+    keep()
+    return {'admitted', '', '0'}
+end
+hold(call, level)
+ahead = math.min(tonumber(ahead), MAX_AHEAD)
+local room = ahead
+for _, found in ipairs(bounds) do
+    local scope, interval, tolerance, most_at_a_time = unpack(found)
+    if room > 0 and interval > 0 then
+        local first = math.max(booked[scope], now + AHEAD)
+        room = math.min(room, math.floor((tolerance / 2 + now - first) / interval))
+    end
+    if room > 0 and most_at_a_time > 0 then
+        room = math.min(room, math.floor(most_at_a_time / 2) - counted(scope == '' and slots or of[scope]))
+    end
+end
+room = math.max(room, 0)
+if room > 0 then
+    for _, found in ipairs(bounds) do
+        local scope, interval = unpack(found)
+        if interval > 0 then arrive(scope, math.max(booked[scope], now + AHEAD) + room * interval) end
+    end
+    for index = 0, room - 1 do
+        redis.call('HSET', levels, name .. '+' .. index, level)
+        count(name .. '+' .. index, level, now + KEPT)
+    end
 end
 keep()
-return {'admitted', ''}
-"""
+return {'admitted', '', text(room)}
+""".replace("MAX_AHEAD", str(MAX_AHEAD))
+    .replace("AHEAD", str(AHEAD))
+    .replace("KEPT", str(KEPT))
 )
-"""ARGV: call, level, slot as 1 or 0, to, microseconds spared, noted, most repeats, number of bounds, four values of
-each bound, calls that it may replace."""
+"""ARGV: call, level, slot as 1 or 0, to, microseconds spared, noted, most repeats, name and size of an allowance,
+number of bounds, four values of each bound, calls that it may replace."""
 
 END: Final = _COMMON + "for index = 3, #ARGV do finish(ARGV[index]) end"
 """ARGV: calls."""
 
 HOLD: Final = _COMMON + "for index = 3, #ARGV, 2 do hold(ARGV[index], ARGV[index + 1]) end keep()"
 """ARGV: calls, each with its level."""
+
+TAKE: Final = (
+    _COMMON + "for index = 3, #ARGV, 3 do finish(ARGV[index]) hold(ARGV[index + 1], ARGV[index + 2]) end keep()"
+)
+"""ARGV: names of an allowance, each with the call that came in its place, and its level."""
 
 REFER: Final = (
     _COMMON
@@ -248,9 +294,10 @@ class RedisCounts:
         """See `core.limits.Tally.admit`."""
         bounds = [value for bound in request.bounds for value in bound]
         words = [request.call, request.level, int(request.slot), request.to, SPARED, NOTED, REPEATS]
-        found = self._run(ADMIT, request.customer, *words, len(request.bounds), *bounds, *request.replaces)
-        outcome, scope = (word.decode() if isinstance(word, bytes) else str(word) for word in found)
-        return Verdict(Outcome(outcome), scope)
+        words += [request.name, request.ahead, len(request.bounds)]
+        found = self._run(ADMIT, request.customer, *words, *bounds, *request.replaces)
+        outcome, scope, *ahead = (word.decode() if isinstance(word, bytes) else str(word) for word in found)
+        return Verdict(Outcome(outcome), scope, int(ahead[0]) if ahead else 0)
 
     def end(self, customer: str, calls: Sequence[str]) -> None:
         """See `core.limits.Tally.end`."""
@@ -264,6 +311,11 @@ class RedisCounts:
         """See `core.limits.Tally.hold`."""
         for first in range(0, len(calls), MAX_AT_ONCE):
             self._run(HOLD, customer, *(word for pair in calls[first : first + MAX_AT_ONCE] for word in pair))
+
+    def take(self, customer: str, taken: Sequence[tuple[str, str, str]]) -> None:
+        """See `core.limits.Tally.take`; names, calls and levels."""
+        for first in range(0, len(taken), MAX_AT_ONCE):
+            self._run(TAKE, customer, *(word for three in taken[first : first + MAX_AT_ONCE] for word in three))
 
     def slots(self, customer: str) -> int:
         """See `core.limits.Tally.slots`."""
