@@ -321,7 +321,8 @@ def test_an_allowance_is_given_while_half_of_each_bound_is_free() -> None:
     assert allowed(Tally(LEASE), "a", START, ("", None, 20), ("A", None, 6)) == 2
     assert allowed(Tally(LEASE), "a", START, ("", None, 1_000_000), ahead=MAX_AHEAD + 1) == MAX_AHEAD
     assert (
-        allowed(Tally(LEASE), "a", START, ("", 101, 1_000)) == 39
+        allowed(Tally(LEASE), "a", START, ("", 100, 1_000))
+        == 29  # half are 49.5 intervals of 10 ms, 20 pass until then
     )  # 50 intervals of 10 ms are half, 10 pass until then
     assert allowed(Tally(LEASE), "a", START, ("", 2, 1_000)) == 0
     assert allowed(Tally(LEASE), "a", START, ("", None, 2)) == 0

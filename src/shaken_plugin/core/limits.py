@@ -45,7 +45,7 @@ SPARED: Final = 60 * SECOND
 NOTED: Final = 180 * SECOND
 """How long a call that takes no slot is known, so that it counts once: longer than telephones ring."""
 
-AHEAD: Final = SECOND // 10
+AHEAD: Final = SECOND // 5
 """How long after it was asked for an allowance may be used."""
 
 MAX_AHEAD: Final = 64
