@@ -18,9 +18,10 @@ import pytest
 
 from shaken_plugin.agent import counting, heldcalls
 from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.allowances import REMEMBERED
 from shaken_plugin.agent.breaker import Breaker
 from shaken_plugin.agent.callrequests import MAX_REPLACES, CallRequests
-from shaken_plugin.agent.counting import ALLOWED, OVERTAKEN, Counting, uptime
+from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
 from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import PATIENCE, FleetCounts
@@ -691,13 +692,22 @@ def test_a_call_that_was_admitted_ahead_is_known_when_it_is_asked_about(bench: B
     assert bench.slots == 2
 
 
+def test_a_call_that_was_admitted_ahead_and_is_decided_again_before_it_leaves_counts_once(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    assert bench.admit(calls[0], worker.name(), bounds=of(("", None, 20)), sent=False) is Outcome.KNOWN
+    assert bench.slots == 2
+    bench.pass_time(UNSENT + 1)  # the first has left meanwhile, this one has not
+    assert bench.slots == 1
+
+
 def test_nobody_gets_a_slot_by_a_name_that_was_not_given(bench: Bench) -> None:
     worker = Presence(bench.folder)
     calls = allowance(bench, worker)
     tells(worker, "sent", f"dialog/{worker.name()}+2+0", "dialog/1-1+1+0", "dialog/+", "+", "+0", "a/b+")
     run(bench.counting.collect())
     assert bench.slots == 1
-    bench.pass_time(ALLOWED)
+    bench.pass_time(REMEMBERED)
     tells(worker, "sent", *calls)
     bench.pass_time(1)
     assert bench.slots == 1

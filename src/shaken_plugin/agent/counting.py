@@ -8,8 +8,8 @@ What switches tell of their calls lies in files (`stores.presence`) that are rea
 before a call is refused for calls that may have ended: so the ends of many calls cost one write and one question to
 Redis together.
 
-With a call a process may be given an allowance (`core.limits`). Which of its calls have come is told when they leave,
-by their keys, of which the name that was admitted is the last part.
+With a call a process may be given more that are to come (`agent.allowances`); which of these have come is told when
+they leave.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from shaken_plugin.agent.alarms import Alarms
+from shaken_plugin.agent.allowances import Allowances, name_of
 from shaken_plugin.agent.heldcalls import LONGEST, MAX_CALLS, Held, HeldCalls, Stage
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.owed import Owed
 from shaken_plugin.agent.shared import Shared, in_time
 from shaken_plugin.agent.told import Told, told_in
-from shaken_plugin.core.limits import KEPT, OF_ALLOWANCE, OF_CALL, SECOND, Outcome, Request, Tally, Verdict
+from shaken_plugin.core.limits import KEPT, SECOND, Outcome, Request, Tally, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.stores.presence import LEG, Left, is_alive
 
@@ -38,8 +39,6 @@ OVERTAKEN: Final = 10.0
 over another connection, and it may overtake the question."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
-ALLOWED: Final = 60.0
-"""Seconds for which it is remembered what was admitted ahead: a script may keep a call for so long before it leaves."""
 LATE: Final = KEPT / SECOND / 2
 """Seconds after which what processes told is to be known before a call is counted."""
 COLLECT_EVERY: Final = 0.05
@@ -49,15 +48,6 @@ COLLECT_EVERY: Final = 0.05
 def uptime() -> float:
     """Seconds since this host was started, also while it slept: nobody sets this clock, and it survives the agent."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class _Allowance(NamedTuple):
-    """Of whom an allowance is, who was given it, and when."""
-
-    customer: str
-    level: str
-    owner: str
-    at: float
 
 
 class Follower(Protocol):
@@ -109,8 +99,7 @@ class Counting:
         """Of calls, and questions, that were not known: when they were told."""
         self._early: dict[str, tuple[Stage, str]] = {}
         """How far calls are that came before what an agent before this one left could be read, and their new owners."""
-        self._allowances: dict[str, _Allowance] = {}
-        """By name, oldest first."""
+        self._allowances = Allowances()
         self._owed = None if shared is None else Owed(self._calls, shared)
         self._arrivals: deque[float] = deque()
         self._over: Counter[str] = Counter()
@@ -127,8 +116,8 @@ class Counting:
         """
         if self._calls.known >= MAX_CALLS:
             raise StoreUnavailable(f"{MAX_CALLS} calls are known")
-        if self._allowances and (self._is_late() or self._has_come(request.call) is not None):
-            await self._collect_in_time()
+        if self._allowances:
+            await self._look_for(request.call)
         now, ended = self._clock(), self._ended()
         verdict = await self._verdict(request, now)
         if verdict.outcome is Outcome.CONCURRENT:
@@ -137,7 +126,7 @@ class Counting:
                 verdict = await self._verdict(request, now)
         self._counted(verdict, now)
         if verdict.ahead:
-            self._allowances[request.name] = _Allowance(request.customer, request.level, owner, now)
+            self._allowances.give(request, owner, now)
         if verdict.outcome.passes and request.takes_slot:
             held = self._calls.get(request.customer, request.call)
             if held is None or held.lapsed:
@@ -222,8 +211,7 @@ class Counting:
 
     def _go_on(self, call: str, stage: Stage, owner: str = "") -> None:
         """A call has left the switch, or was answered; of another owner than asked, if one is named."""
-        if (ahead := self._has_come(call)) is not None and call not in self._ends:
-            self._take(ahead, call)
+        self._take(call)
         if not self._calls.has_restored and len(self._early) < MAX_CALLS:
             before = self._early.get(call, (stage, ""))
             self._early[call] = max(stage, before[0]), owner or before[1]
@@ -237,27 +225,26 @@ class Counting:
                 if self._owed is not None:
                     self._owed.again.append((held.customer, call))
 
-    def _has_come(self, call: str) -> _Allowance | None:
-        """What a call came by that was admitted ahead, and of which nothing was told here yet."""
-        name, of_allowance, _ = call.rpartition(OF_ALLOWANCE)
-        if not of_allowance or self._calls.of(call):
-            return None
-        return self._allowances.get(name.rpartition(OF_CALL)[2])
+    async def _look_for(self, call: str) -> None:
+        """See that what was admitted ahead, and may have come, is known before a call is counted."""
+        is_late = self._clock() - self._looked_at > LATE
+        if is_late or (self._allowances.of(call) is not None and not self._calls.of(call)):
+            await self._collect_in_time()
+            if self._take(call):  # it has not left yet
+                await self._settle()
 
-    def _is_late(self) -> bool:
-        """Whether what was admitted ahead might be over by now, while its calls are there and nobody looked."""
-        return self._clock() - self._looked_at > LATE
-
-    def _take(self, ahead: _Allowance, call: str) -> None:
-        """A call has come that was admitted before."""
-        if self._calls.known >= MAX_CALLS:
-            return
-        now, name = self._clock(), call.rpartition(OF_CALL)[2]
+    def _take(self, call: str) -> bool:
+        """A call is there that may have been admitted ahead; whether that was so, and nothing was told of it before."""
+        ahead = self._allowances.of(call)
+        if ahead is None or call in self._ends or self._calls.of(call) or self._calls.known >= MAX_CALLS:
+            return False
+        now, name = self._clock(), name_of(call)
         self._arrivals.append(now)
         self._calls.keep(Held(ahead.customer, call, ahead.level, ahead.owner, now, stage=Stage.UNSENT))
         self._tally(ahead.customer).take(name, call, ahead.level, _micro(now))
         if self._owed is not None:
             self._owed.taken.append((ahead.customer, name, call, ahead.level))
+        return True
 
     def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
         if not found and told is not None and len(self._ends) < MAX_CALLS:
@@ -307,10 +294,7 @@ class Counting:
         await self._settle()
         if self._calls.has_restored:
             self._ends = {call: at for call, at in self._ends.items() if now - at < OVERTAKEN}
-        for name, ahead in list(self._allowances.items()):
-            if now - ahead.at < ALLOWED:
-                break
-            del self._allowances[name]
+        self._allowances.forget(now)
         for customer, tally in list(self._tallies.items()):
             tally.advance(_micro(now))
             if tally.is_idle(_micro(now)):
