@@ -18,7 +18,7 @@ import pytest
 
 from shaken_plugin.agent import counting, heldcalls
 from shaken_plugin.agent.alarms import Alarms
-from shaken_plugin.agent.allowances import REMEMBERED
+from shaken_plugin.agent.allowances import KEPT, REMEMBERED
 from shaken_plugin.agent.breaker import Breaker
 from shaken_plugin.agent.callrequests import MAX_REPLACES, CallRequests
 from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
@@ -26,7 +26,7 @@ from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import PATIENCE, FleetCounts
 from shaken_plugin.agent.told import Told
-from shaken_plugin.core.limits import KEPT, SECOND, Outcome, Request, Verdict
+from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.stores.agent_line import message
@@ -654,7 +654,7 @@ def test_a_call_that_was_admitted_ahead_has_a_slot_from_when_it_leaves_until_it_
     assert bench.slots == 3
     room = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))).passes for number in range(16)]
     assert room == [True] * 15 + [False]  # of 20 there are three, and two may still come
-    bench.pass_time(KEPT / SECOND)
+    bench.pass_time(KEPT)
     assert [bench.admit(f"x{n}", worker.name(), bounds=of(("", None, 20))).passes for n in range(3)] == [
         True,
         True,
@@ -713,16 +713,38 @@ def test_nobody_gets_a_slot_by_a_name_that_was_not_given(bench: Bench) -> None:
     assert bench.slots == 1
 
 
-def test_an_agent_that_stood_still_looks_for_such_calls_before_it_counts(bench: Bench) -> None:
+def test_an_agent_that_stood_still_takes_nothing_back_that_has_come(bench: Bench) -> None:
     worker = Presence(bench.folder)
     tells(worker, "sent", *allowance(bench, worker))
+    bench.now += 10 * KEPT
+    outcomes = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))) for number in range(16)]
+    assert outcomes == [Outcome.ADMITTED] * 15 + [Outcome.CONCURRENT]
+
+
+@pytest.mark.parametrize("late", ["answered", "sent"])
+def test_what_is_read_of_such_a_call_after_its_end_gives_it_no_slot(bench: Bench, late: str) -> None:
+    """The files of processes are read one after the other: of two lines the later one may be read first."""
+    older, younger = Presence(bench.folder), Presence(bench.folder)
+    calls = allowance(bench, older)
+    assert older.name() < younger.name()
+    tells(older, "sent", calls[0])
     run(bench.counting.collect())
-    calls = [f"dialog/{worker.name()}+2+{number}" for number in range(4)]
-    assert answered(bench, wants("second", 2, owner=worker.name()))["ahead"] == 4
-    tells(worker, "sent", *calls)
-    bench.now += KEPT / SECOND
-    outcomes = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))) for number in range(11)]
-    assert outcomes == [Outcome.ADMITTED] * 10 + [Outcome.CONCURRENT]
+    tells(younger, late, *calls[:2])
+    tells(older, "ended", "first", calls[0])
+    tells(older, "sent", calls[1])
+    tells(older, "ended", calls[1])
+    run(bench.counting.collect())
+    assert bench.slots == 0
+    bench.pass_time(KEPT)
+    assert all(bench.admit(f"{number}", older.name(), bounds=of(("", None, 20))).passes for number in range(20))
+
+
+def test_the_end_of_such_a_call_makes_room_at_once_also_where_it_never_left(bench: Bench) -> None:
+    worker = Presence(bench.folder)
+    calls = allowance(bench, worker)
+    tells(worker, "ended", "first", *calls)
+    run(bench.counting.collect())
+    assert all(bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))).passes for number in range(20))
 
 
 @pytest.mark.parametrize("parts", [{"owner": ""}, {"sent": True}, {"ahead": 0}, {"bounds": [["", 1, 2, 0]]}])
@@ -830,7 +852,7 @@ def test_calls_that_were_admitted_ahead_count_on_all_hosts(fleet: Fleet) -> None
     tells(worker, "ended", calls[2])
     run(host.counting.collect())
     assert (host.slots, fleet.counts[1].slots("acme")) == (3, 4)
-    fleet.pass_time(KEPT / SECOND)
+    fleet.pass_time(KEPT)
     assert fleet.counts[1].slots("acme") == 3
     room = [other.admit(f"{number}", bounds=of(("", None, 20))).passes for number in range(18)]
     assert room == [True] * 17 + [False]
@@ -849,11 +871,76 @@ def test_calls_that_were_admitted_ahead_count_when_redis_is_back(fleet: Fleet) -
     tells(worker, "ended", calls[3])
     run(host.counting.collect())
     assert answered(host, wants("apart", 2, owner=worker.name())) == {"outcome": "admitted", "scope": ""}
-    fleet.pass_time(KEPT / SECOND, hosts=[1])
-    assert fleet.counts[1].slots("acme") == 1
+    fleet.pass_time(100, hosts=[])
+    assert fleet.counts[1].slots("acme") == 0
     fleet.mend(0)
     fleet.pass_time(1)
     assert fleet.counts[1].slots("acme") == 5
+
+
+def test_once_redis_is_back_it_admits_nobody_beside_calls_that_were_admitted_ahead(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    worker = Presence(host.folder)
+    calls = allowance(host, worker)
+    tells(worker, "ended", "first")
+    run(host.counting.collect())
+    fleet.cut(0)
+    tells(worker, "sent", *calls)
+    run(host.counting.collect())
+    fleet.pass_time(100, hosts=[])  # what was given holds no more
+    fleet.mend(0)
+    twenty = of(("", None, 20))
+    assert [host.admit(f"{number}", worker.name(), bounds=twenty).passes for number in range(17)].count(True) <= 16
+    assert host.slots <= 20
+
+
+def test_what_comes_and_ends_while_redis_is_told_of_ends_has_no_slot_there(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, end = fleet.hosts[0], fleet.shared[0].end
+    worker, go_on = Presence(host.folder), asyncio.Event()
+    calls = allowance(host, worker)
+    run(host.counting.collect())
+
+    async def ending(customer: str, ended: Sequence[str]) -> None:
+        await go_on.wait()
+        await end(customer, ended)
+
+    async def play() -> None:
+        tells(worker, "ended", "first")
+        first = asyncio.create_task(host.counting.collect())
+        await asyncio.sleep(0.05)
+        tells(worker, "sent", calls[0])
+        tells(worker, "ended", calls[0])
+        second = asyncio.create_task(host.counting.collect())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await asyncio.gather(first, second)
+
+    monkeypatch.setattr(fleet.shared[0], "end", ending)
+    run(play())
+    fleet.pass_time(KEPT)
+    assert (host.slots, fleet.counts[1].slots("acme")) == (0, 0)
+
+
+def test_what_a_host_gave_ahead_counts_for_others_also_while_its_agent_stands_still(fleet: Fleet) -> None:
+    host, other = fleet.hosts
+    worker = Presence(host.folder)
+    tells(worker, "sent", *allowance(host, worker))
+    fleet.pass_time(30, hosts=[1])
+    room = [other.admit(f"{number}", bounds=of(("", None, 20))).passes for number in range(16)]
+    assert room == [True] * 15 + [False]
+
+
+def test_an_agent_that_ends_gives_back_what_nobody_took(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    worker = Presence(host.folder)
+    calls = allowance(host, worker)
+    tells(worker, "sent", calls[0])
+    run(host.counting.leave())
+    assert fleet.counts[1].slots("acme") == 2
+    host.restart()
+    assert host.slots == 2
 
 
 def test_calls_of_two_customers_that_were_admitted_ahead_are_told_of_each(fleet: Fleet) -> None:
@@ -864,7 +951,7 @@ def test_calls_of_two_customers_that_were_admitted_ahead_are_told_of_each(fleet:
         assert answered(host, wants(customer, ask, owner=worker.name(), customer=customer))["ahead"] == 4
     tells(worker, "sent", *calls, f"dialog/{worker.name()}+1+1")
     run(host.counting.collect())
-    fleet.pass_time(KEPT / SECOND)
+    fleet.pass_time(KEPT)
     assert [fleet.counts[1].slots(customer) for customer in ("acme", "other")] == [3, 2]
 
 

@@ -31,7 +31,7 @@ from shaken_plugin.stores.sqlite import SqlitePolicy
 from tests.agent.host import until
 from tests.agent.prepared import PreparedAgent
 from tests.e2e.conftest import Network
-from tests.e2e.freeswitch.party import RINGS, Call, Message, Party
+from tests.e2e.freeswitch.party import ANSWERS, RINGS, Call, Message, Party
 
 CUSTOMER = "127.0.0.2"
 
@@ -439,10 +439,15 @@ def dialled(network: Network, limits: Limits, *, kemi: bool) -> tuple[int, int, 
     ]
     at_a_time = max(itertools.accumulate(change for _, change in sorted(changes)))
     until(lambda: edge.held() == 0)
+    calls = sent(edge)
+    assert len(calls) == len(set(calls)) == run.counts.successful
+    return run.counts.successful, at_a_time, sum(OF_ALLOWANCE in call for call in calls)
+
+
+def sent(edge: Edge) -> list[str]:
+    """The keys of the calls of which it was told that they left."""
     told = [line for file in (edge.provider.folder / FOLDER).iterdir() for line in file.read_bytes().splitlines()]
-    sent = [json.loads(line)["call"] for line in told if b'"sent"' in line]
-    assert len(sent) == len(set(sent)) == run.counts.successful
-    return run.counts.successful, at_a_time, sum(OF_ALLOWANCE in call for call in sent)
+    return [json.loads(line)["call"] for line in told if b'"sent"' in line]
 
 
 def test_many_calls_are_not_asked_about_one_by_one(network: Network, kemi: bool) -> None:
@@ -456,6 +461,16 @@ def test_calls_that_are_admitted_ahead_are_never_too_many(network: Network, kemi
     assert 12 <= at_a_time <= 24
     assert 24 <= passed < 300
     assert ahead > 0
+
+
+def test_no_slot_stays_of_calls_that_end_between_two_looks(network: Network, kemi: bool) -> None:
+    """What four workers tell of one call within a few milliseconds is read in any order."""
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(1_000, 1_000)), workers=4)
+    edge.called.behave = lambda _: (ANSWERS,)
+    run = network.call("uac_call", edge.server.inside_port, calls=300, rate=150)
+    assert run.counts.successful == 300
+    assert any(OF_ALLOWANCE in call for call in sent(edge))
+    until(lambda: edge.held() == 0, 10)
 
 
 def test_a_retransmission_is_refused_too_after_other_calls_have_ended(network: Network, kemi: bool) -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from shaken_plugin.core.limits import (
     AHEAD,
-    KEPT,
     MAX_AHEAD,
     NOTED,
     REPEATS,
@@ -309,8 +308,14 @@ def test_calls_that_have_ended_leave_nothing_behind() -> None:
     assert tally.is_idle(START + 1_000)
 
 
-def allowed(tally: Tally, call: str, now: int, *rates: tuple[str, float | None, int | None], ahead: int = 64) -> int:
-    verdict = tally.admit(ask(call, *rates, ahead=ahead, name=f"of {call}", sent=False), now)
+KEPT = SECOND
+"""After which who gave an allowance takes back what nobody took."""
+
+
+def allowed(
+    tally: Tally, call: str, now: int, *rates: tuple[str, float | None, int | None], ahead: int = 64, name: str = ""
+) -> int:
+    verdict = tally.admit(ask(call, *rates, ahead=ahead, name=name or f"of {call}", sent=False), now)
     assert verdict.outcome is Outcome.ADMITTED
     return verdict.ahead
 
@@ -339,19 +344,34 @@ def test_an_allowance_used_at_its_last_moment_is_part_of_the_burst_of_a_second(r
     assert rate - 2 <= taken + asked <= rate
 
 
-def test_a_call_of_an_allowance_counts_until_it_is_taken_or_time_is_up() -> None:
+def test_a_call_of_an_allowance_counts_until_it_is_taken_or_given_back() -> None:
     tally, rate = Tally(LEASE), ("", None, 6)
     assert allowed(tally, "a", START, rate) == 2
     assert tally.slots() == 3
     tally.take("of a+1", "b", "A", START + 1)
     assert (tally.slots(), tally.slots("A")) == (3, 3)
-    tally.advance(START + KEPT)
+    tally.advance(START + LEASE - 1)
+    assert tally.slots() == 3
+    tally.end("of a+0")
     assert tally.slots() == 2
     tally.take("of a+0", "c", "A", START + KEPT)  # told late: it is there all the same
     assert tally.slots() == 3
     for call in ("a", "b", "c"):
         tally.end(call)
-    assert tally.is_idle(START + KEPT)
+    assert tally.is_idle(START + LEASE)
+
+
+def test_an_allowance_that_nobody_takes_back_counts_for_a_lease() -> None:
+    tally, rate = Tally(LEASE), ("", None, 6)
+    assert allowed(tally, "a", START, rate) == 2
+    tally.advance(START + LEASE)
+    assert tally.slots() == 0
+
+
+def test_an_allowance_that_is_given_twice_counts_once() -> None:
+    tally, rate = Tally(LEASE), ("", None, 20)
+    assert [allowed(tally, call, START, rate, ahead=2, name="same") for call in "ab"] == [2, 2]
+    assert tally.slots() == 4
 
 
 @settings(deadline=None, max_examples=300)
@@ -376,15 +396,19 @@ def test_with_allowances_no_span_has_more_calls_and_none_is_counted_too_few(
     taken: dict[str, tuple[str, int]] = {}
     for number, (what, gap, ahead) in enumerate(steps):
         now += gap
-        allowances = [(name, until) for name, until in allowances if now <= until]
+        for name, until in allowances:
+            if now > until - AHEAD + KEPT:
+                tally.end(name)
+        allowances = [(name, until) for name, until in allowances if now <= until - AHEAD + KEPT]
+        usable = [number for number, (_, until) in enumerate(allowances) if now <= until]
         for call, (name, at) in list(taken.items()):
             if now - at > KEPT - AHEAD:  # long before that it is known
                 tally.advance(at + KEPT - AHEAD)
                 tally.take(name, call, "A", at + KEPT - AHEAD)
                 del taken[call]
         tally.advance(now)
-        if what == "take" and allowances:
-            taken[f"{number}"] = allowances.pop(ahead % len(allowances))[0], now
+        if what == "take" and usable:
+            taken[f"{number}"] = allowances.pop(usable[ahead % len(usable)])[0], now
             came.append(now)
             running.add(f"{number}")
         elif what == "end" and running:

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shaken_plugin.agent.alarms import Alarms
-from shaken_plugin.agent.allowances import Allowances, name_of
+from shaken_plugin.agent.allowances import KEPT, Allowances, name_of
 from shaken_plugin.agent.heldcalls import LONGEST, MAX_CALLS, Held, HeldCalls, Stage
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.owed import Owed
 from shaken_plugin.agent.shared import Shared, in_time
 from shaken_plugin.agent.told import Told, told_in
-from shaken_plugin.core.limits import KEPT, SECOND, Outcome, Request, Tally, Verdict
+from shaken_plugin.core.limits import SECOND, Outcome, Request, Tally, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.stores.presence import LEG, Left, is_alive
 
@@ -39,8 +39,6 @@ OVERTAKEN: Final = 10.0
 over another connection, and it may overtake the question."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
-LATE: Final = KEPT / SECOND / 2
-"""Seconds after which what processes told is to be known before a call is counted."""
 COLLECT_EVERY: Final = 0.05
 """Seconds between two looks at what processes told, while there are calls that it may be about."""
 
@@ -86,8 +84,6 @@ class Counting:
         self._follower = follower
         self._beside = beside
         self._left = Left(beside)
-        self._looked_at = 0.0
-        """When it was taken last."""
         self._collected = 0
         """How much was taken of what processes told."""
         self._alarms = alarms
@@ -116,8 +112,8 @@ class Counting:
         """
         if self._calls.known >= MAX_CALLS:
             raise StoreUnavailable(f"{MAX_CALLS} calls are known")
-        if self._allowances:
-            await self._look_for(request.call)
+        if self._allowances.of(request.call) is not None:
+            await self._come(request.call)
         now, ended = self._clock(), self._ended()
         verdict = await self._verdict(request, now)
         if verdict.outcome is Outcome.CONCURRENT:
@@ -126,7 +122,7 @@ class Counting:
                 verdict = await self._verdict(request, now)
         self._counted(verdict, now)
         if verdict.ahead:
-            self._allowances.give(request, owner, now)
+            self._allowances.give(request, verdict.ahead, owner, now)
         if verdict.outcome.passes and request.takes_slot:
             held = self._calls.get(request.customer, request.call)
             if held is None or held.lapsed:
@@ -148,7 +144,7 @@ class Counting:
             return tally.admit(request, _micro(now))
         asked = shared.why is None
         try:
-            if owed.apart and asked:
+            if owed.is_behind and asked:
                 await owed.tell_apart_in_time()
             verdict = await shared.admit(request)
         except StoreUnavailable:
@@ -189,13 +185,13 @@ class Counting:
 
     async def collect(self) -> None:
         """Take what processes told; when this returns, Redis knows of it, too."""
-        self._looked_at = self._clock()
         while lines := self._left.take():
             self._collected += 1
             await self.tell(filter(None, map(told_in, lines)))
             if not self._left.has_more:
-                return
+                break
             await asyncio.sleep(0)  # others have their turn
+        self._give_back(self._clock() - KEPT)
         await self._settle()
 
     async def _collect_in_time(self) -> None:
@@ -225,18 +221,15 @@ class Counting:
                 if self._owed is not None:
                     self._owed.again.append((held.customer, call))
 
-    async def _look_for(self, call: str) -> None:
-        """See that what was admitted ahead, and may have come, is known before a call is counted."""
-        is_late = self._clock() - self._looked_at > LATE
-        if is_late or (self._allowances.of(call) is not None and not self._calls.of(call)):
-            await self._collect_in_time()
-            if self._take(call):  # it has not left yet
-                await self._settle()
+    async def _come(self, call: str) -> None:
+        """One that was admitted ahead is asked about, and whether it has left is not known here: it counts once."""
+        await self._collect_in_time()
+        if self._take(call):
+            await self._settle()
 
     def _take(self, call: str) -> bool:
         """A call is there that may have been admitted ahead; whether that was so, and nothing was told of it before."""
-        ahead = self._allowances.of(call)
-        if ahead is None or call in self._ends or self._calls.of(call) or self._calls.known >= MAX_CALLS:
+        if self._calls.known >= MAX_CALLS or (ahead := self._allowances.use(call)) is None:
             return False
         now, name = self._clock(), name_of(call)
         self._arrivals.append(now)
@@ -246,9 +239,21 @@ class Counting:
             self._owed.taken.append((ahead.customer, name, call, ahead.level))
         return True
 
+    def _give_back(self, before: float) -> None:
+        """Calls that were admitted ahead before a time, and have not come, count no more."""
+        for customer, name in self._allowances.give_back(before):
+            self._uncount(customer, name)
+
+    def _uncount(self, customer: str, call: str) -> None:
+        self._tally(customer).end(call)
+        if self._owed is not None:
+            self._owed.ends.append((customer, call))
+
     def _end(self, found: Sequence[Held], told: str | tuple[str, str, int] | None = None) -> None:
         if not found and told is not None and len(self._ends) < MAX_CALLS:
             self._ends[told] = self._clock()
+            if isinstance(told, str) and (ahead := self._allowances.use(told)) is not None:
+                self._uncount(ahead.customer, name_of(told))  # its end is read before that it left, or it never did
         for held in found:
             self._calls.drop(held)
             self._free(held)
@@ -263,9 +268,7 @@ class Counting:
     def _free(self, held: Held) -> None:
         """Give a slot back, unless that was done."""
         if not held.lapsed:
-            self._tally(held.customer).end(held.call)
-            if self._owed is not None:
-                self._owed.ends.append((held.customer, held.call))
+            self._uncount(held.customer, held.call)
 
     async def _settle(self) -> None:
         """Tell Redis what has changed here."""
@@ -325,6 +328,12 @@ class Counting:
                 self._owed.renew_soon()
         if self._calls.has_restored:
             self._early.clear()
+
+    async def leave(self) -> None:
+        """Before `close`: the next agent does not know what was given ahead."""
+        await self._collect_in_time()
+        self._give_back(self._clock())
+        await self._settle()
 
     def close(self) -> None:
         """Leave it to the next agent."""

@@ -204,6 +204,7 @@ class Agent:
         await self._fleet_state.close()
         await self._documents.close()
         await self._server.close()
+        await self.counting.leave()
         if self._shared is not None:  # only now: until their connections end, workers ask
             self._shared.close()
         await self._recorder.close()

@@ -42,11 +42,18 @@ class Owed:
         """Calls that have their slot again."""
         self.referred: deque[tuple[str, str, str]] = deque(maxlen=MAX_REFERRED)
         """Calls that are to be sent on, with whom to: as many as strangers like."""
+        self._is_behind = False
+        """Whether Redis could not be told of all that had come."""
         self.told = 0
         """How often Redis was told of ends."""
         self._settling = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
         self._renewed_at = float("-inf")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis does not know of calls that were admitted, and would admit as many more."""
+        return self._is_behind or bool(self.apart)
 
     def renew_soon(self) -> None:
         """All leases are to be renewed with the next `renew`."""
@@ -72,13 +79,30 @@ class Owed:
         Raises:
             StoreUnavailable: Redis cannot be had.
         """
-        while self.taken and self._shared.why is None:
-            customer = self.taken[0][0]
-            some = list(itertools.islice(self.taken, MAX_AT_ONCE))
-            await self._shared.take(customer, [(name, call, level) for of, name, call, level in some if of == customer])
-            for _ in some:
-                self.taken.popleft()
-            self.taken.extendleft(reversed([one for one in some if one[0] != customer]))
+        try:
+            while self.taken and self._shared.why is None:
+                await self._take_some()
+        finally:
+            self._is_behind = bool(self.taken)
+
+    async def _take_some(self) -> None:
+        customer = self.taken[0][0]
+        some = list(itertools.islice(self.taken, MAX_AT_ONCE))
+        here, over = list[tuple[str, str, str]](), list[str]()
+        for of, name, call, level in some:
+            if of != customer:
+                continue
+            if self._calls.get(customer, call) is not None:
+                here.append((name, call, level))
+            else:
+                over.append(name)  # to be taken after its end would give it a slot that nobody ends
+        if here:
+            await self._shared.take(customer, here)
+        if over:
+            await self._shared.end(customer, over)
+        for _ in some:
+            self.taken.popleft()
+        self.taken.extendleft(reversed([one for one in some if one[0] != customer]))
 
     async def _end(self) -> None:
         """Have the slots that were given back free for other hosts.
@@ -105,6 +129,7 @@ class Owed:
             StoreUnavailable: Redis cannot be had.
         """
         async with self._settling:
+            await self._take()
             apart = list(self.apart)
             await self._hold(self._calls.get(*call) for call in apart)
             for _ in apart:

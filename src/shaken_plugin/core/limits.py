@@ -9,10 +9,11 @@ Concurrent calls are counted by leases: a call has a slot until it ends or its l
 comes first. Whoever runs the call renews the lease; so a host that is gone gives its slots back.
 
 Whoever has many calls of one customer may get an allowance with one: calls to come that count as if they were there
-(`Request.ahead`), each by a name of its own, whose place the call that comes takes (`Tally.take`). They are given
-while less than half of each bound is in use, may be used for `AHEAD`, and count for `KEPT` where nobody comes. To calls
-per second they count as if all came at the end of `AHEAD`. So they never exceed a bound; but one that goes from half
-to full within `KEPT` may be reached earlier, by as many as nobody took.
+(`Request.ahead`), each by a name of its own, whose place the call that comes takes (`Tally.take`); who gave them ends
+those that did not come. They are given while less than half of each bound is in use, and may be used for `AHEAD`. To
+calls per second they count as if all came at the end of that time. So no bound is exceeded by them. One may be reached
+earlier: that on calls at a time by as many as nobody took yet, that on calls per second by up to half of the calls
+that may come at once.
 
 One call counts once, however often it is asked about. A call that takes the place of another of its level (a
 transfer) takes its slot over; the other one is spared for `SPARED`, and counts again if it is still there
@@ -50,9 +51,6 @@ AHEAD: Final = SECOND // 5
 
 MAX_AHEAD: Final = 64
 """Calls of one allowance."""
-
-KEPT: Final = SECOND
-"""How long a call of an allowance counts where none came: far longer than it takes until it is known that one did."""
 
 OF_CALL: Final = "/"
 """In the key of a call: before the name of its INVITE."""
@@ -282,9 +280,10 @@ class Tally:
                     return given
             self._arrivals |= booked
             name = f"{request.name}{OF_ALLOWANCE}{given}"
-            self._level[name] = request.level
-            self._count(request.level, 1)
-            self._set_until(name, now + KEPT)
+            if name not in self._level:
+                self._level[name] = request.level
+                self._count(request.level, 1)
+            self._set_until(name, now + self._lease)
         return min(request.ahead, MAX_AHEAD)
 
     def take(self, name: str, call: str, level: str, now: int) -> None:

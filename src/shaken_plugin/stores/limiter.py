@@ -46,8 +46,9 @@ class _Allowance:
         """When the agent was asked last, and calls from then on."""
 
     def wanted(self, now: float) -> int:
-        """As many calls as will come while it may be used, if they come as they did."""
-        return min(int(self.calls * _SPAN / max(now - self.since, _SHORTEST)), MAX_AHEAD)
+        """As many calls as will come while it may be used, if they come as they did; of one, often none would."""
+        found = int(self.calls * _SPAN / max(now - self.since, _SHORTEST))
+        return min(found, MAX_AHEAD) if found > 1 else 0
 
 
 class AgentLimiter:
@@ -104,7 +105,7 @@ class AgentLimiter:
             return self._asked(request, owner, ask)
         # From before the question on: so it is over here before it is where it was given.
         now = self._clock()
-        wanted, known.since, known.calls = known.wanted(now), now, 0
+        wanted, known.since, known.calls, known.names = known.wanted(now), now, 0, []
         verdict = self._asked(request._replace(ahead=wanted) if wanted else request, owner, ask)
         if not verdict.ahead:
             return verdict
@@ -118,8 +119,9 @@ class AgentLimiter:
             self._allowances, self._pid = {}, os.getpid()
         known = self._allowances.get((customer, level))
         if known is None:
-            if len(self._allowances) < MAX_ALLOWANCES:
-                self._allowances[customer, level] = _Allowance(bounds, self._clock())
+            if len(self._allowances) >= MAX_ALLOWANCES:
+                self._allowances.clear()  # of most, nobody may have called for long
+            self._allowances[customer, level] = _Allowance(bounds, self._clock())
             return ""
         known.calls += 1
         if not known.names or known.bounds != bounds or self._clock() >= known.until:

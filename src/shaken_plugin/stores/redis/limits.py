@@ -25,7 +25,6 @@ from redis import exceptions
 
 from shaken_plugin.core.limits import (
     AHEAD,
-    KEPT,
     MAX_AHEAD,
     NOTED,
     REPEATS,
@@ -237,14 +236,12 @@ if room > 0 then
     end
     for index = 0, room - 1 do
         redis.call('HSET', levels, name .. '+' .. index, level)
-        count(name .. '+' .. index, level, now + KEPT)
+        count(name .. '+' .. index, level, now + lease)
     end
 end
 keep()
 return {'admitted', '', text(room)}
-""".replace("MAX_AHEAD", str(MAX_AHEAD))
-    .replace("AHEAD", str(AHEAD))
-    .replace("KEPT", str(KEPT))
+""".replace("MAX_AHEAD", str(MAX_AHEAD)).replace("AHEAD", str(AHEAD))
 )
 """ARGV: call, level, slot as 1 or 0, to, microseconds spared, noted, most repeats, name and size of an allowance,
 number of bounds, four values of each bound, calls that it may replace."""
