@@ -12,10 +12,12 @@ import re
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -856,6 +858,9 @@ def limited_pbx(bench: Bench, **limits: object) -> tuple[Pbx, Counts]:
 
 def told(pbx: Pbx, counts: Counts, number: int) -> list[tuple[str, str]]:
     """What was told: a leg that ends does not wait for its thread."""
+    until = time.monotonic() + 5
+    while len(counts.told) < number and time.monotonic() < until:
+        time.sleep(0.001)
     pbx.process._workers.done(int, 5, print)
     assert len(counts.told) == number
     return counts.told
@@ -1341,6 +1346,35 @@ def test_work_returns_or_raises_to_whoever_waits() -> None:
     workers.close()
     assert begun == [1]
     assert not any(thread.is_alive() for thread in workers._threads)
+
+
+def test_the_thread_that_was_at_work_last_does_the_next_job() -> None:
+    workers = Workers(4, mod_python.STACK, "test")
+    used = set[str]()
+    for _ in range(20):
+        used.add(workers.done(lambda: threading.current_thread().name, 5, print))
+        while len(workers._idle) < 4:  # it is idle a moment after it has told the result
+            time.sleep(0.001)
+    assert len(used) == 1
+    workers.close()
+
+
+def test_all_threads_work_at_once_and_what_is_more_waits_its_turn() -> None:
+    workers = Workers(3, mod_python.STACK, "test")
+    at_once, over, done = threading.Barrier(4), threading.Event(), list[int]()
+
+    def work(number: int) -> None:
+        if number < 3:
+            at_once.wait(5)
+        assert over.wait(5)
+        done.append(number)
+
+    for number in range(9):
+        workers.begin(partial(work, number))
+    at_once.wait(5)  # all three
+    over.set()
+    workers.close()
+    assert sorted(done) == list(range(9))
 
 
 def test_a_result_that_comes_too_late_is_told() -> None:

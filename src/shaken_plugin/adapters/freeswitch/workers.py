@@ -7,9 +7,9 @@ wakes another, and for all code that is not in the processor's caches any more, 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -48,8 +48,22 @@ class Job(Generic[T]):
                 self.late(self.result)  # type: ignore[arg-type]  # it is one, where the work did not fail
 
 
+class _Idle:
+    """A thread that has nothing to do, until it is given something; None ends it."""
+
+    __slots__ = ("given", "job")
+
+    def __init__(self) -> None:
+        self.given = threading.Lock()
+        self.given.acquire()
+        self.job: Job[object] | None = None
+
+
 class Workers:
-    """Threads, all of them begun at once.
+    """Threads, all of them begun at once; the one that was at work last is given the next job.
+
+    Its stack, its connections to databases and what it allocates from are in the processor's caches still. A queue
+    that all of them wait for wakes them in turn: each call would be done by the thread that has slept longest.
 
     Args:
         number: of them.
@@ -58,7 +72,10 @@ class Workers:
     """
 
     def __init__(self, number: int, stack: int, name: str) -> None:
-        self._jobs: SimpleQueue[Job[object] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        """For both of these; only one of them has anything in it."""
+        self._idle: list[_Idle] = []
+        self._jobs: deque[Job[object] | None] = deque()
         before = threading.stack_size(stack)
         try:
             self._threads = [
@@ -81,7 +98,7 @@ class Workers:
             TimeoutError: there was none in time.
         """
         job = Job(work, late)
-        self._jobs.put(job)  # type: ignore[arg-type]  # whoever takes it out does not look at the result
+        self._give(job)  # type: ignore[arg-type]  # whoever does it does not look at the result
         if not job.waiting.acquire(timeout=patience) and job.claim.acquire(blocking=False):
             job.work = None  # as long as all threads hang it stays in the queue: without the leg
             raise TimeoutError("no thread has done the work in time")
@@ -91,16 +108,35 @@ class Workers:
 
     def begin(self, work: Callable[[], object]) -> None:
         """Have work done that nobody waits for."""
-        self._jobs.put(Job(work, lambda _: None))
+        self._give(Job(work, lambda _: None))
 
     def close(self) -> None:
         """Let the threads end after what was asked of them, and wait for that."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._give(None)
         for thread in self._threads:
             thread.join()
 
+    def _give(self, job: Job[object] | None) -> None:
+        with self._lock:
+            if not self._idle:
+                self._jobs.append(job)
+                return
+            idle = self._idle.pop()
+        idle.job = job
+        idle.given.release()
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        idle = _Idle()
+        while (job := self._next(idle)) is not None:
             job.do()
             del job  # what is in it must not live on until the next one
+
+    def _next(self, idle: _Idle) -> Job[object] | None:
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._idle.append(idle)
+        idle.given.acquire()
+        job, idle.job = idle.job, None
+        return job
