@@ -25,7 +25,7 @@ from shaken_plugin.core.verification import (
     begin,
     finish,
 )
-from shaken_plugin.core.verification.usual import usual
+from shaken_plugin.core.verification.usual import Usual, usual
 from shaken_plugin.errors import FailureCode, StoreUnavailable, VerificationFailure
 from shaken_plugin.ports import CertificateSource, ReplayMemory, RevocationSource
 
@@ -117,6 +117,7 @@ class VerificationService:
         self._mode = mode
         self._replays = None if replay_mode is ReplayMode.OFF else replays
         self._replay_mode = replay_mode
+        self._window = max(rules.freshness, rules.inner_freshness or 0)
         self._known: Bounded[str, _Known] = Bounded(MAX_PATHS)
 
     def verify(self, message: CallMessage, now: float) -> Verdict:
@@ -134,8 +135,13 @@ class VerificationService:
 
         A call that passes by one of its Identity headers waits for no other (RFC 8224 §6.2.1).
         """
-        if (verdict := self._usual(message, now)) is not None:
-            return self._once(verdict, message, now) if verdict.result is Result.PASSED else verdict
+        found = self.usually(message, now)
+        if isinstance(found, Usual):
+            return found.judged(True)
+        return found or self.at_length(message, now)
+
+    def at_length(self, message: CallMessage, now: float) -> Verdict | Waiting:
+        """`begin` of a call that `usually` says nothing of."""
         pending = begin(message, self._rules, now)
         if isinstance(pending, Verdict):
             return pending
@@ -148,8 +154,12 @@ class VerificationService:
             return self._once(verdict, message, now)
         return Waiting(verdict, missing) if missing else verdict
 
-    def _usual(self, message: CallMessage, now: float) -> Verdict | None:
-        """The verdict on a usual call of a signer whose path was looked up just now; None for any other."""
+    def usually(self, message: CallMessage, now: float) -> Usual | Verdict | None:
+        """A usual call of a signer whose path was looked up just now; None for any other.
+
+        Returns:
+            The call itself where it passed, for the first time, and there is nothing else to say; else the verdict.
+        """
         call = usual(message, self._rules, now)
         known = None if call is None else self._known.get(call.info)
         if call is None or known is None or known.revoked is not None or not known.is_recent(now):
@@ -158,22 +168,38 @@ class VerificationService:
             return None
         if self._revocation is not None and self._revocation.trouble(now) is not None:
             return None
-        return call.verdict(known.found, now)
+        holds = call.holds(known.found, now)
+        if not holds:
+            return None if holds is None else call.judged(False)
+        first = self._first_use(call.digest, call.iat, message, now)
+        return call if first is True else self._judged_again(call.judged(True), first)
 
     def _once(self, verdict: Verdict, message: CallMessage, now: float) -> Verdict:
         """RFC 8224 §12.1: what was signed for one call does not speak for another inside the freshness window."""
         decisive = verdict.decisive
-        if self._replays is None or decisive is None or decisive.iat is None:
+        if decisive is None or decisive.iat is None:
             return verdict
+        first = self._first_use(verdict.token, decisive.iat, message, now)
+        return verdict if first is True else self._judged_again(verdict, first)
+
+    def _first_use(self, token: bytes, iat: int, message: CallMessage, now: float) -> bool | Alarm:
+        """Whether no other call came with this PASSporT inside the window, or why that cannot be said."""
+        if self._replays is None:
+            return True
         # So named in files and in Redis by releases before this one, too: for them the same call has to be the same.
         call = sha256(f"{message.call_id}\0{message.from_tag}".encode("utf-8", "surrogateescape")).digest()
-        until = decisive.iat + max(self._rules.freshness, self._rules.inner_freshness or 0)
         try:
-            if self._replays.first_use(verdict.token, call, until, now):
-                return verdict
+            return self._replays.first_use(token, call, iat + self._window, now)
         except StoreUnavailable as exc:
-            verdict.alarms += (Alarm("replay_unchecked", f"no replay is seen: {exc}"),)
+            return Alarm("replay_unchecked", f"no replay is seen: {exc}")
+
+    def _judged_again(self, verdict: Verdict, first: bool | Alarm) -> Verdict:
+        """The verdict on a call that passed, but not for the first time, or nobody knows."""
+        if isinstance(first, Alarm):
+            verdict.alarms += (first,)
             return verdict
+        decisive = verdict.decisive
+        assert decisive is not None
         if self._replay_mode is ReplayMode.REPORT:
             verdict.replayed = True
             return verdict

@@ -31,7 +31,7 @@ _IN_ORDER: Final = tuple(CallerHeader)
 NAMING: Final = ("Diversion", "History-Info", "P-Charge-Info", "P-Served-User", "Referred-By", "Reply-To")
 """Headers that name other parties, of which some telephones and gateways show one."""
 
-_FROM: Final = CallerHeader.FROM  # a member of an Enum is looked for at length each time
+_ASSERTED, _FROM = CallerHeader.ASSERTED, CallerHeader.FROM  # a member of an Enum is looked for at length each time
 
 MAX_ASSERTED: Final = 8
 """Most caller identities of one header that are looked at; RFC 3325 §9.1 allows two."""
@@ -179,6 +179,16 @@ class CallMessage:
         party = parties[0] if len(parties) == 1 else None
         return party if isinstance(party, TelephoneNumber) and party.is_e164 else None
 
+    def only_number(self, plan: DialPlan) -> str | None:
+        """The digits of `only_caller`: where its line is as nearly all are, they alone are read."""
+        lines = self.callers.get(_ASSERTED) or self.callers.get(_FROM, ())
+        if len(lines) == 1 and (plain := _CALLING.fullmatch(lines[0])) is not None:
+            digits, phone, tag = plain.groups()
+            if (plan.numeric_users or phone) and (tag is None or _ASSERTED not in self.callers):
+                return digits  # type: ignore[no-any-return]  # a text, as it matched
+        caller = self.only_caller(plan)
+        return None if caller is None else caller.digits
+
     def caller_lines(self) -> tuple[tuple[CallerHeader, tuple[str, ...]], ...]:
         """All that `callers_in` depends on: calls with the same here have the same callers.
 
@@ -307,6 +317,8 @@ _NUMBER: Final = r"sips?:[+]([0-9]{1,15})@[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?(
 _NUMBER_URI: Final = re.compile(_NUMBER)
 _NUMBER_ALONE: Final = re.compile(rf'(?:"[A-Za-z0-9 ._-]*" ?)?<{_NUMBER}>')
 """A number with its country as nearly all have it; what is read in it at length is the number."""
+_CALLING: Final = re.compile(rf'(?:"[A-Za-z0-9 ._-]*" ?)?<{_NUMBER}>(;tag=[A-Za-z0-9.!%*_+`\'~-]+)?')
+"""The same of who calls, in From with a tag behind it."""
 
 
 def _plain(found: re.Match[str] | None, plan: DialPlan) -> TelephoneNumber | None:

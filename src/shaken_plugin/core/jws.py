@@ -19,7 +19,7 @@ from shaken_plugin.core.sha2 import sha256
 _STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _PADDING = (b"", b"!", b"==", b"=")
 """By the length modulo 4; no octets make a text that is one character beyond a multiple."""
-_WITHOUT_BITS = (None, None, frozenset("AQgw"), frozenset("AEIMQUYcgkosw048"))
+_WITHOUT_BITS = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
 """Last characters whose bits beyond the last octet, four or two, are zero."""
 # RFC 8225 §9: deterministic signatures SHOULD be used (RFC 6979).
 _SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
@@ -38,9 +38,17 @@ def unb64url(text: str) -> bytes:
         ValueError: the text is not exactly what `b64url` makes. A second spelling of the same
             octets would let one PASSporT pass for two.
     """
+    try:
+        return unb64url_octets(text.encode("ascii"))
+    except UnicodeEncodeError as exc:
+        raise ValueError("not base64url") from exc
+
+
+def unb64url_octets(text: bytes) -> bytes:
+    """The same of a text in octets."""
     over = len(text) % 4
     try:
-        data = binascii.a2b_base64(text.encode("ascii").translate(_STANDARD) + _PADDING[over], strict_mode=True)
+        data = binascii.a2b_base64(text.translate(_STANDARD) + _PADDING[over], strict_mode=True)
     except ValueError as exc:
         raise ValueError("not base64url") from exc
     if (allowed := _WITHOUT_BITS[over]) is not None and text[-1] not in allowed:
@@ -63,6 +71,16 @@ def _raw(signature: bytes) -> bytes:
     return signature[4:end][-32:].rjust(32, b"\0") + signature[end + 2 :][-32:].rjust(32, b"\0")
 
 
+def _der(signature: bytes) -> bytes:
+    """R‖S, 64 octets, in DER: what `_raw` takes apart (`utils.encode_dss_signature` makes it of any two numbers)."""
+    r, s = signature[:32].lstrip(b"\0") or b"\0", signature[32:].lstrip(b"\0") or b"\0"
+    if r[0] > 127:
+        r = b"\0" + r
+    if s[0] > 127:
+        s = b"\0" + s
+    return b"0%c\2%c%b\2%c%b" % (len(r) + len(s) + 4, len(r), r, len(s), s)
+
+
 def verify_es256(key: ec.EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> bool:
     """Whether ``signature`` (R‖S, 64 octets) is this P-256 key's over ``signing_input``."""
     return verify_es256_digest(key, sha256(signing_input).digest(), signature)
@@ -72,9 +90,8 @@ def verify_es256_digest(key: ec.EllipticCurvePublicKey, digest: bytes, signature
     """The same, over what has this SHA-256."""
     if len(signature) != 64:
         return False
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        key.verify(utils.encode_dss_signature(r, s), digest, _VERIFY)
+        key.verify(_der(signature), digest, _VERIFY)
     except InvalidSignature:
         return False
     return True

@@ -7,13 +7,12 @@ nothing is said, and it goes through the table. The property tests hold both aga
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.certificates import TrustedPath
-from shaken_plugin.core.jws import unb64url, verify_es256_digest
+from shaken_plugin.core.jws import unb64url, unb64url_octets, verify_es256_digest
 from shaken_plugin.core.passport import Attest
 from shaken_plugin.core.sha2 import sha256
 from shaken_plugin.core.sip import parse_date
@@ -33,33 +32,46 @@ _SIGNATURE: Final = 86
 # As RFC 8225 §9 has signers write them: in order, without white space, and here without an escape. What the readers
 # of `core.claims` would refuse does not match; of what matches they would refuse nothing.
 _CLAIMS: Final = re.compile(
-    rb'{"attest":"([ABC])","dest":{"tn":\["([0-9*#]{1,32})"\]},"iat":(0|[1-9][0-9]{0,14}),'
-    rb'"orig":{"tn":"([0-9*#]{1,32})"},"origid":"([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})"}'
+    r'{"attest":"([ABC])","dest":{"tn":\["([0-9*#]{1,32})"\]},"iat":(0|[1-9][0-9]{0,14}),"orig":{"tn":"([0-9*#]{1,32})"},'
+    # Not {3} times a group: what has to be counted so is looked for at several times the cost.
+    r'"origid":"([0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})"}'
 )
-_LEVELS: Final = {level.value.encode(): level for level in Attest}
+_LEVELS: Final = {level.value: level for level in Attest}
 _ALL: Final = len(BEFORE_FETCH) + len(AFTER_FETCH)
 _OF_SIGNER: Final = len(READING) - 1
 """How many checks look at the header and the parameters only: all that read, but the one that reads the claims."""
 
 
-@dataclass(slots=True)  # not frozen, nor a tuple: each call makes one
 class Usual:
-    """A usual call: every check holds but those that need the certificate at ``info``."""
+    """A usual call: every check holds but those that need the certificate at ``info``.
 
-    info: str
-    attest: Attest
-    orig: TelephoneNumber
-    iat: int
-    date: int
-    """The time in Date, ``iat`` where there is none."""
-    origid: str
-    signed: bytes
-    """What the signature is over."""
-    signature: bytes
-    ppi: str
+    Args:
+        info: the URL.
+        attest, orig, iat, origid: what is claimed, ``orig`` in digits.
+        date: the time in Date, ``iat`` where there is none.
+        begun, body: what the signature is over: the hash of the header and its dot, and the claims in base64url.
+        signature: the 64 octets in base64url, and these.
+    """
 
-    def verdict(self, path: TrustedPath, now: float) -> Verdict | None:
-        """The verdict; None where anything but the signature stands against the call, or might.
+    __slots__ = (
+        "_begun", "_body", "_date", "_octets", "_signature",
+        "attest", "digest", "iat", "info", "orig", "origid", "path",
+    )  # fmt: skip
+
+    path: TrustedPath
+    """Where the certificate is trusted: what `holds` was last asked about."""
+    digest: bytes
+    """SHA-256 of what was signed; set by `holds` where it says anything."""
+
+    def __init__(
+        self, info: str, attest: Attest, orig: str, iat: int, date: int, origid: str, begun: Any, body: bytes,
+        signature: str, octets: bytes,
+    ) -> None:  # fmt: skip
+        self.info, self.attest, self.orig, self.iat, self.origid = info, attest, orig, iat, origid
+        self._date, self._begun, self._body, self._signature, self._octets = date, begun, body, signature, octets
+
+    def holds(self, path: TrustedPath, now: float) -> bool | None:
+        """Whether the signature holds; None where anything else stands against the call, or might.
 
         Args:
             path: what the certificate at ``info`` leads to.
@@ -68,16 +80,38 @@ class Usual:
         signer = path.signer
         if not path.not_before <= now <= path.not_after or signer.constraints is not None:
             return None
-        if not (signer.valid_at(self.iat) and signer.valid_at(self.date) and signer.authorises(self.orig)):
+        if not (signer.not_before <= self.iat <= signer.not_after and signer.not_before <= self._date <= signer.not_after):
             return None
-        digest = sha256(self.signed).digest()
-        holds = verify_es256_digest(signer.public_key, digest, self.signature)
+        if not signer.tnauthlist.spcs and not signer.authorises(self.party):
+            return None
+        hashed = self._begun.copy()
+        hashed.update(self._body)
+        self.path, self.digest = path, hashed.digest()
+        return verify_es256_digest(signer.public_key, self.digest, self._octets)
+
+    @property
+    def party(self) -> TelephoneNumber:
+        """Who calls."""
+        return TelephoneNumber(self.orig)
+
+    @property
+    def signature(self) -> str:
+        """The signature in base64url."""
+        return self._signature
+
+    def judged(self, holds: bool) -> Verdict:
+        """The verdict, by what `holds` said."""
         failure = None if holds else FailureCode.SIGNATURE_INVALID
         result = IdentityResult(
-            0, failure, "", False, SHAKEN.ppt, self.info, signer.spc, self.attest, self.origid, self.orig, self.iat,
-            self.ppi, digest, None, 0, _ALL if holds else _ALL - 1,
+            0, failure, "", False, SHAKEN.ppt, self.info, self.path.signer.spc, self.attest, self.origid, self.party,
+            self.iat, f"..{self._signature}", self.digest, None, 0, _ALL if holds else _ALL - 1,
         )  # fmt: skip
         return Verdict(Result.PASSED if holds else Result.FAILED, failure, result, (result,))
+
+    def verdict(self, path: TrustedPath, now: float) -> Verdict | None:
+        """The verdict; None where `holds` says nothing."""
+        holds = self.holds(path, now)
+        return None if holds is None else self.judged(holds)
 
 
 def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual | None:
@@ -89,42 +123,43 @@ def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual |
     date = message.date or ""
     if len(header) > MAX_KNOWN or len(body) > MAX_KNOWN or len(rest) > MAX_KNOWN or len(date) > MAX_KNOWN:
         return None
-    signature, info = rest[:_SIGNATURE], _certificate(header, rest[_SIGNATURE:], rules.plan, rules.lab_hosts)
+    signature, signer = rest[:_SIGNATURE], _signer(header, rest[_SIGNATURE:], rules.plan, rules.lab_hosts)
+    if signer is None:
+        return None
     try:
-        claims, decoded = _CLAIMS.fullmatch(unb64url(body)), unb64url(signature)
+        written = body.encode("ascii")
+        claims, octets = _CLAIMS.fullmatch(unb64url_octets(written).decode("ascii")), unb64url(signature)
         at = None if message.date is None else _seconds(date)
     except (ValueError, SipSyntaxError):
         return None
-    if info is None or claims is None:
+    if claims is None:
         return None
-    attest, dest, written, orig, origid = claims.groups()
-    iat, caller, target = int(written), message.only_caller(rules.plan), message.target(rules.plan)
+    attest, dest, second, orig, origid = claims.groups()
+    iat, target = int(second), message.target(rules.plan)
     if (
         abs(now - iat) > rules.freshness
         or (at is not None and abs(now - at) > rules.freshness)
-        or caller is None
-        or caller.digits.encode() != orig
-        or dest not in (_digits(target.to), _digits(target.uri))
+        or message.only_number(rules.plan) != orig
+        or (dest != _digits(target.to) and dest != _digits(target.uri))
     ):
         return None
-    return Usual(
-        info, _LEVELS[attest], caller, iat, iat if at is None else at, origid.decode(),
-        f"{header}.{body}".encode(), decoded, f"..{signature}",
-    )  # fmt: skip
+    info, begun = signer
+    return Usual(info, _LEVELS[attest], orig, iat, iat if at is None else at, origid, begun, written, signature, octets)
 
 
-def _digits(party: Party | None) -> bytes | None:
-    return party.digits.encode() if isinstance(party, TelephoneNumber) else None
+def _digits(party: Party | None) -> str | None:
+    return party.digits if isinstance(party, TelephoneNumber) else None
 
 
 _seconds = lru_cache(64)(parse_date)
 
 
 @lru_cache(1_024)
-def _certificate(header: str, params: str, plan: DialPlan, lab_hosts: frozenset[str]) -> str | None:
+def _signer(header: str, params: str, plan: DialPlan, lab_hosts: frozenset[str]) -> tuple[str, Any] | None:
     """The certificate's URL in a ``shaken`` PASSporT with this header and these parameters; None where a check fails.
 
-    They are the same in all calls of a signer, and so is what the checks say that look at nothing else.
+    They are the same in all calls of a signer, and so is what the checks say that look at nothing else. With it goes
+    the SHA-256 of what such a call's signature is over, begun with the header: to be copied, and gone on with.
     """
     token = f"{header}.e30.{'A' * _SIGNATURE}"
     case = Examination(
@@ -132,4 +167,5 @@ def _certificate(header: str, params: str, plan: DialPlan, lab_hosts: frozenset[
     )
     if run(case, READING[:_OF_SIGNER]) is not None or case.header.digest != token or case.type is not SHAKEN:
         return None
-    return case.header.info
+    info = case.header.info
+    return None if info is None else (info, sha256(f"{header}.".encode("ascii")))
