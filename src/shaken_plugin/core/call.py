@@ -185,7 +185,7 @@ class CallMessage:
         if len(lines) == 1 and (plain := _CALLING.fullmatch(lines[0])) is not None:
             digits, phone, tag = plain.groups()
             if (plan.numeric_users or phone) and (tag is None or _ASSERTED not in self.callers):
-                return digits  # type: ignore[no-any-return]  # a text, as it matched
+                return digits
         caller = self.only_caller(plan)
         return None if caller is None else caller.digits
 

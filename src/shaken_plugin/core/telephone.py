@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final
 
 from shaken_plugin.core.sip import Uri
 from shaken_plugin.errors import NumberError, SipSyntaxError
@@ -41,7 +41,7 @@ class TelephoneNumber:
     is_e164: bool = field(default=True, compare=False)
     """Whether the country is known; not so for service numbers and what stays as dialled."""
 
-    def __init__(self, digits: str, is_e164: bool = True) -> None:
+    def __init__(self, digits: str, *, is_e164: bool = True) -> None:
         # By hand: each call makes two, and what is made for a frozen class sets each field at three times the cost.
         if _TN.fullmatch(digits) is None:
             raise NumberError("a telephone number holds digits, * and # only, 1 to 32 of them")
@@ -57,8 +57,8 @@ class TelephoneNumber:
         return masked(self.digits)
 
 
-_SET_DIGITS: Final = cast(Any, TelephoneNumber.digits).__set__
-_SET_E164: Final = cast(Any, TelephoneNumber.is_e164).__set__
+_SET_DIGITS: Final = vars(TelephoneNumber)["digits"].__set__
+_SET_E164: Final = vars(TelephoneNumber)["is_e164"].__set__
 
 
 def masked(digits: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from shaken_plugin.records.call import CallRecord
-from shaken_plugin.records.usual import Filled, Signed, Verified
+from shaken_plugin.records.usual import Filled, FilledVerified, Signed, Verified
 
 FILE_MODE: Final = 0o660
 """The collector runs as another user of the same group."""
@@ -81,7 +81,7 @@ class SpoolWriter:
         self._own: dict[int, _Own] = {}
         """By process id: a child takes neither its parent's file nor a lock held while it was forked."""
 
-    def write(self, record: CallRecord | Signed | Filled | Verified) -> str | None:
+    def write(self, record: CallRecord | Signed | Filled | FilledVerified | Verified) -> str | None:
         """See `ports.RecordSink.write`."""
         try:
             line = record.line()

@@ -101,6 +101,34 @@ class Filled:
         return line.encode("ascii")
 
 
+class FilledVerified:
+    """The record of a call that passed from a form, likewise.
+
+    Args:
+        form: the pieces before, between and behind what follows.
+        now, call_id, orig, dest, origid, iat, signature: those of the call, the Call-ID as a JSON text.
+    """
+
+    __slots__ = ("_call_id", "_dest", "_form", "_iat", "_now", "_orig", "_origid", "_signature")
+
+    def __init__(
+        self, form: tuple[str, ...], now: float, call_id: str, orig: str, dest: str, origid: str, iat: int,
+        signature: str,
+    ) -> None:  # fmt: skip
+        self._form, self._now, self._call_id, self._orig, self._dest = form, now, call_id, orig, dest
+        self._origid, self._iat, self._signature = origid, iat, signature
+
+    def line(self) -> bytes:
+        """See `CallRecord.line`."""
+        a, b, c, d, e, f, g, h = self._form
+        seal = sha256(self._signature.encode("ascii")).hexdigest()
+        line = (
+            f"{a}{self._now!r}{b}{self._call_id}{c}{self._orig}{d}{self._dest}"
+            f"{e}{self._origid}{f}{self._iat}{g}{seal}{h}"
+        )
+        return line.encode("ascii")
+
+
 def _parts(decision: Decision) -> tuple[str, str]:
     """What a decision says in a line, before and behind the credential."""
     present = {name: value for name, value in decided(decision).items() if name != "trace" and tells(value)}

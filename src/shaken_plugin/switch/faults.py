@@ -11,7 +11,7 @@ from shaken_plugin.core.call import CallMessage, is_emergency
 from shaken_plugin.errors import SkipReason
 from shaken_plugin.ports import Observer
 from shaken_plugin.records.call import CallRecord, Kind, failed
-from shaken_plugin.records.usual import Filled, Signed, Verified
+from shaken_plugin.records.usual import Filled, FilledVerified, Signed, Verified
 from shaken_plugin.runtime import Services
 from shaken_plugin.switch.actions import STRIP_EVERYWHERE, Outcome, Reject, unbelievable
 from shaken_plugin.switch.keeping import LeftAs
@@ -97,7 +97,7 @@ class Guard:
         drop = unbelievable(message) if message is not None else ""
         return replace(outcome, variables={**outcome.variables, "substitute": left_as.number, "drop": drop})
 
-    def _record(self, make: Callable[[], CallRecord | Signed | Filled | Verified], now: float) -> None:
+    def _record(self, make: Callable[[], CallRecord | Signed | Filled | FilledVerified | Verified], now: float) -> None:
         """Write the record of a call; whatever hinders that, the call goes on as it was decided."""
         if self.services.records is None:
             return

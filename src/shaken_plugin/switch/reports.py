@@ -138,8 +138,15 @@ class Reporter:
             line = verification_line(message, verdict, verstat, settings, emergency=emergency, rejected=rejected)
         self._observer.log(Severity.INFO, line)
 
+    def usual_verification(self, line: str) -> None:
+        """What `verification` does of a usual call that passed, whose line is known."""
+        self._observer.count(_PASSED)
+        self._observer.log(Severity.INFO, line)
+
 
 _VERIFIED: Final = {result: f"verified_{result.value}" for result in Result}
+
+_PASSED: Final = _VERIFIED[Result.PASSED]
 
 _TROUBLE: Final = (SkipReason.STORE_UNAVAILABLE, SkipReason.CREDENTIAL_NOT_VALID, SkipReason.SIGNER_FAILED)
 

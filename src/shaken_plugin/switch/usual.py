@@ -53,8 +53,8 @@ class Told:
         sample = replace(message, call_id=_CALL_ID)
         signing = usual._replace(dest=_DEST, iat=_IAT).signing("a.b.c;info=<>", "")
         dest, iat = _shown(_DEST, settings), str(_IAT)
-        line = _form(signing_line(sample, signing, settings), (f'"{_CALL_ID}"', f'"{dest}"', iat))
-        record = _form(
+        line = form(signing_line(sample, signing, settings), (f'"{_CALL_ID}"', f'"{dest}"', iat))
+        record = form(
             signed(sample, signing, _AT, observe=False).line().decode("ascii"),
             (repr(_AT), f'"{_CALL_ID}"', f'"{_DEST.uri}"', iat, digest("a.b.c")),
         )
@@ -113,7 +113,7 @@ def _shown(party: Party, settings: Settings) -> str:
     return str(party) if settings.log.full_numbers else party.masked
 
 
-def _form(text: str, marks: Sequence[str]) -> tuple[str, ...] | None:
+def form(text: str, marks: Sequence[str]) -> tuple[str, ...] | None:
     """A text in pieces, between which the marks stood: each once, and in this order."""
     pieces: list[str] = []
     rest = text

@@ -9,6 +9,7 @@ from shaken_plugin.core.call import CallerHeader, CallMessage, is_callback
 from shaken_plugin.core.reason import reasons
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.core.verification import Result, Verdict
+from shaken_plugin.core.verification.usual import Usual
 from shaken_plugin.core.verstat import asserted_from, asserted_from_number, mark_asserted, mark_from, mark_single
 from shaken_plugin.errors import FailureCode
 from shaken_plugin.records.usual import Verified
@@ -23,6 +24,7 @@ from shaken_plugin.switch.actions import (
     verdict_variables,
 )
 from shaken_plugin.switch.faults import Guard
+from shaken_plugin.switch.passing import Passing
 from shaken_plugin.switch.waiting import Held, WaitingRoom
 from shaken_plugin.verification import VerificationService, Waiting
 
@@ -36,6 +38,7 @@ class VerifyingGuard(Guard):
 
     room: WaitingRoom | None = None
     """Places for calls that wait; without it none waits."""
+    _passing: Passing | None = None
 
     @property
     def verifies_actively(self) -> bool:
@@ -76,17 +79,19 @@ class VerifyingGuard(Guard):
         try:
             now = self._clock()
             message = call = read()
+            found = None if waited else self._usually_verified(service, message, now)
+            if isinstance(found, Outcome):
+                return found
             if not message.is_initial_invite:
                 return Outcome({}, strip_foreign(message) if active else ())
             emergency = is_callback(message.priority) or message.target(self.services.plan).emergency
             patient = active and not emergency
             verdict = self._verdict(
-                service, message, now, waited, may_wait=may_wait and patient, in_place=in_place and patient
+                service, message, now, waited, found, may_wait=may_wait and patient, in_place=in_place and patient
             )
             if isinstance(verdict, Held):
                 return Outcome({"waiting": str(verdict)}, wait=True)
-            if trouble := service.anchors.trouble:
-                self._reports.warn("anchors_unusable", f"shaken: {'; '.join(trouble)}", now)
+            self._warn_of_anchors(service, now)
             verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
             reject = None if emergency or not active else self._rejection(verdict)
             self._reports.verification(
@@ -121,6 +126,29 @@ class VerifyingGuard(Guard):
                 self._record_unread("verify", call_id)
             return self._fault("verify", exc, message)
 
+    def _usually_verified(
+        self, service: VerificationService, message: CallMessage, now: float
+    ) -> Outcome | Verdict | Waiting | None:
+        """What becomes of a usual call that passes, all of it said; of any other its verdict, if that was asked for."""
+        passing = self._passing
+        if passing is None or passing.services is not self.services:
+            passing = self._passing = Passing(self.services)
+        if not passing.takes(message):
+            return None
+        found = service.usually(message, now)
+        if not isinstance(found, Usual):
+            return found or service.at_length(message, now)
+        if (told := passing.told(found, message, now)) is None:
+            return found.judged(True)
+        self._warn_of_anchors(service, now)
+        self._reports.usual_verification(told.line)
+        self._record(lambda: told.record, now)
+        return told.outcome
+
+    def _warn_of_anchors(self, service: VerificationService, now: float) -> None:
+        if trouble := service.anchors.trouble:
+            self._reports.warn("anchors_unusable", f"shaken: {'; '.join(trouble)}", now)
+
     def release(self, waiting: str) -> None:
         """Free the place of a call that could not be held after all (its variable ``waiting``)."""
         held = Held.parse(waiting)
@@ -133,6 +161,7 @@ class VerifyingGuard(Guard):
         message: CallMessage,
         now: float,
         waited: str,
+        found: Verdict | Waiting | None,
         *,
         may_wait: bool,
         in_place: bool,
@@ -140,7 +169,7 @@ class VerifyingGuard(Guard):
         held = Held.parse(waited)
         if held is not None:
             return self._verdict_of_held(service, message, now, held)
-        outcome = service.begin(message, now)
+        outcome = found or service.begin(message, now)
         if not isinstance(outcome, Waiting):
             return outcome
         if (may_wait or in_place) and (place := self._place(now)) is not None:

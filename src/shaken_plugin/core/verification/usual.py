@@ -80,7 +80,9 @@ class Usual:
         signer = path.signer
         if not path.not_before <= now <= path.not_after or signer.constraints is not None:
             return None
-        if not (signer.not_before <= self.iat <= signer.not_after and signer.not_before <= self._date <= signer.not_after):
+        if not (
+            signer.not_before <= self.iat <= signer.not_after and signer.not_before <= self._date <= signer.not_after
+        ):
             return None
         if not signer.tnauthlist.spcs and not signer.authorises(self.party):
             return None
@@ -124,15 +126,13 @@ def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual |
     if len(header) > MAX_KNOWN or len(body) > MAX_KNOWN or len(rest) > MAX_KNOWN or len(date) > MAX_KNOWN:
         return None
     signature, signer = rest[:_SIGNATURE], _signer(header, rest[_SIGNATURE:], rules.plan, rules.lab_hosts)
-    if signer is None:
-        return None
     try:
         written = body.encode("ascii")
         claims, octets = _CLAIMS.fullmatch(unb64url_octets(written).decode("ascii")), unb64url(signature)
         at = None if message.date is None else _seconds(date)
     except (ValueError, SipSyntaxError):
         return None
-    if claims is None:
+    if signer is None or claims is None:
         return None
     attest, dest, second, orig, origid = claims.groups()
     iat, target = int(second), message.target(rules.plan)
