@@ -125,7 +125,13 @@ policies = st.builds(
     numbering=maybe([None, lambda digits: None, lambda digits: Withheld.UNALLOCATED]),
 )
 parties = maybe(
-    [None, TelephoneNumber(CALLER), TelephoneNumber(CALLER), TelephoneNumber("1001", False), UriIdentity("sip:a@b")]
+    [
+        None,
+        TelephoneNumber(CALLER),
+        TelephoneNumber(CALLER),
+        TelephoneNumber("1001", is_e164=False),
+        UriIdentity("sip:a@b"),
+    ]
 )
 calls = st.builds(CallFacts, orig=parties, dest=maybe([None, TelephoneNumber("442071838750")]), emergency=st.booleans())
 cases = st.tuples(calls, known, policies)

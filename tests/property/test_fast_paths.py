@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from shaken_plugin.core.call import (
     _usual_target,
     without_tag,
 )
-from shaken_plugin.core.jws import b64url
+from shaken_plugin.core.jws import _der, _raw, b64url
 from shaken_plugin.core.passport import Attest, media_keys, serialise, shaken_claims, shaken_payload
 from shaken_plugin.core.records import Customer, CustomerState, Gateway, Trunk
 from shaken_plugin.core.sip import NameAddr, Uri
@@ -74,6 +75,18 @@ def test_claims_put_together_are_the_claims_sorted(
 @settings(examples)
 def test_base64url_is_that_of_the_library(data: bytes) -> None:
     assert b64url(data) == base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@given(
+    st.one_of(st.binary(min_size=64, max_size=64), st.lists(st.integers(0, 255).map(lambda o: bytes([o])), max_size=9))
+)
+@settings(examples)
+def test_a_signature_in_der_is_that_of_the_library(signature: bytes | list[bytes]) -> None:
+    octets = signature if isinstance(signature, bytes) else b"".join(signature).rjust(9, b"\0") * 7 + b"\1"
+    r, s = int.from_bytes(octets[:32], "big"), int.from_bytes(octets[32:], "big")
+    assert _der(octets) == encode_dss_signature(r, s)
+    if r and s:
+        assert _raw(_der(octets)) == octets
 
 
 @pytest.fixture(scope="module")

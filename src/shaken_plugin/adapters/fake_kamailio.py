@@ -299,6 +299,9 @@ class _Pvx:
     def xavp_child_gete(self, root: str, name: str) -> str:
         return self._ksr.xavps.get((root, name), "")
 
+    def xavp_is_null(self, root: str) -> int:
+        return -1 if any(key[0] == root for key in self._ksr.xavps) else 1
+
 
 class _Sl:
     def __init__(self, ksr: FakeKsr) -> None:

@@ -321,13 +321,19 @@ class Kamailio(Message):
                 beginning: it must be the one that calls this function. Without it no call waits.
         """
         try:
-            if self._is_of_no_interest() or self._get(VERIFYING, "result"):
+            if self.switch.services.verification is None:
+                return GO_ON
+            text = self._text()
+            if not text.startswith("INVITE ") and self._is_of_no_interest(text):
+                return GO_ON
+            before = self._is_there(VERIFYING)
+            if before and self._get(VERIFYING, "result"):
                 return GO_ON
 
             def read() -> CallMessage:
-                return self._read(body=True)
+                return self._read(text, body=True, whence=False)
 
-            waited = self._get(VERIFYING, "waiting")
+            waited = self._get(VERIFYING, "waiting") if before else ""
             outcome = self.switch.verify(
                 read, may_wait=bool(route) and not waited, waited=waited, call_id=self._call_id
             )
@@ -339,20 +345,21 @@ class Kamailio(Message):
                 self.switch.release(outcome.variables["waiting"])
                 outcome = self.switch.verify(read)
                 waited = "1"
-            self._publish_verdict(outcome.variables, first=not waited)
+            if waited or outcome.same is None or not self._publish_passed(outcome.same, outcome.variables):
+                self._publish_verdict(outcome.variables, first=not waited)
             return self._finish(outcome)
         except BaseException as exc:
             return self._survive("verify", exc)
 
-    def _is_of_no_interest(self) -> bool:
+    def _is_of_no_interest(self, text: str) -> bool:
         """Whether the request is one inside a dialog in which nobody can have written a verstat.
 
         Said of what is not an INVITE alone. Each letter of the name may be escaped (`core.verstat`).
         """
-        if self.switch.services.verification is None or self._ksr.pv.get("$rm") == "INVITE":
+        if self._ksr.pv.get("$rm") == "INVITE":
             return False
         try:
-            text = self._ksr.pv.get("$mb")
+            text = text or self._ksr.pv.get("$mb")
         except UnicodeDecodeError:
             return False
         return "%" not in text and "verstat" not in text.lower()
@@ -450,12 +457,22 @@ class Kamailio(Message):
     def _publish_together(self, root: str, variables: Mapping[str, str]) -> bool:
         """`_publish` by one call of Kamailio; False: not done.
 
-        An xavp of that name would be hidden, not changed. In quotes values may hold anything but a quote.
+        An xavp of that name would be hidden, not changed.
         """
         if self._explode is None:
             return False
-        text = ";".join([f"{name}='{value}'" for name, value in variables.items()])
-        return text.count("'") == 2 * len(variables) and self._explode(text, root) >= 0
+        text = _exploding(variables)
+        return text != "" and self._explode(text, root) >= 0
+
+    def _publish_passed(self, same: Same, variables: Mapping[str, str]) -> bool:
+        """`_publish_verdict` of a usual call that passed, where nothing was published of it before; False: not done."""
+        if same.made is None:
+            same.made = _exploding(same.variables)
+        if not same.made or self._explode is None:
+            return False
+        # Digits and hexadecimal ones: no quotes.
+        text = f"{same.made};orig='{variables['orig']}';origid='{variables['origid']}'"
+        return bool(self._explode(text, VERIFYING) >= 0)
 
     def _publish_signing(self, variables: Mapping[str, str]) -> None:
         """For the routing script each by its name, for `shaken_branch` together."""
@@ -470,13 +487,11 @@ class Kamailio(Message):
     def _publish_usual(self, same: Same, variables: Mapping[str, str]) -> bool:
         """The same of a usual call that nothing was published of before, as by `_publish_together`; False: not done."""
         if same.made is None:
-            same.made = "".join([f";{name}='{value}'" for name, value in same.variables.items()])
-            if same.made.count("'") != 2 * len(same.variables):
-                same.made = ""
+            same.made = _exploding(same.variables)
         if not same.made or self._explode is None:
             return False
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
-        text = f"state='{USUAL}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}'{same.made}"
+        text = f"state='{USUAL}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}';{same.made}"
         until = _UNTIL
         if counted := variables.get("counted"):  # a key
             text = f"{text};counted='{counted}'"
@@ -511,3 +526,9 @@ class Kamailio(Message):
         """A fault in this glue: logged and counted, and the call goes on."""
         self.switch.fault(where, exc)
         return GO_ON
+
+
+def _exploding(variables: Mapping[str, str]) -> str:
+    """Variables as Kamailio makes an xavp of them; empty where it cannot: in quotes anything may stand but a quote."""
+    text = ";".join([f"{name}='{value}'" for name, value in variables.items()])
+    return text if text.count("'") == 2 * len(variables) else ""

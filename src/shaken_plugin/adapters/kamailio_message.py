@@ -40,17 +40,35 @@ class Message:
             # Each call takes a dozen of these: without a function of ours round them.
             self._get, self._set = pvx.xavp_child_gete, pvx.xavp_child_sets  # type: ignore[method-assign]  # the same, as one call
         self._explode = getattr(pvx, "xavp_params_explode", None)
+        self._is_null = getattr(pvx, "xavp_is_null", None)
         self._length: int | None = None
         """Bytes of the message read last; None where it is no usual one, or a character may take several."""
 
+    def _text(self) -> str:
+        """The request at hand, whole; empty where it cannot be had: `_read` comes upon that once more."""
+        try:
+            return self._ksr.pv.get("$mb") or ""
+        except BaseException:
+            return ""
+
     def _read(
-        self, *, user: str | None = None, body: bool = False, diverting: str = "", counted: str = ""
+        self,
+        text: str = "",
+        *,
+        user: str | None = None,
+        body: bool = False,
+        diverting: str = "",
+        counted: str = "",
+        whence: bool = True,
     ) -> CallMessage:
-        """The request at hand."""
+        """The request at hand, of which ``text`` is what `_text` found, if that was asked.
+
+        Without ``whence`` it is not asked where the call came from, nor for its route.
+        """
         pv = self._ksr.pv
         self._length = None
         try:
-            text = pv.get("$mb")
+            text = text or pv.get("$mb")
             if (usual := usual_headers_of(text)) is not None:
                 call = _usual_call(usual, self._pseudo("$ru") or self._unparsed_uri(), body=body)
                 self._length = len(text) if text.isascii() else None
@@ -60,6 +78,8 @@ class Message:
                 return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
         except UnicodeDecodeError:
             return self._read_by_name(user=user, body=body, diverting=diverting, counted=counted)
+        if not whence:
+            return call
         call.source, call.user, call.route = pv.get("$si"), user, self._get(ASKED, "route")
         call.counted, call.diverting = counted, diverting
         return call
@@ -143,6 +163,10 @@ class Message:
     def _publish(self, root: str, variables: Mapping[str, str]) -> None:
         for name, value in variables.items():
             self._set(root, name, value)
+
+    def _is_there(self, root: str) -> bool:
+        """Whether an xavp may have children; where Kamailio cannot say, it may."""
+        return self._is_null is None or self._is_null(root) <= 0
 
     def _set(self, root: str, name: str, value: str) -> None:
         self._ksr.pvx.xavp_child_sets(root, name, value)
