@@ -63,7 +63,11 @@ class _Known(NamedTuple):
 
     def is_recent(self, now: float) -> bool:
         """Whether there is no need to look again."""
-        return 0 <= now - self.looked_at < LOOK_AFTER and self.holds(now)
+        return self.is_new(now) and self.holds(now)
+
+    def is_new(self, now: float) -> bool:
+        """Whether it was looked up just now; a path that ended since has to be asked for that itself."""
+        return 0 <= now - self.looked_at < LOOK_AFTER
 
     @property
     def judged(self) -> TrustedPath | VerificationFailure:
@@ -155,20 +159,21 @@ class VerificationService:
         return Waiting(verdict, missing) if missing else verdict
 
     def usually(self, message: CallMessage, now: float) -> Usual | Verdict | None:
-        """A usual call of a signer whose path was looked up just now; None for any other.
+        """A usual call of a signer whose path is known and holds; None for any other.
 
         Returns:
             The call itself where it passed, for the first time, and there is nothing else to say; else the verdict.
         """
         call = usual(message, self._rules, now)
         known = None if call is None else self._known.get(call.info)
-        if call is None or known is None or known.revoked is not None or not known.is_recent(now):
+        if call is None or known is None:
             return None
-        if not isinstance(known.found, TrustedPath):
+        path = known.revoked or known.found if known.is_new(now) else self._path(call.info, now)
+        if not isinstance(path, TrustedPath):
             return None
         if self._revocation is not None and self._revocation.trouble(now) is not None:
             return None
-        holds = call.holds(known.found, now)
+        holds = call.holds(path, now)
         if not holds:
             return None if holds is None else call.judged(False)
         first = self._first_use(call.digest, call.iat, message, now)

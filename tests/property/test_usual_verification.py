@@ -262,7 +262,7 @@ def test_digits_are_masked_as_a_number_is(digits: str) -> None:
 
 @given(st.one_of(mutated(f'"A" <sip:+{CALLER}{AT};tag=1'), mutated(f"<sip:+{CALLER}@a>"), mutated(f"<tel:{CALLER}>")))
 @settings(examples, max_examples=400)
-def test_the_only_number_is_that_of_the_only_caller(line: str) -> None:
+def test_a_line_taken_apart_is_that_of_the_only_caller(line: str) -> None:
     plans = (rules().plan, replace(rules().plan, numeric_users=False))
     cases: list[dict[CallerHeader, tuple[str, ...]]] = [
         {FROM: (line,)},
@@ -272,5 +272,6 @@ def test_the_only_number_is_that_of_the_only_caller(line: str) -> None:
     for callers in cases:
         message = CallMessage("INVITE", "", "", callers)
         for plan in plans:
-            caller = message.only_caller(plan)
-            assert message.only_number(plan) == (None if caller is None else caller.digits)
+            found = message.only_line(plan)
+            if found is not None:
+                assert message.only_caller(plan) == TelephoneNumber(found[2])

@@ -51,6 +51,10 @@ class Caller(NamedTuple):
     header: CallerHeader
 
 
+CallerLine = tuple[str, str, str, str]
+"""Display name, the rest as far as the number goes, its digits, and what stands behind it but for From's tag."""
+
+
 class Target(NamedTuple):
     """What the Request-URI and To of a call say."""
 
@@ -179,15 +183,16 @@ class CallMessage:
         party = parties[0] if len(parties) == 1 else None
         return party if isinstance(party, TelephoneNumber) and party.is_e164 else None
 
-    def only_number(self, plan: DialPlan) -> str | None:
-        """The digits of `only_caller`: where its line is as nearly all are, they alone are read."""
-        lines = self.callers.get(_ASSERTED) or self.callers.get(_FROM, ())
-        if len(lines) == 1 and (plain := _CALLING.fullmatch(lines[0])) is not None:
-            digits, phone, tag = plain.groups()
-            if (plan.numeric_users or phone) and (tag is None or _ASSERTED not in self.callers):
-                return digits
-        caller = self.only_caller(plan)
-        return None if caller is None else caller.digits
+    def only_line(self, plan: DialPlan) -> CallerLine | None:
+        """The line of `only_caller` taken apart, where it is as nearly all are; None of any other."""
+        callers = self.callers
+        lines = callers.get(_ASSERTED) or callers.get(_FROM, ())
+        if len(lines) != 1 or (plain := _CALLING.fullmatch(lines[0])) is None:
+            return None
+        name, uri, digits, rest, phone, tag = plain.groups()
+        if not (plan.numeric_users or phone) or (tag is not None and _ASSERTED in callers):
+            return None
+        return name, uri, digits, rest
 
     def caller_lines(self) -> tuple[tuple[CallerHeader, tuple[str, ...]], ...]:
         """All that `callers_in` depends on: calls with the same here have the same callers.
@@ -317,8 +322,11 @@ _NUMBER: Final = r"sips?:[+]([0-9]{1,15})@[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?(
 _NUMBER_URI: Final = re.compile(_NUMBER)
 _NUMBER_ALONE: Final = re.compile(rf'(?:"[A-Za-z0-9 ._-]*" ?)?<{_NUMBER}>')
 """A number with its country as nearly all have it; what is read in it at length is the number."""
-_CALLING: Final = re.compile(rf'(?:"[A-Za-z0-9 ._-]*" ?)?<{_NUMBER}>(;tag=[A-Za-z0-9.!%*_+`\'~-]+)?')
-"""The same of who calls, in From with a tag behind it."""
+_CALLING: Final = re.compile(
+    r"""((?:"[A-Za-z0-9 ._-]*" ?)?)(<sips?:[+]([0-9]{1,15}))(@[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?(;user=phone)?>)"""
+    r"""(;tag=[A-Za-z0-9.!%*_+`'~-]+)?"""
+)
+"""The same of who calls, in From with a tag behind it; apart where verstat goes."""
 
 
 def _plain(found: re.Match[str] | None, plan: DialPlan) -> TelephoneNumber | None:

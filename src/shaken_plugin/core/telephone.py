@@ -149,7 +149,10 @@ class DialPlan:
     def is_emergency(self, number: TelephoneNumber) -> bool:
         """Whether the number reaches an emergency service, also when sent as +1911."""
         digits, matches = number.digits, self.emergency_numbers.fullmatch
-        return matches(digits) is not None or matches(digits.removeprefix(self.country_code)) is not None
+        if matches(digits) is not None:
+            return True
+        national = digits.removeprefix(self.country_code)
+        return len(national) < len(digits) and matches(national) is not None
 
 
 def canonical_party(uri: Uri, plan: DialPlan) -> Party:

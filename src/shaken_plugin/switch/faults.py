@@ -102,12 +102,26 @@ class Guard:
         if self.services.records is None:
             return
         try:
-            if trouble := self.services.records.write(make()):
+            record = make()
+        except BaseException as exc:
+            self._unrecorded(exc, now)
+        else:
+            self._keep(record, now)
+
+    def _keep(self, record: CallRecord | Signed | Filled | FilledVerified | Verified, now: float) -> None:
+        """The same of a record that is made."""
+        if (records := self.services.records) is None:
+            return
+        try:
+            if trouble := records.write(record):
                 self.warn("record_lost", f"shaken: the record of a call could not be written: {trouble}")
         except BaseException as exc:
-            with suppress(BaseException):
-                self._reports.fault("record", exc, now)
-                self.warn("record_lost", "shaken: the record of a call could not be written: see the fault")
+            self._unrecorded(exc, now)
+
+    def _unrecorded(self, exc: BaseException, now: float) -> None:
+        with suppress(BaseException):
+            self._reports.fault("record", exc, now)
+            self.warn("record_lost", "shaken: the record of a call could not be written: see the fault")
 
     def _record_unread(self, where: str, call_id: Callable[[], str] | None) -> None:
         """Of a call that could not be read there is its Call-ID, or at least a count."""

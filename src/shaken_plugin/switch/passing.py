@@ -9,18 +9,17 @@ from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Final
 
-from shaken_plugin.core.call import CallerHeader, CallMessage
+from shaken_plugin.core.call import CallerHeader, CallerLine, CallMessage
 from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.telephone import TelephoneNumber, masked
 from shaken_plugin.core.verification.usual import Usual
-from shaken_plugin.core.verstat import asserted_from_number, mark_single
 from shaken_plugin.records.call import digest, verified
 from shaken_plugin.records.usual import FilledVerified
 from shaken_plugin.runtime import Services
 from shaken_plugin.switch.actions import Action, AddHeader, Outcome, RemoveHeader, Same, verdict_variables
 from shaken_plugin.switch.reports import verification_line
-from shaken_plugin.switch.usual import MAX_FORM, MAX_TEXT, form
-from shaken_plugin.telemetry import MAX_LINE
+from shaken_plugin.switch.usual import DELETE, MAX_FORM, MAX_TEXT, form, is_clean
+from shaken_plugin.telemetry import MAX_LINE, Clean
 
 MAX_FORMS: Final = 1_024
 """Signers and levels of which forms are kept; with more, all are made anew."""
@@ -33,7 +32,7 @@ _IAT: Final = 918_273_645_546_372_819
 _PPI: Final = "..sample"
 _CHANGING: Final = frozenset({"orig", "origid"})
 
-_BY_NETWORK, _BY_CALLER = CallerHeader.ASSERTED, CallerHeader.FROM  # each look into an Enum costs a search
+_BY_NETWORK: Final = CallerHeader.ASSERTED  # each look into an Enum costs a search
 _ASSERTED: Final = _BY_NETWORK.value
 _REMOVE_ASSERTED: Final = RemoveHeader(_ASSERTED)
 
@@ -50,13 +49,8 @@ class Forms:
         self.same = Same(constant)
 
 
-class Told:
-    """What is to be said and done of one call."""
-
-    __slots__ = ("line", "outcome", "record")
-
-    def __init__(self, line: str, record: FilledVerified, outcome: Outcome) -> None:
-        self.line, self.record, self.outcome = line, record, outcome
+Told = tuple[str, FilledVerified, Outcome]
+"""What is to be said and done of one call: its log line, its record, its outcome."""
 
 
 class Passing:
@@ -89,26 +83,27 @@ class Passing:
             forms = self._made(usual, message, key)
             if forms is None:
                 return None
-        actions = self._actions(message, forms.verstat)
+        actions = self._actions(message, usual.line, forms.verstat)
         call_id, orig, dest = quoted(message.call_id), usual.orig, message.target(self._plan).usual
         a, b, c, d, e = forms.line
         shown = orig if self._full_numbers else masked(orig)
         line = f"{a}{call_id}{b}{shown}{c}{usual.origid}{d}{usual.iat}{e}"
         if actions is None or len(line) > MAX_LINE or not isinstance(dest, TelephoneNumber):
             return None
+        if DELETE not in call_id:
+            line = Clean(line)
         outcome = Outcome({**forms.same.variables, "orig": orig, "origid": usual.origid}, actions, same=forms.same)
         record = FilledVerified(forms.record, now, call_id, orig, dest.digits, usual.origid, usual.iat, usual.signature)
-        return Told(line, record, outcome)
+        return line, record, outcome
 
-    def _actions(self, message: CallMessage, verstat: str) -> tuple[Action, ...] | None:
-        """P-Asserted-Identity with our verstat, where it has one line at most; None where it has to be looked at."""
-        if lines := message.callers.get(_BY_NETWORK):
-            marked = mark_single(lines[0], verstat)
-            return None if marked is None else (_REMOVE_ASSERTED, AddHeader(_ASSERTED, marked[0]))
-        if not self._add_asserted:
-            return ()
-        value = asserted_from_number(message.callers[_BY_CALLER][0], verstat)
-        return None if value is None else (AddHeader(_ASSERTED, value),)
+    def _actions(self, message: CallMessage, line: CallerLine | None, verstat: str) -> tuple[Action, ...] | None:
+        """P-Asserted-Identity with our verstat, or one made of From; None where it is not so simple."""
+        if line is None:
+            return None
+        name, uri, _, rest = line
+        if message.callers.get(_BY_NETWORK):
+            return _REMOVE_ASSERTED, AddHeader(_ASSERTED, f"{name}{uri};verstat={verstat}{rest}")
+        return (AddHeader(_ASSERTED, f"{uri};verstat={verstat}{rest}"),) if self._add_asserted else ()
 
     def _made(self, usual: Usual, message: CallMessage, key: tuple[str, str]) -> Forms | None:
         settings = self.services.settings
@@ -127,7 +122,7 @@ class Passing:
         record = verified(sample, verdict, verstat, self._plan, _AT, observe=False, emergency=False, rejected=False)
         marks = (repr(_AT), f'"{_CALL_ID}"', _ORIG.digits, _DEST.digits, _ORIGID, str(_IAT), digest(_PPI))
         pieces = form(record.line().decode("ascii"), marks)
-        if line is None or pieces is None or sum(map(len, pieces)) > MAX_FORM or any("~" in piece for piece in line):
+        if line is None or pieces is None or sum(map(len, pieces)) > MAX_FORM or not is_clean(line):
             return None
         variables = verdict_variables(verdict, verstat)
         constant = {name: text for name, text in variables.items() if name not in _CHANGING}

@@ -20,11 +20,15 @@ from shaken_plugin.records.call import digest, signed
 from shaken_plugin.records.usual import Filled
 from shaken_plugin.switch.actions import Outcome, Same, signing_variables
 from shaken_plugin.switch.reports import signing_line
+from shaken_plugin.telemetry import Clean
 
 MAX_TEXT: Final = 200
 """Longest Call-ID and called party of a usual call, characters."""
 MAX_FORM: Final = 4_000
 """Longest form of a record, characters: such are kept with each decision."""
+
+DELETE: Final = "\x7f"
+"""The one character that JSON of ASCII may hold and a log line not."""
 
 _CALL_ID: Final = "<call-id>"
 _DEST: Final = UriIdentity("<dest>")
@@ -60,7 +64,7 @@ class Told:
         )
         if line is None or record is None or sum(map(len, record)) > MAX_FORM:
             return None
-        if any("~" in piece for piece in line):  # it was cut (`telemetry.event`): where, depends on the whole of it
+        if not is_clean(line):
             return None
         variables = signing_variables(sample, signing, _AT, active=True)
         return cls(settings, line, record, {n: text for n, text in variables.items() if n not in _CHANGING})
@@ -69,7 +73,9 @@ class Told:
         """`signing_line` of the call, whose Call-ID is a JSON text already."""
         a, b, c, d = self.line
         _, dest, iat = usual
-        return f"{a}{call_id}{b}{quoted(_shown(dest, self.settings))}{c}{iat}{d}"
+        shown = quoted(_shown(dest, self.settings))
+        line = f"{a}{call_id}{b}{shown}{c}{iat}{d}"
+        return line if DELETE in call_id or DELETE in shown else Clean(line)
 
     def filled(self, call_id: str, usual: Usual, signature: str, now: float) -> Filled:
         """The record of the call, whose Call-ID is a JSON text already."""
@@ -111,6 +117,12 @@ def is_unmarked(message: CallMessage) -> bool:
 def _shown(party: Party, settings: Settings) -> str:
     """A party as log lines name it."""
     return str(party) if settings.log.full_numbers else party.masked
+
+
+def is_clean(pieces: Sequence[str]) -> bool:
+    """Whether the pieces of a log line's form are whole, and hold nothing that `clean` would change."""
+    # Where it is cut (`telemetry.event`) depends on the whole of it.
+    return not any("~" in piece for piece in pieces) and "".join(pieces).isascii() and "".join(pieces).isprintable()
 
 
 def form(text: str, marks: Sequence[str]) -> tuple[str, ...] | None:

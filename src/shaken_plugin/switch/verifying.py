@@ -73,58 +73,72 @@ class VerifyingGuard(Guard):
         service = self.services.verification
         if service is None:
             return Outcome({"code": "verification_off"})
-        settings = self.services.settings.verification
-        active = settings.mode == "active"
         message: CallMessage | None = None
         try:
             now = self._clock()
-            message = call = read()
+            message = read()
             found = None if waited else self._usually_verified(service, message, now)
             if isinstance(found, Outcome):
                 return found
-            if not message.is_initial_invite:
-                return Outcome({}, strip_foreign(message) if active else ())
-            emergency = is_callback(message.priority) or message.target(self.services.plan).emergency
-            patient = active and not emergency
-            verdict = self._verdict(
-                service, message, now, waited, found, may_wait=may_wait and patient, in_place=in_place and patient
-            )
-            if isinstance(verdict, Held):
-                return Outcome({"waiting": str(verdict)}, wait=True)
-            self._warn_of_anchors(service, now)
-            verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
-            reject = None if emergency or not active else self._rejection(verdict)
-            self._reports.verification(
-                message,
-                verdict,
-                verstat,
-                self.services.settings,
-                emergency=emergency,
-                rejected=reject is not None,
-                now=now,
-            )
-            variables = verdict_variables(verdict, verstat)
-            if active and settings.reason and (values := reasons(verdict)):
-                variables["reason"] = ", ".join(values)
-            actions = self._mark(message, verdict, verstat) if active and reject is None else ()
-            self._record(
-                lambda: Verified(
-                    call,
-                    verdict,
-                    verstat,
-                    self.services.plan,
-                    now,
-                    observe=not active,
-                    emergency=emergency,
-                    rejected=reject is not None,
-                ),
-                now,
-            )
-            return Outcome(variables, actions, reject)
+            return self._verified(service, message, found, waited, may_wait=may_wait, in_place=in_place, now=now)
         except BaseException as exc:  # nothing of ours may drop a call
             if message is None:
                 self._record_unread("verify", call_id)
             return self._fault("verify", exc, message)
+
+    def _verified(
+        self,
+        service: VerificationService,
+        message: CallMessage,
+        found: Verdict | Waiting | None,
+        waited: str,
+        *,
+        may_wait: bool,
+        in_place: bool,
+        now: float,
+    ) -> Outcome:
+        """The same of any call, of which ``found`` is known already."""
+        settings = self.services.settings.verification
+        active = settings.mode == "active"
+        if not message.is_initial_invite:
+            return Outcome({}, strip_foreign(message) if active else ())
+        emergency = is_callback(message.priority) or message.target(self.services.plan).emergency
+        patient = active and not emergency
+        verdict = self._verdict(
+            service, message, now, waited, found, may_wait=may_wait and patient, in_place=in_place and patient
+        )
+        if isinstance(verdict, Held):
+            return Outcome({"waiting": str(verdict)}, wait=True)
+        self._warn_of_anchors(service, now)
+        verstat = verdict.verstat(settings.verstat, level=settings.verstat_level)
+        reject = None if emergency or not active else self._rejection(verdict)
+        self._reports.verification(
+            message,
+            verdict,
+            verstat,
+            self.services.settings,
+            emergency=emergency,
+            rejected=reject is not None,
+            now=now,
+        )
+        variables = verdict_variables(verdict, verstat)
+        if active and settings.reason and (values := reasons(verdict)):
+            variables["reason"] = ", ".join(values)
+        actions = self._mark(message, verdict, verstat) if active and reject is None else ()
+        self._record(
+            lambda: Verified(
+                message,
+                verdict,
+                verstat,
+                self.services.plan,
+                now,
+                observe=not active,
+                emergency=emergency,
+                rejected=reject is not None,
+            ),
+            now,
+        )
+        return Outcome(variables, actions, reject)
 
     def _usually_verified(
         self, service: VerificationService, message: CallMessage, now: float
@@ -140,10 +154,11 @@ class VerifyingGuard(Guard):
             return found or service.at_length(message, now)
         if (told := passing.told(found, message, now)) is None:
             return found.judged(True)
+        line, record, outcome = told
         self._warn_of_anchors(service, now)
-        self._reports.usual_verification(told.line)
-        self._record(lambda: told.record, now)
-        return told.outcome
+        self._reports.usual_verification(line)
+        self._keep(record, now)
+        return outcome
 
     def _warn_of_anchors(self, service: VerificationService, now: float) -> None:
         if trouble := service.anchors.trouble:

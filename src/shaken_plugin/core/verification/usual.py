@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from shaken_plugin.core.call import CallMessage
+from shaken_plugin.core.call import CallerLine, CallMessage
 from shaken_plugin.core.certificates import TrustedPath
 from shaken_plugin.core.jws import unb64url, unb64url_octets, verify_es256_digest
 from shaken_plugin.core.passport import Attest
@@ -50,12 +50,13 @@ class Usual:
         attest, orig, iat, origid: what is claimed, ``orig`` in digits.
         date: the time in Date, ``iat`` where there is none.
         begun, body: what the signature is over: the hash of the header and its dot, and the claims in base64url.
-        signature: the 64 octets in base64url, and these.
+        signature, octets: the signature in base64url, and the 64 octets that it stands for.
+        line: the caller's line taken apart, where it is simple.
     """
 
     __slots__ = (
         "_begun", "_body", "_date", "_octets", "_signature",
-        "attest", "digest", "iat", "info", "orig", "origid", "path",
+        "attest", "digest", "iat", "info", "line", "orig", "origid", "path",
     )  # fmt: skip
 
     path: TrustedPath
@@ -65,9 +66,9 @@ class Usual:
 
     def __init__(
         self, info: str, attest: Attest, orig: str, iat: int, date: int, origid: str, begun: Any, body: bytes,
-        signature: str, octets: bytes,
+        signature: str, octets: bytes, line: CallerLine | None,
     ) -> None:  # fmt: skip
-        self.info, self.attest, self.orig, self.iat, self.origid = info, attest, orig, iat, origid
+        self.info, self.attest, self.orig, self.iat, self.origid, self.line = info, attest, orig, iat, origid, line
         self._date, self._begun, self._body, self._signature, self._octets = date, begun, body, signature, octets
 
     def holds(self, path: TrustedPath, now: float) -> bool | None:
@@ -135,16 +136,17 @@ def usual(message: CallMessage, rules: VerificationRules, now: float) -> Usual |
     if signer is None or claims is None:
         return None
     attest, dest, second, orig, origid = claims.groups()
-    iat, target = int(second), message.target(rules.plan)
+    iat, target, line = int(second), message.target(rules.plan), message.only_line(rules.plan)
     if (
         abs(now - iat) > rules.freshness
         or (at is not None and abs(now - at) > rules.freshness)
-        or message.only_number(rules.plan) != orig
+        or (_digits(message.only_caller(rules.plan)) if line is None else line[2]) != orig
         or (dest != _digits(target.to) and dest != _digits(target.uri))
     ):
         return None
     info, begun = signer
-    return Usual(info, _LEVELS[attest], orig, iat, iat if at is None else at, origid, begun, written, signature, octets)
+    date_at = iat if at is None else at
+    return Usual(info, _LEVELS[attest], orig, iat, date_at, origid, begun, written, signature, octets, line)
 
 
 def _digits(party: Party | None) -> str | None:
