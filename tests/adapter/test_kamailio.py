@@ -611,6 +611,38 @@ def test_a_failure_is_answered_where_the_policy_says_so(bench: Bench) -> None:
     assert ksr.reply == (428, "Use Identity Header")
 
 
+@pytest.mark.parametrize("asserted", [(), (b"P-Asserted-Identity: <sip:+12155551212@a.example>",)])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_usual_call_that_passes_is_published_and_marked_as_any_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asserted: tuple[bytes, ...], before: bool
+) -> None:
+    """However much of it is done in one go; another call of the signer came before it."""
+    found = []
+    for missing in ("", "_explode", "_is_null", "usually"):
+        verified(bench, invite(f"Identity: {bench.identity_of()}".encode()))
+        identity = f"Identity: {bench.identity_of()}".encode()
+        kamailio, ksr = bench.kamailio(invite(identity, *asserted), STRANGER)
+        if before:
+            ksr.xavps[VERIFYING, "note"] = "of the script"
+        with monkeypatch.context() as patch:
+            if missing == "usually":
+                patch.setattr(kamailio.switch.services.verification, missing, lambda _message, _now: None)
+            elif missing:
+                patch.setattr(kamailio, missing, None)
+            assert kamailio.shaken_verify() == GO_ON
+        passing = kamailio.switch._passing
+        assert passing is not None
+        assert bool(passing._forms) is (missing != "usually")
+        marks = ksr.sent_values("p-asserted-identity")
+        found.append((ksr.xavps[VERIFYING, "result"], marks, ksr.counters, ksr.reply))
+        own = {name: text for (root, name), text in ksr.xavps.items() if root == VERIFYING and name != "note"}
+        assert own.keys() == {"verstat", "result", "attest", "origid", "spc", "orig"}
+        assert own["origid"] in claims(identity.decode().partition(" ")[2]).values()
+    assert found == [found[0]] * 4
+    assert found[0][0] == "passed"
+    assert found[0][1] == ["<sip:+12155551212;verstat=TN-Validation-Passed@a.example>"]
+
+
 def test_verifying_twice_marks_once(bench: Bench) -> None:
     kamailio, ksr = bench.kamailio(invite(f"Identity: {bench.identity_of()}".encode()))
     kamailio.shaken_verify()

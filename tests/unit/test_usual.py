@@ -43,6 +43,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "Request-URI rewritten": {"call": {"request_uri": "sip:gateway@b.example.com"}},
     "asserted": {"call": {"callers": {
         CallerHeader.ASSERTED: (f"<tel:+{ORIG}>",), CallerHeader.FROM: ("<sip:anonymous@anonymous.invalid>;tag=1",)}}},
+    "asserted with a tag": {"call": {"callers": {CallerHeader.ASSERTED: (f"<sip:+{ORIG}@a.example.com>;tag=1",)}}},
 }  # fmt: skip
 
 RARE: dict[str, dict[str, Any]] = {

@@ -55,8 +55,8 @@ class Usual:
     """
 
     __slots__ = (
-        "_begun", "_body", "_date", "_octets", "_signature",
-        "attest", "digest", "iat", "info", "line", "orig", "origid", "path",
+        "_begun", "_body", "_date", "_octets",
+        "attest", "digest", "iat", "info", "line", "orig", "origid", "path", "signature",
     )  # fmt: skip
 
     path: TrustedPath
@@ -69,7 +69,7 @@ class Usual:
         signature: str, octets: bytes, line: CallerLine | None,
     ) -> None:  # fmt: skip
         self.info, self.attest, self.orig, self.iat, self.origid, self.line = info, attest, orig, iat, origid, line
-        self._date, self._begun, self._body, self._signature, self._octets = date, begun, body, signature, octets
+        self._date, self._begun, self._body, self.signature, self._octets = date, begun, body, signature, octets
 
     def holds(self, path: TrustedPath, now: float) -> bool | None:
         """Whether the signature holds; None where anything else stands against the call, or might.
@@ -97,17 +97,12 @@ class Usual:
         """Who calls."""
         return TelephoneNumber(self.orig)
 
-    @property
-    def signature(self) -> str:
-        """The signature in base64url."""
-        return self._signature
-
     def judged(self, holds: bool) -> Verdict:
         """The verdict, by what `holds` said."""
         failure = None if holds else FailureCode.SIGNATURE_INVALID
         result = IdentityResult(
             0, failure, "", False, SHAKEN.ppt, self.info, self.path.signer.spc, self.attest, self.origid, self.party,
-            self.iat, f"..{self._signature}", self.digest, None, 0, _ALL if holds else _ALL - 1,
+            self.iat, f"..{self.signature}", self.digest, None, 0, _ALL if holds else _ALL - 1,
         )  # fmt: skip
         return Verdict(Result.PASSED if holds else Result.FAILED, failure, result, (result,))
 
