@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
-from bench.load.observed import Facts, Observation, Sample
+from bench.load.observed import REDIS, Facts, Observation, Sample
 from bench.ratios import slope
 
 WARM_UP: Final = 1 / 3
@@ -53,8 +53,8 @@ def growth(name: str, samples: Sequence[Sample]) -> Growth | None:
 
 
 def processes(run: Observation) -> list[Growth]:
-    """Of all that lived long enough."""
-    found = [growth(name, samples) for (name, _), samples in run.memory.items()]
+    """Of all that lived long enough, but for Redis, of which is judged what it has in use (`hosts.Hosts.pools`)."""
+    found = [growth(name, samples) for (name, _), samples in run.memory.items() if name != REDIS]
     return [one for one in found if one is not None]
 
 

@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
+import redis
 import yaml
 from click.testing import CliRunner
 
 from bench.load import mix
+from bench.load.observed import REDIS
 from bench.load.watch import Pool, pool_of
 from bench.processes import children
 from bench.results import BenchError
@@ -24,7 +26,7 @@ from shaken_plugin.lab.pki import Authority, Issued
 from shaken_plugin.lab.provider import SPC, Provider, dump
 from shaken_plugin.lab.redis import RedisServer, wait_until
 from shaken_plugin.lab.repository import Behaviour, Repository
-from shaken_plugin.lab.servers import LOOPBACK, AgentServer, KamailioServer
+from shaken_plugin.lab.servers import LOOPBACK, AgentServer, KamailioServer, LabError
 from shaken_plugin.stores.freshness import mark_of
 
 FLEET: Final = "load"
@@ -216,11 +218,27 @@ class Hosts:
     def processes(self) -> dict[int, str]:
         """Every process of the Kamailios, and Redis, by pid: none of them may end."""
         found = self.origin.processes() | self.target.processes()
-        return found | ({} if self.redis is None else {self.redis.pid: "Redis"})
+        return found | ({} if self.redis is None else {self.redis.pid: REDIS})
 
     def pools(self) -> dict[str, Callable[[], Pool]]:
-        """What tells of the memory that the processes of each Kamailio share."""
-        return {f"{host.name} kamailio shared pool": host.pool for host in self}
+        """What tells of the memory that the processes of each Kamailio share, and of Redis's."""
+        found = {f"{host.name} kamailio shared pool": host.pool for host in self}
+        return (
+            found if self.redis is None else found | {f"{REDIS} but for the acts of the fleet's state": self._in_redis}
+        )
+
+    def _in_redis(self) -> Pool:
+        """What Redis has in use, without the acts that are kept until some thousands become a snapshot.
+
+        Raises:
+            LabError: it does not say.
+        """
+        assert self.redis is not None
+        try:
+            acts = self.redis.command("MEMORY", "USAGE", f"shaken:{{{FLEET}}}:state", "SAMPLES", 0) or 0
+            return Pool(0, int(self.redis.command("INFO", "memory")["used_memory"]) - int(acts))
+        except redis.RedisError as exc:
+            raise LabError(f"Redis does not say what it has in use: {exc}") from exc
 
     def agents(self) -> dict[int, str]:
         """The agents that run, by pid."""

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bench.load.mix import Bounds, Outcome
 from bench.load.timeline import Timeline
 
 Facts = dict[str, str]
 """Numbers for people, by their names."""
+
+REDIS: Final = "Redis"
+"""Its process, among the others."""
 
 
 class Arrival(NamedTuple):

@@ -276,6 +276,15 @@ def test_a_leak_in_memory_that_all_processes_share_is_found() -> None:
     assert not findings(run)
 
 
+def test_of_redis_is_judged_what_is_in_use_but_for_what_is_kept_for_a_snapshot() -> None:
+    run, name = made.run(), "Redis but for the acts of the fleet's state"
+    run.memory["Redis", 8] = made.samples(12.0, grows=6_000)
+    run.pools[name] = made.samples(4.0)
+    assert not findings(run)
+    run.pools[name] = made.samples(4.0, grows=6_000)
+    found_one(run, "memory flat", f"{name} grew by 1.1 MiB in 199 s after its warm-up, from 4.7 MiB; 1.0 are allowed")
+
+
 def test_a_process_that_comes_to_touch_what_all_share_does_not_grow() -> None:
     run = made.run()
     worker = run.memory["originating kamailio SIP worker 1", 7]
