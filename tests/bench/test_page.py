@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from bench import page
-from bench.results import to_json
+from bench import page, table
+from bench.results import from_json, to_json
 from click.testing import CliRunner
 
 from tests.bench.test_results import other
@@ -16,6 +16,15 @@ from tests.bench.test_results import other
 def test_the_page_has_the_figures_of_the_results_beside_it() -> None:
     text = page.PAGE.read_text("utf-8")
     assert text == page.with_figures(text, page.published()), "python -m bench.page makes it"
+
+
+def test_of_each_target_that_is_missed_it_is_told_why() -> None:
+    text = page.PAGE.read_text("utf-8").partition("\n## Targets that are missed\n")[2].partition("\n## ")[0]
+    told = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    results = json.loads((page.PUBLISHED / "results.json").read_text("utf-8"))
+    missed = [one.what for one in table.judged(from_json(results)) if not one.met]
+    assert [what.removeprefix("| ") for what, _ in told] == missed
+    assert all(len(why) > len("likewise") for _, why in told)
 
 
 def test_figures_are_told_with_their_bounds_targets_and_machine() -> None:
