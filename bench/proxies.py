@@ -22,6 +22,7 @@ from bench.results import BenchError
 from bench.servers import Called, Proxy
 from shaken_plugin.authentication import SigningPair, identity_header
 from shaken_plugin.core.passport import Attest, shaken_claims
+from shaken_plugin.core.sip import format_date
 from shaken_plugin.core.telephone import TelephoneNumber
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.pki import Authority
@@ -234,7 +235,8 @@ class Stage:
         if not variant.verifies:
             return [""] * calls
         rest = f'info=<{self.origin.x5u}>;alg=ES256;ppt="shaken"'
-        return [f"Identity: {token(self.pair, tampered=tampered)};{rest}\r\n" for _ in range(calls)]
+        date = format_date(int(time.time()))  # RFC 8224 §6.1: a signer MUST add one
+        return [f"Date: {date}\r\nIdentity: {token(self.pair, tampered=tampered)};{rest}\r\n" for _ in range(calls)]
 
     def call(
         self, variant: Variant, calls: int, rate: int, *, callers: Sequence[str] = (), arguments: tuple[str, ...] = ()
@@ -258,7 +260,8 @@ class Stage:
             called = anybody(draw)
             if variant.verifies:
                 caller = anybody(draw)
-                rows.append(f"+{caller};+{called};{token(self.pair, caller, called)}")
+                date = format_date(int(time.time()))
+                rows.append(f"+{caller};+{called};{token(self.pair, caller, called)};{date}")
             else:
                 rows.append(f"+{callers[index] if callers else draw.choice(CALLERS)};+{called}")
         (self.folder / f"{label}.inf").write_text("\n".join([*rows, ""]), "ascii")
@@ -277,12 +280,12 @@ class Stage:
         )
 
     def _scenario(self, *, verifies: bool) -> Path:
-        """A shipped scenario that takes from a file what differs: both parties and the token (``;`` ends a field)."""
+        """A shipped scenario that takes from a file what differs: parties, token (``;`` ends a field) and Date."""
         path = self.folder / ("uac_tokens.xml" if verifies else "uac_parties.xml")
         if not path.exists():
             text = sipp.scenario("uac_identity" if verifies else "uac_call").read_text("utf-8")
             rest = f'info=<{self.origin.x5u}>;alg=ES256;ppt="shaken"'
-            text = text.replace("Identity: [identity]", f"Identity: [field2];{rest}")
+            text = text.replace("Identity: [identity]", f"Date: [field3]\nIdentity: [field2];{rest}")
             text = text.replace("[from]", "[field0]").replace("[pai_user]", "[field0]").replace("[to]", "[field1]")
             path.write_text(text, "utf-8")
         return path

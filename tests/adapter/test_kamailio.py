@@ -30,18 +30,20 @@ from shaken_plugin.adapters.kamailio_state import pack, unpack
 from shaken_plugin.authentication import Limiter, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
-from shaken_plugin.core.call import NAMING
+from shaken_plugin.core.call import NAMING, CallMessage
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.limits import Bound, Outcome, Request, Verdict, dialog_of, key
 from shaken_plugin.core.passport import Attest, Passport, base_claims, shaken_claims
 from shaken_plugin.core.records import Customer, Limits, Rate
+from shaken_plugin.core.sip import format_date
 from shaken_plugin.core.telephone import TelephoneNumber
+from shaken_plugin.core.verification.usual import Usual
 from shaken_plugin.lab.pki import Authority, Defect
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.ports import Author
 from shaken_plugin.stores.sqlite import SqlitePolicy
 from shaken_plugin.switch import Outcome as SwitchOutcome
-from shaken_plugin.switch import Switch
+from shaken_plugin.switch import Switch, passing
 from shaken_plugin.switch.process import Process
 from shaken_plugin.switch.usual import Told
 from shaken_plugin.switch.waiting import WaitingRoom
@@ -613,15 +615,18 @@ def test_a_failure_is_answered_where_the_policy_says_so(bench: Bench) -> None:
 
 @pytest.mark.parametrize("asserted", [(), (b"P-Asserted-Identity: <sip:+12155551212@a.example>",)])
 @pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("dated", [False, True])
 def test_a_usual_call_that_passes_is_published_and_marked_as_any_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, asserted: tuple[bytes, ...], before: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asserted: tuple[bytes, ...], before: bool, dated: bool
 ) -> None:
     """However much of it is done in one go; another call of the signer came before it."""
     found = []
     for missing in ("", "_explode", "_is_null", "usually"):
         verified(bench, invite(f"Identity: {bench.identity_of()}".encode()))
         identity = f"Identity: {bench.identity_of()}".encode()
-        kamailio, ksr = bench.kamailio(invite(identity, *asserted), STRANGER)
+        # RFC 8224 §6.1: a signer MUST add a Date where there is none.
+        date = (f"Date: {format_date(bench.clock())}".encode(),) if dated else ()
+        kamailio, ksr = bench.kamailio(invite(*date, identity, *asserted), STRANGER)
         if before:
             ksr.xavps[VERIFYING, "note"] = "of the script"
         with monkeypatch.context() as patch:
@@ -630,9 +635,9 @@ def test_a_usual_call_that_passes_is_published_and_marked_as_any_other(
             elif missing:
                 patch.setattr(kamailio, missing, None)
             assert kamailio.shaken_verify() == GO_ON
-        passing = kamailio.switch._passing
-        assert passing is not None
-        assert bool(passing._forms) is (missing != "usually")
+        known = kamailio.switch._passing
+        assert known is not None
+        assert [bool(forms.line) for forms in known._forms.values()] == [True] * (missing != "usually")
         marks = ksr.sent_values("p-asserted-identity")
         found.append((ksr.xavps[VERIFYING, "result"], marks, ksr.counters, ksr.reply))
         own = {name: text for (root, name), text in ksr.xavps.items() if root == VERIFYING and name != "note"}
@@ -641,6 +646,23 @@ def test_a_usual_call_that_passes_is_published_and_marked_as_any_other(
     assert found == [found[0]] * 4
     assert found[0][0] == "passed"
     assert found[0][1] == ["<sip:+12155551212;verstat=TN-Validation-Passed@a.example>"]
+
+
+def test_a_signer_whose_calls_have_no_form_is_tried_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "is_clean", lambda _: False)
+    made, make = list[int](), passing.Passing._made
+
+    def counted(self: passing.Passing, usual: Usual, message: CallMessage) -> passing.Forms:
+        made.append(1)
+        return make(self, usual, message)
+
+    monkeypatch.setattr(passing.Passing, "_made", counted)
+    switch = bench.kamailio(invite())[0].switch
+    for _ in range(3):
+        ksr = FakeKsr(invite(f"Identity: {bench.identity_of()}".encode()), STRANGER)
+        assert Kamailio(ksr, switch=switch).shaken_verify() == GO_ON
+        assert ksr.xavps[VERIFYING, "result"] == "passed"
+    assert made == [1]
 
 
 def test_verifying_twice_marks_once(bench: Bench) -> None:

@@ -49,13 +49,13 @@ VALUES: Final = st.one_of(
 
 
 @given(
-    st.permutations(["From", "To", "Call-ID", "P-Asserted-Identity", "Identity"]),
+    st.permutations(["From", "To", "Call-ID", "P-Asserted-Identity", "Identity", "Date"]),
     st.lists(
         st.tuples(st.sampled_from((*NAMES, "from", "FROM ", "Date ", "User-Agent", "X_Y", "Xy")), VALUES), max_size=3
     ),
-    st.lists(VALUES, min_size=5, max_size=5),
+    st.lists(VALUES, min_size=6, max_size=6),
     st.sampled_from(["", " ", "  ", "\t"]),
-    st.integers(0, 5),
+    st.integers(0, 6),
     st.sampled_from(["", "body", "b\r\n\r\nFrom: x"]),
 )
 def test_the_usual_message_is_read_as_any_other(
@@ -68,7 +68,7 @@ def test_the_usual_message_is_read_as_any_other(
     quick = usual_headers_of(text)
     if quick is not None:
         method, *texts, rest = quick
-        named = zip(("from", "to", "call-id", "p-asserted-identity", "identity"), texts, strict=True)
+        named = zip(("from", "to", "call-id", "p-asserted-identity", "identity", "date"), texts, strict=True)
         expected = {name: (value,) for name, value in named if value is not None}
         assert headers_of(text) == (method, expected, rest)
     call, slow = both(text.encode())
@@ -86,16 +86,16 @@ def usual(*more: str) -> str:
 
 def test_what_nearly_all_messages_have_is_usual() -> None:
     found = usual_headers_of(
-        usual("P-Asserted-Identity:  <sip:+12155550112@a>", "X-Any: \t", "Identity: a.b.c;info=<d>")
+        usual("P-Asserted-Identity:  <sip:+12155550112@a>", "X-Any: \t", "Identity: a.b.c;info=<d>", "Date: e")
     )
     caller, asserted = "<sip:+12155550112@a>;tag=1", "<sip:+12155550112@a>"
-    assert found == ("INVITE", caller, "<sip:b@c>", "x", asserted, "a.b.c;info=<d>", "")
+    assert found == ("INVITE", caller, "<sip:b@c>", "x", asserted, "a.b.c;info=<d>", "e", "")
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "From: <sip:c@d>", "f: <sip:c@d>", "To: <sip:c@d>", "Date: x", "date: x", "Diversion: x", "y: x", "From : x",
+        "From: <sip:c@d>", "f: <sip:c@d>", "To: <sip:c@d>", "Date: x \t", "date: x", "Diversion: x", "y: x", "From : x",
         "History-Info: x", "P-Preferred-Identity: x", "Identity: x \t", "Identity: x\r\n folded", "Replaces: x", "no",
         "Priority: x", "X: \0", "X\n: x",
     ],

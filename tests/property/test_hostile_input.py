@@ -78,8 +78,8 @@ def values(size: int) -> bytes:
 
 
 HOSTILE: list[tuple[str, Callable[[Any], object], int, Callable[[int], Any]]] = [
-    ("message: headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "X-Any: x\r\n", "Date: x\r\n\r\n")),
-    ("message: known headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "Via: x\r\n", "Date: x\r\n\r\n")),
+    ("message: headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "X-Any: x\r\n", "Priority: x\r\n\r\n")),
+    ("message: known headers", usual_headers_of, LINE, repeated("INVITE x\r\n", "Via: x\r\n", "Priority: x\r\n\r\n")),
     ("message: header", usual_headers_of, LINE, repeated("INVITE x\r\nFrom:", " a", "\r\nDate: x\r\n\r\n")),
     ("message: space", usual_headers_of, LINE, repeated("INVITE x\r\nFrom:", " ", "\r\n\r\n")),
     ("identity: token", IdentityHeader.parse, MAX_LENGTH, repeated("", "a")),

@@ -116,7 +116,7 @@ class Dialogs:
             self._switch.warn(
                 "substitution_without_dialog",
                 "shaken: a request of a call whose caller ID was substituted leaves with the number of before; after "
-                'loose_route() the script needs: if ($route_uri =~ ";shaken=") python_exec("shaken_dialog");',
+                'loose_route() the script needs: if ($(route_uri{param.in,shaken}) == 1) python_exec("shaken_dialog");',
             )
 
     def answer(self, line: str) -> None:

@@ -50,19 +50,19 @@ _USUAL: Final = re.compile(
     r"([A-Z]+) [^\r]*+(?:\r\n(?:"
     rf"(?:{'|'.join(_UNWANTED)}):[^\r]*+"
     rf"|{_line('From', 2)}|{_line('To', 3)}|{_line('Call-ID', 4)}"
-    rf"|{_line('P-Asserted-Identity', 5)}|{_line('Identity', 6)}"
+    rf"|{_line('P-Asserted-Identity', 5)}|{_line('Identity', 6)}|{_line('Date', 7)}"
     # No line in two ways, so that a message that does not match is found out in one pass.
     rf"|(?!(?i:{'|'.join(_WANTED_AS_WRITTEN)})[ \t]*+:|(?:{'|'.join(_UNWANTED)}):)[A-Za-z][A-Za-z0-9-]++:[^\r]*+"
     r"))*\r\n\r\n"
 )
-"""A message as nearly all are: of what is wanted it has these five at most, and each once.
+"""A message as nearly all are: of what is wanted it has these six at most, and each once.
 
 To look for one character is many times faster than for three: what else must not be in a line is looked for after it.
 """
 
 
-UsualHeaders = tuple[str, str, str, str, str | None, str | None, str]
-"""What `headers_of` would have found: method, From, To, Call-ID, P-Asserted-Identity, Identity, body."""
+UsualHeaders = tuple[str, str, str, str, str | None, str | None, str | None, str]
+"""What `headers_of` would have found: method, From, To, Call-ID, P-Asserted-Identity, Identity, Date, body."""
 
 
 def usual_headers_of(message: str) -> UsualHeaders | None:
@@ -70,13 +70,13 @@ def usual_headers_of(message: str) -> UsualHeaders | None:
     found = _USUAL.match(message)
     if found is None:
         return None
-    method, caller, to, call_id, asserted, identity = found.groups()
+    method, caller, to, call_id, asserted, identity, date = found.groups()
     end = found.end()
     if caller is None or to is None or call_id is None or message.find("\0", 0, end) >= 0:
         return None
     if message.count("\n", 0, end) != message.count("\r", 0, end):  # one that ends no line
         return None
-    return method, caller, to, call_id, asserted, identity, message[end:]
+    return method, caller, to, call_id, asserted, identity, date, message[end:]
 
 
 def headers_of(message: str) -> Headers | None:

@@ -177,7 +177,7 @@ class Message:
 
 def _usual_call(found: UsualHeaders, uri: str, *, body: bool) -> CallMessage:
     """`_call` of a message that has nothing rare."""
-    method, caller, to, call_id, asserted, identity, content = found
+    method, caller, to, call_id, asserted, identity, date, content = found
     callers: dict[CallerHeader, tuple[str, ...]] = {_FROM: (caller,)}
     named = caller
     if asserted is not None:
@@ -186,6 +186,8 @@ def _usual_call(found: UsualHeaders, uri: str, *, body: bool) -> CallMessage:
     call.unmarked = "%" not in named and "verstat" not in named.lower()
     if identity is not None:
         call.identity = (identity,)
+    if date is not None:
+        call.date = date
     if body:
         call.sdp = content
     return call

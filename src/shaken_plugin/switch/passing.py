@@ -38,7 +38,7 @@ _REMOVE_ASSERTED: Final = RemoveHeader(_ASSERTED)
 
 
 class Forms:
-    """Of the calls of one signer at one level, as long as its path is the same."""
+    """Of the calls of one signer at one level, as long as its path is the same; without a ``line`` there are none."""
 
     __slots__ = ("line", "path", "record", "same", "verstat")
 
@@ -65,7 +65,7 @@ class Passing:
         self._add_asserted = settings.verification.add_asserted
         self._full_numbers = settings.log.full_numbers
         self._plan = services.plan
-        self._forms: dict[tuple[str, str], Forms | None] = {}
+        self._forms: dict[tuple[str, str], Forms] = {}
 
     def takes(self, message: CallMessage) -> bool:
         """Whether the call begins here, is no emergency, and nothing in it has to be taken out or told."""
@@ -80,9 +80,11 @@ class Passing:
         key = usual.info, usual.attest._value_
         forms = self._forms.get(key)
         if forms is None or forms.path is not usual.path:
-            forms = self._made(usual, message, key)
-            if forms is None:
-                return None
+            if len(self._forms) >= MAX_FORMS:
+                self._forms.clear()
+            forms = self._forms[key] = self._made(usual, message)
+        if not forms.line:
+            return None
         actions = self._actions(message, usual.line, forms.verstat)
         call_id, orig, dest = quoted(message.call_id), usual.orig, message.target(self._plan).usual
         a, b, c, d, e = forms.line
@@ -105,7 +107,7 @@ class Passing:
             return _REMOVE_ASSERTED, AddHeader(_ASSERTED, f"{name}{uri};verstat={verstat}{rest}")
         return (AddHeader(_ASSERTED, f"{uri};verstat={verstat}{rest}"),) if self._add_asserted else ()
 
-    def _made(self, usual: Usual, message: CallMessage, key: tuple[str, str]) -> Forms | None:
+    def _made(self, usual: Usual, message: CallMessage) -> Forms:
         settings = self.services.settings
         verdict = usual.judged(True)
         assert verdict.decisive is not None
@@ -123,10 +125,7 @@ class Passing:
         marks = (repr(_AT), f'"{_CALL_ID}"', _ORIG.digits, _DEST.digits, _ORIGID, str(_IAT), digest(_PPI))
         pieces = form(record.line().decode("ascii"), marks)
         if line is None or pieces is None or sum(map(len, pieces)) > MAX_FORM or not is_clean(line):
-            return None
+            return Forms(usual.path, verstat, (), (), {})  # not to be tried with each call
         variables = verdict_variables(verdict, verstat)
         constant = {name: text for name, text in variables.items() if name not in _CHANGING}
-        if len(self._forms) >= MAX_FORMS:
-            self._forms.clear()
-        forms = self._forms[key] = Forms(usual.path, verstat, line, pieces, constant)
-        return forms
+        return Forms(usual.path, verstat, line, pieces, constant)
