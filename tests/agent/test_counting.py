@@ -21,7 +21,7 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.allowances import KEPT, REMEMBERED
 from shaken_plugin.agent.breaker import Breaker
 from shaken_plugin.agent.callrequests import MAX_REPLACES, CallRequests
-from shaken_plugin.agent.counting import OVERTAKEN, Counting, uptime
+from shaken_plugin.agent.counting import OVERTAKEN, Counting
 from shaken_plugin.agent.heldcalls import LONGEST, RINGS_ON, SETUP, UNSENT
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.agent.shared import PATIENCE, FleetCounts
@@ -30,6 +30,7 @@ from shaken_plugin.core.limits import SECOND, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreError, StoreUnavailable
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.stores.agent_line import message
+from shaken_plugin.stores.limiter import uptime
 from shaken_plugin.stores.presence import FOLDER, Presence, leg_owner
 from shaken_plugin.stores.redis.limits import RedisCounts
 from shaken_plugin.stores.redis.log import FleetLog

@@ -15,7 +15,6 @@ they leave.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -43,11 +42,6 @@ COLLECT_EVERY: Final = 0.05
 """Seconds between two looks at what processes told, while there are calls that it may be about."""
 
 
-def uptime() -> float:
-    """Seconds since this host was started, also while it slept: nobody sets this clock, and it survives the agent."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Follower(Protocol):
     """Is told by switches of the ends of calls, where no process of theirs tells them to the agent."""
 
@@ -65,7 +59,7 @@ class Counting:
         file: where the calls are kept.
         beside: the folder of the policy's file, where switches have their files.
         alarms, metrics: of the agent.
-        clock: `uptime`.
+        clock: `stores.limiter.uptime`.
         shared: in a fleet.
         follower: where calls are served here.
     """

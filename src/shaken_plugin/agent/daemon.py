@@ -21,7 +21,7 @@ from shaken_plugin.agent.alarms import Alarms
 from shaken_plugin.agent.callrequests import CallRequests
 from shaken_plugin.agent.clock import ClockCheck, Watched
 from shaken_plugin.agent.counting import COLLECT_EVERY as TOLD_EVERY
-from shaken_plugin.agent.counting import Counting, uptime
+from shaken_plugin.agent.counting import Counting
 from shaken_plugin.agent.documents import Documents, Limits
 from shaken_plugin.agent.fleetstate import FleetState
 from shaken_plugin.agent.hoststatus import ThisHost
@@ -42,6 +42,7 @@ from shaken_plugin.config.sections import Settings
 from shaken_plugin.errors import FileProblems, StoreUnavailable
 from shaken_plugin.fetch import warm_up
 from shaken_plugin.ports import Observer, Severity
+from shaken_plugin.stores.limiter import uptime
 from shaken_plugin.telemetry import clean
 
 FLUSH_EVERY: Final = 2.0

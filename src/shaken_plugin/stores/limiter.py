@@ -28,8 +28,8 @@ _SHORTEST: Final = _SPAN / 4
 """Seconds: calls of less are too few to tell by how many will come."""
 
 
-def _clock() -> float:
-    """Seconds, also those in which the host slept."""
+def uptime() -> float:
+    """Seconds since this host was started, also while it slept: nobody sets this clock, and it survives the agent."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -60,7 +60,7 @@ class AgentLimiter:
         clock: gives seconds that only grow.
     """
 
-    def __init__(self, line: AgentLine, presence: Presence, clock: Callable[[], float] = _clock) -> None:
+    def __init__(self, line: AgentLine, presence: Presence, clock: Callable[[], float] = uptime) -> None:
         self._line = line
         self._presence = presence
         self._asks = itertools.count(1)
