@@ -61,7 +61,7 @@ NAMES: Final = (
     VERIFY_OTHER, VERIFY, VERIFY_KEMI, VERIFY_FLEET, VERIFY_FLEET_KEMI,
 )  # fmt: skip
 
-_SIGNED, _PASSED = "signed_a", "verified_passed"
+SIGNED, _PASSED = "signed_a", "verified_passed"
 
 _WITHOUT: Final = {"SHAKEN_SCRIPT": f'"{OWN_SCRIPTS / "empty.py"}"'}
 _FLOOR: Final = {"SHAKEN_SCRIPT": f'"{OWN_SCRIPTS / "floor.py"}"'}
@@ -177,10 +177,10 @@ class Stage:
             PLAIN_KEMI: _Recipe(off, kemi, defines=_WITHOUT_KEMI),
             IDLE: _Recipe(off, native),
             IDLE_KEMI: _Recipe(off, kemi),
-            SIGN: _Recipe(sign, native, counter=_SIGNED),
-            SIGN_KEMI: _Recipe(sign, kemi, counter=_SIGNED),
-            FLEET: _Recipe(None, native, counter=_SIGNED),
-            FLEET_KEMI: _Recipe(None, kemi, counter=_SIGNED),
+            SIGN: _Recipe(sign, native, counter=SIGNED),
+            SIGN_KEMI: _Recipe(sign, kemi, counter=SIGNED),
+            FLEET: _Recipe(None, native, counter=SIGNED),
+            FLEET_KEMI: _Recipe(None, kemi, counter=SIGNED),
             VERIFY_FLEET: _Recipe(None, native, verifies=True, counter=_PASSED),
             VERIFY_FLEET_KEMI: _Recipe(None, kemi, verifies=True, counter=_PASSED),
             VERIFY: _Recipe(verify, native, verifies=True, counter=_PASSED),
@@ -200,7 +200,7 @@ class Stage:
     def signing(self, name: str, settings: Path) -> Variant:
         """One of ours that signs natively by other settings; neither proved nor warm."""
         native = share("kamailio", "kamailio-native.cfg").read_text("utf-8")
-        return self._started(name, _Recipe(settings, native, counter=_SIGNED))
+        return self._started(name, _Recipe(settings, native, counter=SIGNED))
 
     def _started(self, name: str, recipe: _Recipe) -> Variant:
         folder, called = self.folder / re.sub(r"\W+", "-", name), f"sip:127.0.0.1:{self.called_port}"
@@ -324,7 +324,7 @@ def prove(on: Stage, variant: Variant) -> None:
         refused = phones.place(variant.port, forged, 1, draw).lost if variant.name == VERIFY_OTHER else 1
     if good.lost:
         raise BenchError(f"{variant.name}: {good.lost} of {WARMING} calls were lost\n{variant.proxy.log_tail()}")
-    signs = variant.name == SIGN_OTHER or variant.counter == _SIGNED
+    signs = variant.name == SIGN_OTHER or variant.counter == SIGNED
     found = {len(re.findall(rb"^Identity: ", invite, re.MULTILINE)) for invite in good.invites}
     if found != {int(variant.verifies or signs)}:
         raise BenchError(f"{variant.name}: INVITEs arrive with {found} Identity headers")

@@ -34,3 +34,5 @@ class Section:
     name: str
     title: str
     run: Callable[[Options], Report]
+    has_ratios: bool = True
+    """Whether it compares anything: the quick run, which is for the ratios, leaves it out otherwise."""

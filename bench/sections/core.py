@@ -219,7 +219,7 @@ WARM, COLD = "verification, warm", "verification, cold"
 def run(options: Options) -> Report:
     """See `Section`."""
     report = Report("core", TITLE)
-    rounds, seconds = (5, 0.1) if options.quick else (15, 0.3)
+    rounds, seconds = (4, 0.1) if options.quick else (15, 0.3)
     authority = Authority.new(time.time())
     origin = stage.provider(options.folder / "origin", authority)
     target = stage.provider(options.folder / "target", authority, policy={}, spc="123T")

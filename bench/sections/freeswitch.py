@@ -64,7 +64,7 @@ def run(options: Options) -> Report:
     except LabError as exc:
         report.notes.append(f"not measured: {exc}")
         return report
-    rounds, calls = (3, 40) if options.quick else (8, 100)
+    rounds, calls = (3, 25) if options.quick else (8, 100)
     with ExitStack() as stack:
         try:
             house = House(options.folder, stack)

@@ -129,4 +129,4 @@ def _between(found: Highest) -> Interval:
 
 
 TITLE: Final = "Call set-up: what it takes longer, and the highest rate without a lost call"
-SECTION: Final = Section("latency", TITLE, run)
+SECTION: Final = Section("latency", TITLE, run, has_ratios=False)

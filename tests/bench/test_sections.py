@@ -154,6 +154,20 @@ def test_a_section_that_cannot_be_measured_says_why_and_the_command_fails(
     assert '"quick": true' in written.read_text("utf-8")
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_quick_run_has_all_sections_with_targets_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quick: bool
+) -> None:
+    with_targets = {"core", "kamailio", "freeswitch", "scale", "memory"}
+    assert set(SECTIONS) == with_targets | {"latency"}
+    for name, section in SECTIONS.items():
+        monkeypatch.setitem(SECTIONS, name, replace(section, run=lambda _, name=name: Report(name, "A title")))
+    done = CliRunner().invoke(main, [*(["--quick"] if quick else []), "--results", str(tmp_path)])
+    assert done.exit_code == 0
+    measured = set(re.findall(r"^(\w+): measured in", done.output, re.MULTILINE))
+    assert measured == (with_targets if quick else set(SECTIONS))
+
+
 def test_what_is_measured_is_kept_where_a_later_section_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
