@@ -96,7 +96,7 @@ def ours(authority: Authority) -> SigningPair:
 
 @pytest.mark.parametrize("quote_ppt", [True, False])
 def test_the_value_of_a_header_is_the_header_written(ours: SigningPair, quote_ppt: bool) -> None:
-    """Signatures are deterministic (RFC 8225 §9)."""
+    """Signatures are deterministic (RFC 6979)."""
     claims = shaken_claims(
         attest=Attest.A, orig=TelephoneNumber("1"), dest=TelephoneNumber("2"), iat=int(NOW), origid="x"
     )

@@ -42,7 +42,7 @@ def test_other_spellings_of_base64url_are_refused(text: str) -> None:
 
 
 def test_signature_is_deterministic_as_rfc_6979_has_it() -> None:
-    """RFC 8225 §9: deterministic signatures SHOULD be used."""
+    """RFC 8225 asks for deterministic signatures (RFC 6979)."""
     assert sign_es256(KEY, b"sample").hex().upper() == RFC6979_SIGNATURE
 
 

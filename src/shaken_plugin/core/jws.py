@@ -21,7 +21,7 @@ _PADDING = (b"", b"!", b"==", b"=")
 """By the length modulo 4; no octets make a text that is one character beyond a multiple."""
 _WITHOUT_BITS = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
 """Last characters whose bits beyond the last octet, four or two, are zero."""
-# RFC 8225 §9: deterministic signatures SHOULD be used (RFC 6979).
+# RFC 8225 asks for deterministic signatures (RFC 6979): no generator of random numbers can betray the key.
 _SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
 _VERIFY = ec.ECDSA(utils.Prehashed(SHA256()))
 
