@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -260,21 +260,33 @@ INLINE = "shaken_plugin.runtime.inline"
 ESL = "shaken_plugin.adapters.freeswitch.esl"
 """The functions for FreeSWITCH that are beside the switch: loaded by the agent alone."""
 
-IN_A_SWITCH = sorted(_loaded_by("adapters.kamailio", "adapters.freeswitch.mod_python", "switch"))
-IN_KAMAILIO = sorted(_loaded_by("adapters.kamailio", "switch", inline_too=True))
+
+# Looked for when a test asks: each process that runs tests would read the whole package, and one runs these.
+
+
+@cache
+def _in_a_switch() -> set[str]:
+    return _loaded_by("adapters.kamailio", "adapters.freeswitch.mod_python", "switch")
+
+
+@cache
+def _in_kamailio() -> set[str]:
+    return _loaded_by("adapters.kamailio", "switch", inline_too=True)
 
 
 def test_a_switch_process_loads_the_services() -> None:
-    assert {"shaken_plugin.runtime", "shaken_plugin.stores.sqlite", "shaken_plugin.core.jws"} <= set(IN_A_SWITCH)
+    assert {"shaken_plugin.runtime", "shaken_plugin.stores.sqlite", "shaken_plugin.core.jws"} <= _in_a_switch()
 
 
-@pytest.mark.parametrize("name", IN_A_SWITCH)
-def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network(name: str) -> None:
-    assert MODULES[name].layer not in {"exchange", "fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
-    libraries = {imported.partition(".")[0] for imported in MODULES[name].imports}
-    allowed = {"socket"} if name in {CLIENT, LINE, ASKS_FOR_TCP} else set()
-    assert not libraries & ({"click", "rich"} | NETWORK) - allowed
-    assert "urllib.request" not in MODULES[name].imports
+def test_a_switch_process_loads_nothing_of_the_command_line_or_the_network() -> None:
+    for name in sorted(_in_a_switch()):
+        module = MODULES[name]
+        beyond = {"exchange", "fetch", "cli", "lab", "probe", "setup", "switchcheck", "agent"}
+        assert module.layer not in beyond, name
+        libraries = {imported.partition(".")[0] for imported in module.imports}
+        allowed = {"socket"} if name in {CLIENT, LINE, ASKS_FOR_TCP} else set()
+        assert not libraries & ({"click", "rich"} | NETWORK) - allowed, name
+        assert "urllib.request" not in module.imports, name
 
 
 def test_what_asks_a_peer_for_tcp_only_connects() -> None:
@@ -293,10 +305,9 @@ def test_the_clients_of_the_agent_open_unix_sockets_alone(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", IN_KAMAILIO)
-def test_kamailio_loads_nothing_that_could_download(name: str) -> None:
-    assert name != INLINE
-    assert MODULES[name].layer != "fetch"
+def test_kamailio_loads_nothing_that_could_download() -> None:
+    assert INLINE not in _in_kamailio()
+    assert [name for name in sorted(_in_kamailio()) if MODULES[name].layer == "fetch"] == []
 
 
 def test_only_the_adapter_of_a_switch_whose_calls_are_threads_may_download() -> None:
