@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,10 @@ def refused(edge: Edge, text: str) -> None:
 
 def alarmed(edge: Edge, name: str) -> None:
     until(lambda: name in edge.alarms())
+
+
+def sqlite_files(edge: Edge) -> list[Path]:
+    """Those of the host."""
+    files = [file for file in edge.folder.iterdir() if file.suffix in {".db", ".sqlite"}]
+    assert {"policy.db", "state.db", "ledger.db", "agent.slots.sqlite"} <= {file.name for file in files}
+    return files
