@@ -34,10 +34,10 @@ demo: install
 test: install
 # Side by side, since each has one core.
 	@$(MAKE) --no-print-directory --jobs=2 lint bytecode
-# What measures time or load runs alone; all else, much of it waiting, on every core and one process more.
+# What measures time or load runs alone; all else, much of it waiting, on every core and two processes more.
 	@$(if $(ROOM),TMPDIR=$(ROOM)) $(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
-# The calls of these leave the machine idle: two at a time.
-	@$(BIN)/python -m pytest -m alone -n 2 --dist loadfile tests/e2e/outage
+# The calls of these leave two thirds of two cores idle, three at a time.
+	@$(BIN)/python -m pytest -m alone -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/outage
 	@$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' mark.alone tests | grep -v '^tests/e2e/outage/')
 	@echo "Coverage of the core, which must be whole:"
 	@$(BIN)/coverage report --fail-under=100

@@ -258,6 +258,7 @@ def test_without_a_thread_the_call_goes_on(inline: Inline, monkeypatch: pytest.M
 # --- Bounds -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_downloads_are_bounded_and_further_ones_turned_away_at_once(
     make: Make, rules: FetchRules, repository: Repository
 ) -> None:
