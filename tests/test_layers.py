@@ -44,7 +44,7 @@ BESIDE = {
 """Imports within the last layer that are meant."""
 
 THIRD_PARTY = {
-    "core": {"cryptography", "_sha2"},
+    "core": {"cryptography", "_sha2", "_sha256"},
     "certs": {"cryptography"},
     "fetch": {"aiodns", "hishel", "httpcore"},
     "switch": {"cryptography"},
