@@ -44,7 +44,7 @@ BESIDE = {
 """Imports within the last layer that are meant."""
 
 THIRD_PARTY = {
-    "core": {"cryptography", "_sha2", "_sha256"},
+    "core": {"cryptography", "_sha2", "_sha256"},  # Python's own SHA-256, by version
     "certs": {"cryptography"},
     "fetch": {"aiodns", "hishel", "httpcore"},
     "switch": {"cryptography"},

@@ -301,6 +301,15 @@ def test_kamailios_do_what_they_are_measured_for_and_calls_through_them_are_time
         assert {one["orig"] for one in signed} < set(CALLERS)
         assert min(len({one[name] for one in signed}) for name in ("orig", "dest")) > 20
         assert min(len({one[name] for one in verified}) for name in ("orig", "dest")) == 41  # and the one that proves
+        before = signs.counted()
+        with on.answering():
+            kamailio._warm(on, plain)
+            kamailio._warm(on, signs)
+        assert (plain.counted(), signs.counted()) == (0, before + kamailio.WARMING)
+        spools = (file.read_text().splitlines() for file in (tmp_path / "origin" / "calls").glob("*.jsonl"))
+        remembered = [len({json.loads(line)["orig"] for line in lines}) for lines in spools]
+        assert len(remembered) == 2
+        assert min(remembered) > len(CALLERS) / 2
         with pytest.raises(BenchError, match="INVITEs arrive with"):
             proxies.prove(on, replace(plain, counter=signs.counter))
 
