@@ -21,7 +21,8 @@ from shaken_plugin.errors import StoreError
 from shaken_plugin.patience import BLIND, BUSY_TIMEOUT, PATIENCE
 
 LOOK_EVERY: Final = 0.1
-"""Seconds between two looks whether another file has taken the place of one that is watched by `Connections.stamp`."""
+"""Seconds between two looks whether another file has taken the place of one that is watched by `Connections.stamp`,
+and between two of usual calls whether records have changed."""
 
 INDEX_HEADER: Final = 96
 """Octets of the header of a WAL index, two copies of 48 ("The WAL-Index File Format", sqlite.org/walformat.html)."""

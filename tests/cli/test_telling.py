@@ -56,7 +56,7 @@ def _join(provider: Provider, other: FleetHost) -> None:
 def test_a_suspension_is_told_by_the_command(run: Run, run_json: RunJson, provider: Provider, other: FleetHost) -> None:
     _join(provider, other)
     told = run("customer", "suspend", ACME, *WHY).stdout
-    assert "it decides the next call of every worker of this host" in told
+    assert "it decides calls in every worker of this host within a tenth of a second" in told
     assert f"the other hosts of fleet {_name(other)} were told" in " ".join(told.split())
     other.sync()
     assert other.standing() == "suspended"

@@ -27,6 +27,7 @@ from shaken_plugin.errors import SigningError, StoreUnavailable
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.ports import Author, Standing
 from shaken_plugin.runtime import Services
+from shaken_plugin.sqlitefile import LOOK_EVERY
 from shaken_plugin.stores.memory import MemoryPolicy
 from shaken_plugin.stores.policy import Policy
 from shaken_plugin.stores.replacing import replace_all
@@ -111,11 +112,12 @@ class World:
         self.policy, self.standing, self.now = MemoryPolicy(), StandingInMemory(), NOW
         self.tells_ends, self.refuses = choices.pop("tells_ends", True), choices.pop("refuses", False)
         self.put(POLICIES[0])
+        look_every = choices.pop("look_every", 0.0)
         store = WithStanding(self.policy, self.standing)
         self.keys = Credentials({"main": Credential("main", pairs)})
         chosen = rules(attestation=CHOICES, **choices)
         self.slow = Side(AuthenticationService(chosen, store, self.keys, remembers=False), self, sections)
-        self.quick = Side(AuthenticationService(chosen, store, self.keys), self, sections)
+        self.quick = Side(AuthenticationService(chosen, store, self.keys, look_every=look_every), self, sections)
 
     def put(self, content: Any) -> None:
         replace_all(self.policy, content, Author("test", "x", self.now), "x")
@@ -290,6 +292,83 @@ def test_what_changes_is_seen_by_the_next_call(pairs: tuple[SigningPair, ...]) -
     assert world.sign(call()).reject is None
     world.now = NOW + 400 * DAY  # all certificates have ended
     assert [world.sign(call()).variables.get("skip") for _ in range(3)] == ["credential_not_valid"] * 3
+
+
+def told(outcome: Outcome) -> tuple[str | None, bool]:
+    """What somebody hears of a call."""
+    return outcome.variables.get("level"), outcome.reject is not None
+
+
+@settings(examples, max_examples=150)
+@given(
+    sequence=st.lists(
+        st.one_of(
+            st.tuples(st.just("call"), st.sampled_from((call(), call(), call(), call(user="alice")))),
+            st.tuples(st.just("policy"), st.sampled_from(POLICIES)),
+            st.tuples(st.just("standing"), st.sampled_from((None, CustomerState.SUSPENDED))),
+            st.tuples(st.just("clock"), st.sampled_from((0.01, 0.04, 0.05, 0.1, 1.0))),
+        ),
+        min_size=8,
+        max_size=40,
+    )
+)
+def test_a_change_decides_calls_when_it_is_looked_for_next(
+    pairs: tuple[SigningPair, ...], sequence: list[tuple[str, Any]]
+) -> None:
+    world, message = World(pairs, {}, look_every=LOOK_EVERY), call()
+    was: list[tuple[float, object]] = []  # until when what was said of the call
+    for _ in range(3):
+        world.sign(message)
+    for what, value in sequence:
+        if what in {"policy", "standing"}:
+            was.append((world.now, told(world.slow.switch.sign(lambda: message))))
+        if what == "policy":
+            world.put(value)
+        elif what == "standing":
+            said = [] if value is None else [Standing("acme", value, world.now, "Ann", "x")]
+            world.standing.standings = {standing.customer: standing for standing in said}
+        elif what == "clock":
+            world.now += value
+        elif value != message:  # in between, one that may be anything
+            world.quick.switch.sign(lambda: value)  # noqa: B023  # called at once
+        else:
+            found, now = told(world.quick.switch.sign(lambda: message)), told(world.slow.switch.sign(lambda: message))
+            assert found in [now, *(then for until, then in was if world.now < until + LOOK_EVERY)]
+            event(f"as it was before {found != now}")
+
+
+def test_a_change_is_not_looked_for_by_every_usual_call(pairs: tuple[SigningPair, ...]) -> None:
+    """Otherwise the test above would compare nothing."""
+    world, sign = World(pairs, {}, look_every=LOOK_EVERY), []
+    for _ in range(3):
+        world.sign(call())
+    world.standing.standings = {"acme": Standing("acme", CustomerState.SUSPENDED, world.now, "Ann", "x")}
+    for later in (LOOK_EVERY / 2, LOOK_EVERY):
+        world.now = NOW + later
+        sign.append(told(world.quick.switch.sign(call)))
+    assert sign == [("A", False), ("refuse", True)]
+    world.standing.standings = {}
+    assert told(world.quick.switch.sign(call)) == ("A", False)  # one that was refused is decided anew each time
+
+
+def test_one_call_that_is_decided_tells_all_others_of_a_change(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs, {}, look_every=LOOK_EVERY)
+    for _ in range(3):
+        world.sign(call())
+    world.standing.standings = {"acme": Standing("acme", CustomerState.SUSPENDED, world.now, "Ann", "x")}
+    assert told(world.quick.switch.sign(lambda: call(source=GATEWAY_ADDRESS))) == ("C", False)
+    assert told(world.quick.switch.sign(call)) == ("refuse", True)
+
+
+def test_a_clock_that_is_set_back_hides_no_change(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs, {}, look_every=LOOK_EVERY)
+    for _ in range(3):
+        world.sign(call())
+    world.now += 10
+    world.sign(call())
+    world.standing.standings = {"acme": Standing("acme", CustomerState.SUSPENDED, world.now, "Ann", "x")}
+    world.now -= 5
+    assert told(world.quick.switch.sign(call)) == ("refuse", True)
 
 
 def test_a_credential_that_is_exchanged_signs_no_more(pairs: tuple[SigningPair, ...]) -> None:

@@ -184,8 +184,8 @@ def test_decisions_that_are_remembered_end_with_the_age_of_the_copy(
 ) -> None:
     change(store={"path": "policy.db", "redis": REDIS, "max_age": 300, "when_unavailable": mode})
     services, observer, asked = runtime.start(provider.settings, NOW), MemoryObserver(), list[object]()
-    switch = Switch(services, observer, lambda: NOW, lambda: RANDOM_ORIGID)
     real, steady, later = sqlite.SqliteStore.facts, time.monotonic, [0.0]
+    switch = Switch(services, observer, lambda: NOW + later[0], lambda: RANDOM_ORIGID)
 
     def facts(*question: Any) -> PolicyFacts:
         asked.append(question)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shaken_plugin.authentication.memory import Asked, Memory, Question
+from shaken_plugin.authentication.memory import Asked, Looks, Memory, Question
 from shaken_plugin.authentication.model import (
     DiversionMode,
     Signing,
@@ -64,11 +64,15 @@ class Judge:
         rules: the operator's choices.
         store: the records.
         remembers: ask the records once for all calls with the same `Question`, as long as the answer holds.
+        look_every: seconds between two looks of usual calls whether the records have changed.
     """
 
-    def __init__(self, rules: SigningRules, store: PolicyStore, *, remembers: bool = True) -> None:
+    def __init__(
+        self, rules: SigningRules, store: PolicyStore, *, remembers: bool = True, look_every: float = 0.0
+    ) -> None:
         self._rules = rules
         self.store = store
+        self._looks = Looks(look_every)
         self._memory: Memory[Judgement] | None = Memory() if remembers else None
 
     def _judged(self, message: CallMessage, now: float) -> Judged:
@@ -115,7 +119,7 @@ class Judge:
             StoreUnavailable: the records cannot be read.
         """
         memory = self._memory
-        stamp = self.store.stamp() if memory is not None else None
+        stamp = self._looks.look(self.store, now) if memory is not None else None
         if memory is None or stamp is None:
             return self._plainly(base, message, self.store, now)
         question = self._question(message, base.dest, base.routed_by, base.emergency, stamp)
@@ -130,7 +134,7 @@ class Judge:
 
     def _known(self, message: CallMessage, dest: Party, routed_by: str | None, now: float) -> Judgement | None:
         """The judgement on a call that is no emergency, where it is remembered and holds."""
-        stamp = self.store.stamp() if self._memory is not None else None
+        stamp = self._looks.last(self.store, now) if self._memory is not None else None
         if self._memory is None or stamp is None:
             return None
         return self._memory.find(self._question(message, dest, routed_by, False, stamp), stamp, now)

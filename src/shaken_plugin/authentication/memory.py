@@ -4,12 +4,14 @@ One rule: what was decided holds for the same `Question`, at the same stamp of t
 decision until the next one at which a record that was looked at begins or ends. A question is all that a decision
 follows from besides the records and the time; what it leaves out of a call can be different in each.
 
-So nothing is ever believed for a while, and nothing need be told to forget: a commit to the policy, or a standing that
-is new, changes the stamp, and entries of another stamp count no more than none.
+So nothing need be told to forget: a commit to the policy, or a standing that is new, changes the stamp, and entries of
+another stamp count no more than none. To look at the stamp takes longer than all else about a decision that is known,
+so a usual call may go by one that was seen a moment before (`Looks`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -83,6 +85,33 @@ class Asked:
     def stamp(self) -> Hashable | None:
         """See `ports.PolicyStore.stamp`."""
         return self._store.stamp()
+
+
+class Looks:
+    """The stamp of a store, looked at now and then. Safe for threads.
+
+    Args:
+        every: seconds for which a stamp is believed after it was seen; 0: it never is.
+    """
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._seen: tuple[float, Hashable | None] = (math.inf, None)
+
+    def last(self, store: PolicyStore, now: float) -> Hashable | None:
+        """The stamp that was seen last, or a new look at it; ``now``: POSIX seconds."""
+        seen, stamp = self._seen
+        # A clock that was set back makes no stamp hold for longer.
+        return stamp if seen <= now < seen + self._every else self.look(store, now)
+
+    def look(self, store: PolicyStore, now: float) -> Hashable | None:
+        """The stamp now, as `ports.PolicyStore.stamp`."""
+        stamp = store.stamp()
+        known = self._seen[1]
+        if stamp == known:
+            stamp = known  # the same object, which is compared in no time
+        self._seen = now, stamp
+        return stamp
 
 
 class Memory(Generic[T]):

@@ -88,7 +88,7 @@ class AuthenticationService(Judge):
         store: the records.
         credentials: ``rules.default_credential`` must be among them.
         limiter: has calls counted; without it no limit is looked at.
-        remembers: see `Judge`.
+        remembers, look_every: see `Judge`.
     """
 
     def __init__(
@@ -99,8 +99,9 @@ class AuthenticationService(Judge):
         limiter: Limiter | None = None,
         *,
         remembers: bool = True,
+        look_every: float = 0.0,
     ) -> None:
-        super().__init__(rules, store, remembers=remembers)
+        super().__init__(rules, store, remembers=remembers, look_every=look_every)
         self.limiter = limiter
         self.credentials = credentials
 

@@ -224,7 +224,7 @@ def _report(intent: Intent, customer: str, before: CustomerState, after: Custome
         print_json({"ok": True, "customer": customer, "state": state, "by": by, "why": why, **fleet})
     else:
         console.print(f"customer {customer}: {before.value} → {after.value}", style="bold", markup=False)
-        console.print("it decides the next call of every worker of this host", markup=False)
+        console.print("it decides calls in every worker of this host within a tenth of a second", markup=False)
         if told.text is not None:
             console.print(told.text, style=None if told.told else "yellow", markup=False)
 

@@ -65,7 +65,7 @@ LETTER = Kind(
     "letter",
     Right,
     "Letters of authorisation: somebody else's numbers that a customer may use, and until when.\n\n"
-    "On the day behind --valid-until A becomes B by itself. 'suspend' does that from the next call on; 'reinstate' "
+    "On the day behind --valid-until A becomes B by itself. 'suspend' does that from now on; 'reinstate' "
     "needs a person. A letter that is renewed is 'set', with its new file: the history keeps the old one.",
     ("customer", "owner", "document", "valid_until", "approved_by"),
     preset={"basis": Basis.LETTER},
@@ -146,7 +146,7 @@ letter = group(
     list_command(LETTER, _EXPIRING, keep=_keep),
     set_command(LETTER),
     remove_command(LETTER),
-    force_command(LETTER, "suspend", suspended=True, about="Put a letter out of force: A becomes B at the next call."),
+    force_command(LETTER, "suspend", suspended=True, about="Put a letter out of force: A becomes B from now on."),
     force_command(LETTER, "reinstate", suspended=False, about="Put it in force again."),
     check,
 )

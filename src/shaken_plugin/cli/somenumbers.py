@@ -119,5 +119,5 @@ def _force(verb: str, *, suspended: bool, about: str) -> click.Command:
     return click.command(verb, help=about)(made)
 
 
-suspend = _force("suspend", suspended=True, about="Put the rights to these numbers out of force from the next call on.")
+suspend = _force("suspend", suspended=True, about="Put the rights to these numbers out of force from now on.")
 reinstate = _force("reinstate", suspended=False, about="Put them in force again.")

@@ -64,7 +64,7 @@ RIGHT = Kind(
     "right",
     Right,
     "Rights to use numbers, on any basis; letters of authorisation have 'shaken letter' for them.\n\n"
-    "'suspend' puts a right out of force from the next call on: its numbers lack it for A. 'reinstate' needs a person.",
+    "'suspend' puts a right out of force from now on: its numbers lack it for A. 'reinstate' needs a person.",
     ("customer", "basis", "owner", "document", "valid_until"),
     prepare=prepared,
 )
@@ -81,6 +81,6 @@ substitution = group(SUBSTITUTION, *_generic(SUBSTITUTION))
 right = group(
     RIGHT,
     *_generic(RIGHT),
-    force_command(RIGHT, "suspend", suspended=True, about="Put a right out of force from the next call on."),
+    force_command(RIGHT, "suspend", suspended=True, about="Put a right out of force from now on."),
     force_command(RIGHT, "reinstate", suspended=False, about="Put it in force again."),
 )

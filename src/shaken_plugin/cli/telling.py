@@ -25,7 +25,7 @@ class Told(NamedTuple):
         if self.fleet is None:
             return None
         if self.told:
-            return f"the other hosts of fleet {self.fleet} were told; it decides their next calls within a second"
+            return f"the other hosts of fleet {self.fleet} were told; it decides calls there within a second"
         return f"the other hosts of fleet {self.fleet} are not told yet: {self.why_not}; the agent of this host will"
 
 

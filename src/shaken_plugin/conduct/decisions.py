@@ -54,7 +54,7 @@ def dismiss(state: State, offence: int, by: str, why: str, at: float) -> None:
 
 
 def suspend(state: State, customer: str, by: str, why: str, at: float) -> None:
-    """Suspend a customer; all workers obey with their next call.
+    """Suspend a customer; all workers of the host obey within a tenth of a second.
 
     Whether the policy has such a customer is for `known` to say.
 

@@ -48,6 +48,7 @@ from shaken_plugin.ports import (
     RevocationSource,
 )
 from shaken_plugin.records.spool import SpoolWriter
+from shaken_plugin.sqlitefile import LOOK_EVERY
 from shaken_plugin.stores.agent_line import line_to
 from shaken_plugin.stores.freshness import Copy
 from shaken_plugin.stores.last_known import LastKnown, LastStanding
@@ -117,7 +118,8 @@ def build(settings: Settings, now: float, report: Report, inline: Inline | None 
         if credentials:
             policy = local_store(settings, copy)
             limits = _limits(settings, plan, limiter)
-            authentication = AuthenticationService(_signing_rules(settings, plan), policy, ours, limits)
+            rules = _signing_rules(settings, plan)
+            authentication = AuthenticationService(rules, policy, ours, limits, look_every=LOOK_EVERY)
     answers = line_to(Path(settings.agent.socket)).answers
     verifier = build_verifier(settings, report, warnings, replay_memory(settings), inline, answers)
     chosen = settings.records
