@@ -36,6 +36,7 @@ from shaken_plugin.core.records import (
 from shaken_plugin.lab.provider import Provider
 from shaken_plugin.lab.servers import KamailioServer, share
 from shaken_plugin.ports import Author, PolicyDraft, Span
+from shaken_plugin.sqlitefile import LOOK_EVERY
 from shaken_plugin.stores.sqlite import SqlitePolicy
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.party import Message, Party
@@ -326,6 +327,7 @@ def test_a_store_in_trouble_leaves_calls_in_the_declared_mode_without_delay(
     for file, trouble in itertools.product(("policy.db", "state.db"), (missing, corrupt, locked)):
         what = f"{file} {trouble.__name__}"
         with trouble(edge.provider.folder / file):
+            time.sleep(2 * LOOK_EVERY)  # until then a worker may not have looked
             assert edge.ask()[0] == known, what
             # Policy and standings are remembered apart: the state file says nothing of numbers.
             beside = known if file == "state.db" else strange
