@@ -8,7 +8,7 @@ of its own unless the policy says so.
 Layers, each importing only from those above it in this list:
 
 ``errors``, ``patience``  exceptions, and the failure codes with their SIP answers; how long a call waits for locks
-``bounded``, ``jsontext``, ``sqlitefile``  a mapping that forgets its least recently used entry; compact JSON for
+``bounded``, ``jsontext``, ``sqlitefile``  a mapping that forgets what was not used lately; compact JSON for
                    lines that are written once a call; opening shared files
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging
 ``ports``          what the services need from outside, as Protocols

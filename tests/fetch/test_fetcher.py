@@ -311,7 +311,7 @@ def test_memory_of_the_breaker_has_an_end() -> None:
     breakers = Breakers(1, 10.0, Clock())
     for number in range(5_000):
         breakers.failed(f"h{number}")
-    assert len(breakers._hosts) == 1_024
+    assert 512 <= len(breakers._hosts) <= 1_024
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,8 @@ def test_paths_are_bounded_in_number(verifier: VerificationService, source: Coun
     source.documents = dict.fromkeys(urls, b"no certificate")
     for url in urls:
         verifier.verify(call(identity=(identity_of(replace(ours, x5u=url)),)), NOW)
-    assert (source.reads, len(verifier._known)) == (len(urls), MAX_PATHS)
+    assert source.reads == len(urls)
+    assert MAX_PATHS // 2 <= len(verifier._known) <= MAX_PATHS
 
 
 def test_another_authority_is_trusted_only_if_configured(

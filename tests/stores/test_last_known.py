@@ -63,12 +63,13 @@ def test_the_store_is_asked_first_whenever_it_can_be_read() -> None:
     assert store.facts(None, None, None).version == 3
 
 
-def test_answers_are_bounded_in_number_and_the_oldest_is_forgotten_first() -> None:
+def test_answers_are_bounded_in_number_and_the_oldest_are_forgotten_first() -> None:
     behind = Scripted()
     store = LastKnown(behind)
     for index in range(MAX_REMEMBERED + 1):
         store.facts(str(index), None, None)
     behind.version = None
-    assert store.facts("1", None, None).version == 1
+    for index in (MAX_REMEMBERED, MAX_REMEMBERED // 2 + 1):
+        assert store.facts(str(index), None, None).version == 1
     with pytest.raises(StoreUnavailable):
         store.facts("0", None, None)

@@ -22,7 +22,8 @@ from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.ports import PolicyStore
 
 MAX_DECISIONS: Final = 2_048
-"""Decisions remembered per process, some 11 KB each with what is made of them."""
+"""Decisions remembered per process, the half of them surely that was used last; some 11 KB each with what is made
+of them."""
 
 MAX_LINES: Final = 1_024
 """Longest lines of a question that is remembered, characters in all: whoever sends calls chooses them."""

@@ -12,7 +12,7 @@ from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import PolicyStore, Standing, StandingSource
 
 MAX_REMEMBERED: Final = 10_000
-"""Sources, and numbers, kept per process; about 300 bytes each."""
+"""Sources, and numbers, kept per process, the half of them surely that called last; about 300 bytes each."""
 
 MAX_ROUTES: Final = 1_000
 """Routes likewise."""
