@@ -30,21 +30,33 @@ class Bounded(Generic[_Key, _Value]):
 
     def _used(self, key: _Key) -> _Value | None:
         """The value of an entry that is not known to have been used lately; now it was."""
+        dropped: object = None
         with self._lock:
             value = self._new.get(key)
             if value is None and (value := self._old.get(key)) is not None:
-                self._keep(key, value)
-            return value
+                dropped = self._keep(key, value)
+        del dropped
+        return value
+
+    def peek(self, key: _Key) -> _Value | None:
+        """The value, or None; that is no use of it, and nothing is forgotten for it."""
+        with self._lock:
+            value = self._new.get(key)
+            return value if value is not None else self._old.get(key)
 
     def put(self, key: _Key, value: _Value) -> None:
         """Set a value, forgetting others if there are too many."""
         with self._lock:
-            self._keep(key, value)
+            dropped = self._keep(key, value)
+        del dropped
 
-    def _keep(self, key: _Key, value: _Value) -> None:
+    def _keep(self, key: _Key, value: _Value) -> object:
+        """Take an entry as used, with the lock; what is returned is to end without it, which may take a while."""
+        dropped = None
         self._new[key] = value
         if len(self._new) >= self._half:
-            self._old, self._new = self._new, {}
+            dropped, self._old, self._new = self._old, self._new, {}
+        return dropped
 
     def discard(self, key: _Key) -> None:
         """Forget an entry, if it is there."""

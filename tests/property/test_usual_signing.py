@@ -45,6 +45,7 @@ from tests.services.builders import (
     GATEWAY_ADDRESS,
     RANDOM_ORIGID,
     call,
+    identity_of,
     pair,
     policy,
     rules,
@@ -71,6 +72,7 @@ class Counts:
     def __init__(self, clock: World) -> None:
         self.tally, self.clock, self.gone = Tally(90 * SECOND), clock, False
         self.asked: list[Request] = []
+        self.given_back: list[str] = []
 
     def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
         return ""
@@ -88,7 +90,8 @@ class Counts:
 
     def answered(self, call: str, owner: str = "") -> None: ...
 
-    def ended(self, call: str) -> None: ...
+    def ended(self, call: str) -> None:
+        self.given_back.append(call)
 
     def referred(self, call: str, to: str) -> None: ...
 
@@ -351,13 +354,52 @@ def test_a_change_is_not_looked_for_by_every_usual_call(pairs: tuple[SigningPair
     assert told(world.quick.switch.sign(call)) == ("A", False)  # one that was refused is decided anew each time
 
 
-def test_one_call_that_is_decided_tells_all_others_of_a_change(pairs: tuple[SigningPair, ...]) -> None:
+@pytest.mark.parametrize("is_diverted", [False, True])
+def test_one_call_that_is_decided_tells_all_others_of_a_change(
+    pairs: tuple[SigningPair, ...], is_diverted: bool
+) -> None:
     world = World(pairs, {}, look_every=LOOK_EVERY)
+    other = call(source=GATEWAY_ADDRESS)
+    if is_diverted:
+        uri = f"sip:+{OTHER}@example.net"
+        other = replace(other, identity=(identity_of(pairs[0]),), diverting=sip(CALLED), request_uri=uri)
     for _ in range(3):
         world.sign(call())
     world.standing.standings = {"acme": Standing("acme", CustomerState.SUSPENDED, world.now, "Ann", "x")}
-    assert told(world.quick.switch.sign(lambda: call(source=GATEWAY_ADDRESS))) == ("C", False)
+    assert not told(world.quick.switch.sign(lambda: other))[1]
     assert told(world.quick.switch.sign(call)) == ("refuse", True)
+
+
+@pytest.mark.parametrize(
+    ("was", "limits"), [(Rate(2.0, None), Limits()), (Rate(None, 3), Limits()), (Rate(None, 3), Limits(Rate(None, 9)))]
+)
+def test_who_was_over_a_limit_that_is_lifted_is_not_refused(
+    pairs: tuple[SigningPair, ...], was: Rate, limits: Limits
+) -> None:
+    """The call is counted by the limits that were, and decided by the records that are."""
+    world = World(pairs, {}, look_every=LOOK_EVERY)
+    world.put(limited(POLICIES[0], Limits(was)))
+    names = iter(range(100))
+
+    def sign() -> Outcome:
+        return world.quick.switch.sign(lambda: call(call_id=f"{next(names)}@x"))
+
+    while not told(sign())[1]:
+        pass
+    world.put(limited(POLICIES[0], limits))
+    assert told(sign()) == ("A", False)
+    assert not [name for name in world.quick.observer.counts if name.startswith("fault")]
+
+
+def test_a_slot_that_nobody_needs_any_more_is_given_back(pairs: tuple[SigningPair, ...]) -> None:
+    world = World(pairs[:1], {}, look_every=LOOK_EVERY)
+    world.put(limited(POLICIES[0], Limits(Rate(None, 3))))
+    for number in range(2):
+        world.sign(call(call_id=f"{number}@x"))
+    world.put(limited(POLICIES[0], Limits(Rate(None, 4))))
+    world.keys.named = {"main": Credential("main", (with_signer(pairs[0], Refusing()),))}  # so it is signed at length
+    world.quick.switch.sign(lambda: call(call_id="2@x"))
+    assert len(world.quick.counts.given_back) == 1
 
 
 def test_a_clock_that_is_set_back_hides_no_change(pairs: tuple[SigningPair, ...]) -> None:

@@ -63,6 +63,16 @@ def test_the_store_is_asked_first_whenever_it_can_be_read() -> None:
     assert store.facts(None, None, None).version == 3
 
 
+def test_no_answer_makes_another_one_forgotten() -> None:
+    behind = Scripted()
+    store = LastKnown(behind)
+    for index in range(MAX_REMEMBERED - 1):
+        store.facts(str(index), None, str(index))
+    behind.version = None
+    for index in range(MAX_REMEMBERED - 1):
+        assert store.facts(str(index), None, str(index)).version == 1
+
+
 def test_answers_are_bounded_in_number_and_the_oldest_are_forgotten_first() -> None:
     behind = Scripted()
     store = LastKnown(behind)

@@ -56,8 +56,8 @@ def test_what_is_discarded_is_gone() -> None:
 )
 def test_half_of_its_size_is_always_there_and_never_more_than_all(size: int, steps: list[tuple[str, int]]) -> None:
     cache: Bounded[int, int] = Bounded(size)
-    said: dict[int, int] = {}
-    """In the order of use."""
+    said: dict[int, int | None] = {}
+    """In the order of use, and what was taken out as None."""
     for number, (what, key) in enumerate(steps, start=1):
         if what == "put":
             cache.put(key, number)
@@ -65,15 +65,18 @@ def test_half_of_its_size_is_always_there_and_never_more_than_all(size: int, ste
             said[key] = number
         elif what == "discard":
             cache.discard(key)
-            said.pop(key, None)
+            if key in said:
+                said[key] = None
         else:
+            surely, seen = key in list(said)[-max(1, size // 2) :], cache.peek(key)
             found = cache.get(key)
-            assert found in {None, said.get(key)}
+            assert found == seen
+            assert found == said[key] if surely else found in {None, said.get(key)}
             if found is not None:
                 said[key] = said.pop(key)
         assert len(cache) <= size
     last = list(said)[-max(1, size // 2) :]
-    assert [cache._new.get(key, cache._old.get(key)) for key in last] == [said[key] for key in last]
+    assert [cache.peek(key) for key in last] == [said[key] for key in last]
 
 
 def test_threads_neither_break_nor_overfill_it() -> None:

@@ -173,6 +173,7 @@ class Judge:
         Raises:
             StoreUnavailable: the records cannot be read.
         """
+        self._looks.look(self.store, now)  # no later call may be decided by what was before this one
         policy, way = self._rules.attestation, _way(base, message)
         caller = message.caller(self._rules.sources, self._rules.plan)
         call = CallFacts(caller.party if caller else None, base.dest, base.emergency)

@@ -16,6 +16,8 @@ from shaken_plugin.ports import CallLimiter
 
 _ADMITTED: Final = Verdict(Outcome.ADMITTED)
 
+_About = tuple[str, tuple[Bound, ...], bool, str]
+
 RULE: Final = "limits"
 """The name of this step in a trace."""
 
@@ -48,6 +50,11 @@ class Limiter:
         decision = base.decision
         if decision is None or base.emergency:
             return base
+        if asked is not None and asked.about != decision.once(_bounds):
+            # The records have changed since: other limits are in force, or it is another customer's.
+            if asked.slot:
+                self.counts.ended(asked.slot)
+            asked = None
         if asked is None and (asked := self.ask(decision, message, random, slot=slot)) is None:
             return base
         base.slotless = asked.slotless
@@ -72,12 +79,12 @@ class Limiter:
 
     def ask(self, decision: Decision, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
         """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above."""
-        customer, found, concurrent, level = decision.once(_bounds)
+        customer, found, concurrent, level = about = decision.once(_bounds)
         if not found:
             return None
         if slot and concurrent and self._is_new(message) and (name := self.counts.ahead(customer, found, level)):
             call = call_key(customer, message.call_id, message.from_tag, name)
-            return Asked(_ADMITTED, call, call, slotless=False)
+            return Asked(_ADMITTED, call, call, False, about)
         to, leg = message.request_party(self.plan), message.leg
         replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
         if message.slot:
@@ -87,8 +94,8 @@ class Limiter:
         try:
             verdict = self.counts.admit(request)
         except StoreUnavailable as exc:
-            return Asked(None, call, "", concurrent and not slot, str(exc))
-        return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot)
+            return Asked(None, call, "", concurrent and not slot, about, str(exc))
+        return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot, about)
 
     @staticmethod
     def _is_new(message: CallMessage) -> bool:
@@ -103,12 +110,14 @@ class Asked(NamedTuple):
     """What was said to a call whose customer has limits: ``verdict``, or the ``trouble`` why there is none.
 
     ``call`` is its key, ``slot`` the same where its end is to be told; ``slotless``: it would be, but nobody will.
+    ``about``: the customer, the limits and the level that it was asked for.
     """
 
     verdict: Verdict | None
     call: str
     slot: str
     slotless: bool
+    about: _About
     trouble: str = ""
 
     @property
@@ -121,7 +130,7 @@ class Asked(NamedTuple):
         return decision.once(_traced, self.verdict)
 
 
-def _bounds(decision: Decision) -> tuple[str, tuple[Bound, ...], bool, str]:
+def _bounds(decision: Decision) -> _About:
     """Whose call it is, the bounds in force for it, whether any is on concurrent calls, and its level."""
     if not isinstance(decision.source, Trunk):
         return "", (), False, ""

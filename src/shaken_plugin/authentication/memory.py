@@ -22,7 +22,7 @@ from shaken_plugin.core.records import PolicyFacts
 from shaken_plugin.ports import PolicyStore
 
 MAX_DECISIONS: Final = 2_048
-"""Decisions remembered per process, the half of them surely that was used last; some 11 KB each with what is made
+"""Decisions remembered per process, surely the half of them that was used last; some 11 KB each with what is made
 of them."""
 
 MAX_LINES: Final = 1_024
@@ -102,7 +102,7 @@ class Looks:
     def last(self, store: PolicyStore, now: float) -> Hashable | None:
         """The stamp that was seen last, or a new look at it; ``now``: POSIX seconds."""
         seen, stamp = self._seen
-        # A clock that was set back makes no stamp hold for longer.
+        # A clock that was set back by more than ``every`` makes none hold for longer while calls come.
         return stamp if seen <= now < seen + self._every else self.look(store, now)
 
     def look(self, store: PolicyStore, now: float) -> Hashable | None:

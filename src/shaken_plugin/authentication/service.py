@@ -144,7 +144,8 @@ class AuthenticationService(Judge):
     def usual(self, message: CallMessage, now: float) -> Usual | None:
         """A usual call that can be signed; None for every other, whatever is about it: `sign` says what.
 
-        All is looked at in each call that may differ from one to the next: the store, the time, the called party.
+        All is looked at in each call that may differ from one to the next: the time, the called party; and the store
+        now and then (`memory.Looks`).
         """
         target = message.target(self._rules.plan)
         dest = target.usual

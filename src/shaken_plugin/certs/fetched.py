@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from shaken_plugin.bounded import Bounded
 from shaken_plugin.errors import FailureCode, VerificationFailure
 
-MAX_KEPT: Final = 512
-"""Documents kept; at 64 KiB, the most a document may have, that is 32 MiB."""
+MAX_KEPT: Final = 1_024
+"""Documents kept, surely the half of them that was used last; at 64 KiB, the most a document may have, that is
+64 MiB."""
 
 MAX_FAILURES: Final = 2_048
 """Failures kept, apart from the documents: strangers choose URLs, and must not displace known signers."""

@@ -273,7 +273,7 @@ customer = group(
     show_command(CUSTOMER),
     list_command(CUSTOMER, _STATE, keep=_keep),
     set_command(CUSTOMER),
-    _decision("suspend", suspend, "Refuse all calls of a customer, from their next one on, until it is reinstated."),
+    _decision("suspend", suspend, "Refuse all calls of a customer from now on, until it is reinstated."),
     _decision("terminate", terminate, "The same for good: the contract has ended."),
     reinstate_,
     remove,

@@ -25,7 +25,7 @@ MAX_PACKETS: Final = 20_000_000
 """Most packets of a file."""
 
 MAX_DATAGRAMS: Final = 1_024
-"""Most fragmented datagrams that are waited for at a time; the oldest is given up."""
+"""Most fragmented datagrams that are waited for at a time; the older half is given up."""
 
 MAX_STREAMS: Final = 4_096
 """Most TCP directions that are followed at a time; the oldest is given up."""

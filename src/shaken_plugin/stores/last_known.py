@@ -12,7 +12,7 @@ from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import PolicyStore, Standing, StandingSource
 
 MAX_REMEMBERED: Final = 10_000
-"""Sources, and numbers, kept per process, the half of them surely that called last; about 300 bytes each."""
+"""Sources, and numbers, kept per process, surely the half of them that was asked for last; about 300 bytes each."""
 
 MAX_ROUTES: Final = 1_000
 """Routes likewise."""
@@ -65,7 +65,7 @@ class LastKnown(_Stamped):
         try:
             answer = self._store.facts(source, user, number, called, route)
         except StoreUnavailable:
-            came, holds = self._sources.get((source, user)), self._numbers.get(number)
+            came, holds = self._sources.peek((source, user)), self._numbers.peek(number)
             if came is None or holds is None:
                 raise
             self._answers_for_it()
@@ -106,7 +106,7 @@ class LastStanding(_Stamped):
         try:
             standing = self._source.of(customer)
         except StoreUnavailable:
-            known = self._known.get(customer)
+            known = self._known.peek(customer)
             if known is None:
                 raise
             self._answers_for_it()

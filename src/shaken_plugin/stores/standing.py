@@ -1,7 +1,7 @@
 """What customers were put under beside the policy, by a person or by offences.
 
 It lies in a file of its own (`stores.statefile`), which an import of the policy does not lock. A worker asks
-for it at every call, or whether it has changed, so a suspension decides the next one.
+for it, or whether it has changed, whenever it looks for changes of the policy (`authentication.memory`).
 """
 
 from __future__ import annotations

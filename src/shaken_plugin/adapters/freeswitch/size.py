@@ -41,7 +41,7 @@ BELIEVED: Final = 60.0
 
 _ADDRESS: Final = re.compile(r"@(\[[0-9A-Fa-f:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?(?=;|$)")
 
-_asked: Bounded[tuple[str, int], tuple[float, bool]] = Bounded(256)
+_asked: Bounded[tuple[str, int], tuple[float, bool]] = Bounded(512)
 
 
 def fit(

@@ -103,7 +103,7 @@ class CertificateCache:
         return None if lent is None or now >= lent[1] else hashlib.sha256(lent[0]).digest()
 
     def _without_file(self, url: str, now: float) -> Hashable | None:
-        last = self._last.get(url)
+        last = self._last.peek(url)
         return last[0] if last is not None and now < last[1] else self._lent_version(url, now)
 
     def _note(self, url: str, now: float) -> None:
