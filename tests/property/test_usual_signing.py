@@ -391,15 +391,21 @@ def test_who_was_over_a_limit_that_is_lifted_is_not_refused(
     assert not [name for name in world.quick.observer.counts if name.startswith("fault")]
 
 
-def test_a_slot_that_nobody_needs_any_more_is_given_back(pairs: tuple[SigningPair, ...]) -> None:
+@pytest.mark.parametrize(("is_known", "given_back"), [(False, 1), (True, 0)])
+def test_a_slot_that_nobody_needs_any_more_is_given_back(
+    pairs: tuple[SigningPair, ...], is_known: bool, given_back: int
+) -> None:
+    """But not by a call that was counted before: it has it still."""
     world = World(pairs[:1], {}, look_every=LOOK_EVERY)
     world.put(limited(POLICIES[0], Limits(Rate(None, 3))))
     for number in range(2):
         world.sign(call(call_id=f"{number}@x"))
+    message = call(call_id="1@x", counted=world.quick.counts.asked[-1].call) if is_known else call(call_id="2@x")
     world.put(limited(POLICIES[0], Limits(Rate(None, 4))))
     world.keys.named = {"main": Credential("main", (with_signer(pairs[0], Refusing()),))}  # so it is signed at length
-    world.quick.switch.sign(lambda: call(call_id="2@x"))
-    assert len(world.quick.counts.given_back) == 1
+    world.quick.switch.sign(lambda: message)
+    assert len(world.quick.counts.given_back) == given_back
+    assert len(world.quick.counts.asked) == 2 + 2
 
 
 def test_a_clock_that_is_set_back_hides_no_change(pairs: tuple[SigningPair, ...]) -> None:

@@ -52,7 +52,7 @@ class Limiter:
             return base
         if asked is not None and asked.about != decision.once(_bounds):
             # The records have changed since: other limits are in force, or it is another customer's.
-            if asked.slot:
+            if asked.slot and asked.slot != message.counted:  # else the call has it from before, and keeps it
                 self.counts.ended(asked.slot)
             asked = None
         if asked is None and (asked := self.ask(decision, message, random, slot=slot)) is None:
