@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -77,7 +77,10 @@ _EVENT = re.compile(r"^ *\d+\((\d+)\).* shaken (\{.*\})$", re.MULTILINE)
 
 def decided(server: KamailioServer, since: int) -> list[tuple[int, dict[str, Any]]]:
     """The worker, by process id, and the log line of each signing decision from a place in the log on."""
-    found = ((int(pid), json.loads(text)) for pid, text in _EVENT.findall(server.log_text()[since:]))
+    found = []
+    for pid, text in _EVENT.findall(server.log_text()[since:]):
+        with suppress(ValueError):  # Kamailio 6 writes a line in parts, between which another process may write
+            found.append((int(pid), json.loads(text)))
     return [(pid, event) for pid, event in found if event["event"] == "sign"]
 
 
