@@ -123,20 +123,42 @@ steps = st.one_of(
 )
 
 
-class World:
-    """Two services on the same records, one of which remembers."""
+class Records:
+    """What calls are decided from, and the time."""
 
-    def __init__(self, ours: SigningPair) -> None:
+    def __init__(self) -> None:
         self.policy, self.standing, self.now = MemoryPolicy(), StandingInMemory(), NOW
+        self.store = WithStanding(self.policy, self.standing)
         self.put(POLICIES[0])
-        store = WithStanding(self.policy, self.standing)
-        keys = Credentials({"main": Credential("main", (ours,))})
-        chosen = rules(attestation=CHOICES)
-        self.asks = AuthenticationService(chosen, store, keys, remembers=False)
-        self.remembers = AuthenticationService(chosen, store, keys)
 
     def put(self, content: Policy) -> None:
         replace_all(self.policy, content, Author("test", "x", self.now), "x")
+
+    def change(self, what: str, value: Any) -> bool:
+        """Take one of `steps`; False for one that is a call."""
+        if what == "policy":
+            self.put(value)
+        elif what == "standing":
+            said = [] if value is None else [Standing("acme", value, self.now, "Ann", "x")]
+            self.standing.standings = {standing.customer: standing for standing in said}
+        elif what == "clock":
+            self.now += value
+        elif what == "broken":
+            self.policy.broken = value
+        else:
+            return False
+        return True
+
+
+class World(Records):
+    """Two services on the same records, one of which remembers."""
+
+    def __init__(self, ours: SigningPair) -> None:
+        super().__init__()
+        keys = Credentials({"main": Credential("main", (ours,))})
+        chosen = rules(attestation=CHOICES)
+        self.asks = AuthenticationService(chosen, self.store, keys, remembers=False)
+        self.remembers = AuthenticationService(chosen, self.store, keys)
 
     def both(self, message: CallMessage) -> tuple[Signing, Signing]:
         return (
@@ -155,16 +177,7 @@ def ours(authority: Authority) -> SigningPair:
 def test_what_is_remembered_is_what_would_be_decided(ours: SigningPair, sequence: list[tuple[str, Any]]) -> None:
     world, made = World(ours), list[CallMessage]()
     for what, value in sequence:
-        if what == "policy":
-            world.put(value)
-        elif what == "standing":
-            said = [] if value is None else [Standing("acme", value, world.now, "Ann", "x")]
-            world.standing.standings = {standing.customer: standing for standing in said}
-        elif what == "clock":
-            world.now += value
-        elif what == "broken":
-            world.policy.broken = value
-        else:
+        if not world.change(what, value):
             message = value if what == "call" else made[value % len(made)] if made else call()
             made.append(message)
             asked, remembered = world.both(message)

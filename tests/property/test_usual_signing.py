@@ -25,19 +25,16 @@ from shaken_plugin.core.records import CustomerState, Limits, Overrides, Rate, R
 from shaken_plugin.core.sip import format_date
 from shaken_plugin.errors import SigningError, StoreUnavailable
 from shaken_plugin.lab.pki import Authority
-from shaken_plugin.ports import Author, Standing
+from shaken_plugin.ports import Standing
 from shaken_plugin.runtime import Services
 from shaken_plugin.sqlitefile import LOOK_EVERY
-from shaken_plugin.stores.memory import MemoryPolicy
 from shaken_plugin.stores.policy import Policy
-from shaken_plugin.stores.replacing import replace_all
-from shaken_plugin.stores.standing import StandingInMemory, WithStanding
 from shaken_plugin.switch import Outcome, Switch, reports, signing
 from shaken_plugin.switch.usual import MAX_TEXT, Told
 from shaken_plugin.telemetry import MAX_LINE, MemoryObserver
 from tests.conftest import NOW
 from tests.property.strategies import examples
-from tests.property.test_remembered_decisions import CHOICES, FOREIGN, OTHER, POLICIES, steps
+from tests.property.test_remembered_decisions import CHOICES, FOREIGN, OTHER, POLICIES, Records, steps
 from tests.services.bench import settings as settings_with
 from tests.services.builders import (
     CALLED,
@@ -108,22 +105,17 @@ class Side:
         self.switch.tells_ends = clock.tells_ends
 
 
-class World:
+class World(Records):
     """Two switches on the same records and keys; only one of them ever takes a call for a usual one."""
 
     def __init__(self, pairs: tuple[SigningPair, ...], sections: dict[str, Any], **choices: Any) -> None:
-        self.policy, self.standing, self.now = MemoryPolicy(), StandingInMemory(), NOW
+        super().__init__()
         self.tells_ends, self.refuses = choices.pop("tells_ends", True), choices.pop("refuses", False)
-        self.put(POLICIES[0])
         look_every = choices.pop("look_every", 0.0)
-        store = WithStanding(self.policy, self.standing)
         self.keys = Credentials({"main": Credential("main", pairs)})
         chosen = rules(attestation=CHOICES, **choices)
-        self.slow = Side(AuthenticationService(chosen, store, self.keys, remembers=False), self, sections)
-        self.quick = Side(AuthenticationService(chosen, store, self.keys, look_every=look_every), self, sections)
-
-    def put(self, content: Any) -> None:
-        replace_all(self.policy, content, Author("test", "x", self.now), "x")
+        self.slow = Side(AuthenticationService(chosen, self.store, self.keys, remembers=False), self, sections)
+        self.quick = Side(AuthenticationService(chosen, self.store, self.keys, look_every=look_every), self, sections)
 
     def sign(self, message: CallMessage) -> Outcome:
         """The outcome, once both say the same."""
@@ -197,16 +189,7 @@ def test_all_that_is_said_of_a_call_is_what_the_slow_way_says(
 ) -> None:
     world, made = World(pairs, chosen, **choice), [call()]
     for what, value in sequence:
-        if what == "policy":
-            world.put(value)
-        elif what == "standing":
-            said = [] if value is None else [Standing("acme", value, world.now, "Ann", "x")]
-            world.standing.standings = {standing.customer: standing for standing in said}
-        elif what == "clock":
-            world.now += value
-        elif what == "broken":
-            world.policy.broken = value
-        else:
+        if not world.change(what, value):
             message = made[value % len(made)] if what == "again" else value
             message = replace(call(), **value) if what == "variant" else message
             made.append(message)
@@ -325,14 +308,9 @@ def test_a_change_decides_calls_when_it_is_looked_for_next(
     for what, value in sequence:
         if what in {"policy", "standing"}:
             was.append((world.now, told(world.slow.switch.sign(lambda: message))))
-        if what == "policy":
-            world.put(value)
-        elif what == "standing":
-            said = [] if value is None else [Standing("acme", value, world.now, "Ann", "x")]
-            world.standing.standings = {standing.customer: standing for standing in said}
-        elif what == "clock":
-            world.now += value
-        elif value != message:  # in between, one that may be anything
+        if world.change(what, value):
+            continue
+        if value != message:  # in between, one that may be anything
             world.quick.switch.sign(lambda: value)  # noqa: B023  # called at once
         else:
             found, now = told(world.quick.switch.sign(lambda: message)), told(world.slow.switch.sign(lambda: message))

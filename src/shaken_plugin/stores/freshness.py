@@ -3,8 +3,8 @@
 The policy of a fleet is in Redis; each host decides from a copy in its own file, which its agent keeps. The copy's
 age is the time since the agent last *knew* it to be the head: when it began to ask Redis, and the answer said that
 nothing newer is there. The copy may be whole for longer than that, but nobody knows. An agent that follows says so
-several times a second, in the modification time of a file beside the copy; a worker reads that ten times a second at
-most.
+several times a second, in the modification time of a file beside the copy; a worker reads that ten times a second,
+and whenever it asks for records.
 
 A clock that is set does not make a copy young for a process that runs: each also counts the seconds since it saw the
 mark for the first time, and a mark from the future says nothing. A process that starts after the clock was put back
