@@ -905,7 +905,6 @@ def test_a_reload_takes_what_was_applied_and_keeps_the_old_where_it_is_unusable(
         (bench.folder / name).unlink()  # no YAML is read at a reload
     kamailio = Kamailio(FakeKsr(invite()), bench.provider.settings)
     assert kamailio.switch.services.settings.signing.quote_ppt is False
-    assert kamailio.switch.has_signed
     assert [text for level, text in ksr.logged if level == "err"] == []
 
     (bench.folder / "signing.key").unlink()
@@ -1783,16 +1782,17 @@ def test_the_size_of_a_call_is_its_own_however_it_is_read(bench: Bench, unusual:
         assert ksr.counters.get("size_over", 0) - before == (0 if until else 1)
 
 
-def test_a_call_that_was_signed_before_signing_was_switched_off_is_not_said_to_be_unsigned(bench: Bench) -> None:
+def test_where_signing_is_switched_off_nothing_is_said_of_a_call_and_what_was_said_stays(bench: Bench) -> None:
     kamailio, ksr = bench.kamailio(invite())
     kamailio.shaken_sign()
+    before = dict(ksr.xavps)
+    assert before[SIGNING, "level"] == "A"
     kamailio.switch.services = replace(bench.services, authentication=None)
-    kamailio.switch.has_signed = True
-    kamailio.shaken_sign()
-    assert (ksr.xavps[SIGNING, "level"], ksr.xavps.get((SIGNING, "skip"))) == ("A", None)
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.xavps == before
     ksr.xavps.clear()
-    kamailio.shaken_sign()
-    assert ksr.xavps[SIGNING, "skip"] == "signing_off"
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.xavps == {}
 
 
 @pytest.mark.parametrize(("seconds", "at_once"), [(0, True), (29, True), (30, False)])

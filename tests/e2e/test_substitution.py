@@ -88,7 +88,7 @@ def test_each_side_sees_one_caller_until_the_end(network: Network, kemi: bool, t
     ("left_out", "said"),
     [
         ("    record_route();\n", "substitution_without_record_route"),
-        ("if ($(route_uri{param.in,shaken}) == 1) route(SUBSTITUTED);", "substitution_without_dialog"),
+        ("route(SUBSTITUTED); ", "substitution_without_dialog"),
         ('python_exec("shaken_dialog");', "substitution_without_dialog"),
     ],
 )

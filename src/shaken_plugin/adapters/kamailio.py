@@ -33,7 +33,6 @@ from shaken_plugin.adapters.kamailio_observer import KamailioObserver
 from shaken_plugin.adapters.kamailio_size import BranchSize
 from shaken_plugin.adapters.kamailio_state import IDLE, INNER, PUBLISHED, STATE, USUAL, pack, unpack
 from shaken_plugin.core.call import CallMessage
-from shaken_plugin.errors import SkipReason
 from shaken_plugin.switch import (
     AddHeader,
     LeftAs,
@@ -74,7 +73,6 @@ _UNTIL: Final = "until"
 _SLOT_UNTIL: Final = "slot_until"
 """In its place where the call has a slot: of that it is to be told that the call has left, too."""
 
-_SIGNING_OFF: Final = SkipReason.SIGNING_OFF.code
 _TOLD: Final = (
     "level", "skip", "customer", "origid", "ppt", "refusal", "unauthorised", "substituted_for", "rules", "policy",
 )  # fmt: skip
@@ -119,9 +117,7 @@ class Kamailio(Message):
         """
         try:
             if self.switch.services.authentication is None:
-                if not (self.switch.has_signed and self._get(SIGNING, "signed_at")):
-                    self._set(SIGNING, "skip", _SIGNING_OFF)
-                return GO_ON
+                return GO_ON  # nothing of the call is said: to set one variable costs as much as to come here
             before = self._get(SIGNING, "state")  # the rest is empty where this is
             if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):
                 return GO_ON  # a failover: the branch route signs anew if it must

@@ -66,7 +66,6 @@ def load(
         gc.freeze()
         return switch
     switch, observer = Process.switch, Process.observer
-    switch.has_signed = switch.has_signed or switch.services.authentication is not None
     store = Path(switch.services.settings.store.path)
     try:
         switch.services, version = runtime.reload(store, now, Process.inline)

@@ -54,8 +54,6 @@ class SigningGuard(Guard):
         """Whether the adapter tells the end of each call that has a slot (`ended`)."""
         self.to_tell_ends = ""
         """What the operator has to do for that."""
-        self.has_signed = False
-        """Whether signing was on before the last reload: calls that are there may have been signed."""
 
     def sign(
         self,
