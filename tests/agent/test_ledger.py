@@ -17,6 +17,7 @@ from shaken_plugin.agent.ledger import LedgerKeeper
 from shaken_plugin.agent.metrics import Metrics
 from shaken_plugin.config.sections import Settings
 from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.records import collector
 from shaken_plugin.records.ledger import Ledger
 from shaken_plugin.records.spool import SpoolWriter, process_name
 from shaken_plugin.telemetry import MemoryObserver
@@ -113,6 +114,35 @@ def test_nothing_is_made_where_there_is_nothing_to_do(tmp_path: Path) -> None:
     write(tmp_path, "a")
     assert hand.do("collect", "measure", "prune") == set()
     assert not (tmp_path / "ledger.db").exists()
+
+
+@pytest.mark.parametrize(("later", "moved"), [(0.0, 1), (0.99, 1), (1.0, 2), (-60.0, 2)])
+def test_records_gather_for_a_second_after_some_were_moved_whatever_becomes_of_the_clock(
+    tmp_path: Path, later: float, moved: int
+) -> None:
+    hand = Hand(tmp_path)
+    hand.do("collect_when_due")
+    writer = write(tmp_path, "at once: there was nothing")
+    hand.do("collect_when_due")
+    assert len(call_ids(hand.ledger())) == 1
+    writer.write(record(call_id="a moment later", at=time.time()))
+    hand.now += later
+    hand.do("collect_when_due")
+    assert len(call_ids(hand.ledger())) == moved
+
+
+def test_what_was_left_behind_is_moved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "MAX_BATCH", 200)
+    monkeypatch.setattr(collector, "MAX_READ", 400)
+    monkeypatch.setattr(collector, "MAX_BATCHES", 1)
+    hand = Hand(tmp_path)
+    for name in "abc":
+        write(tmp_path, name)
+    found = []
+    for _ in range(4):
+        hand.do("collect_when_due")
+        found.append(len(call_ids(hand.ledger())))
+    assert found == [1, 2, 3, 3]
 
 
 def test_old_records_are_removed_unless_somebody_has_not_seen_them(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Whose calls run here is kept in a file beside the socket, so that an agent that 
 reboot there are none. In a fleet the counts are in Redis (`agent.shared`), where each call's lease is renewed from
 here; while Redis is away each host enforces its share of the limits with what it counts itself.
 
-What switches tell of their calls lies in files (`stores.presence`) that are read every few hundredths of a second, and
+What switches tell of their calls lies in files (`stores.presence`) that are read a few times a second, and
 before a call is refused for calls that may have ended: so the ends of many calls cost one write and one question to
 Redis together.
 
@@ -38,8 +38,9 @@ OVERTAKEN: Final = 10.0
 over another connection, and it may overtake the question."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
-COLLECT_EVERY: Final = 0.05
-"""Seconds between two looks at what processes told, while there are calls that it may be about."""
+COLLECT_EVERY: Final = 0.2
+"""Seconds between two looks at what processes told, while there are calls that it may be about. Each that finds something
+writes to the file and asks Redis twice; before a call is refused it is looked at anyway."""
 
 
 class Follower(Protocol):

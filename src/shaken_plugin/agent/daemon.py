@@ -173,7 +173,7 @@ class Agent:
                     ("offences", OFFENCES_EVERY, self._offences.look),
                     ("warnings", OFFENCES_EVERY, self._offences.deliver),
                     ("fleet state", OFFENCES_EVERY, self._fleet_state.look),
-                    ("ledger", COLLECT_EVERY, self._ledger.collect),
+                    ("ledger", COLLECT_EVERY, self._ledger.collect_when_due),
                     ("spool", MEASURE_EVERY, self._ledger.measure),
                     ("prune", RETRY_PRUNE, self._ledger.prune_when_due),
                     ("limits", 1.0, self.counting.look),

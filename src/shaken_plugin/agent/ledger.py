@@ -24,6 +24,9 @@ RETRY_PRUNE: Final = 5.0
 """Seconds after which a removal that failed is tried again: a ledger locked for a second is no alarm for an hour."""
 LATE: Final = 60.0
 """Seconds for which a record may wait before there is an alarm."""
+TOGETHER: Final = 1.0
+"""Seconds after some records were moved in which others gather: a batch of any size opens the ledger, has it on the
+disk and closes it."""
 LOW: Final = 0.05
 """Part of the disk that is to stay free."""
 _PAUSE: Final = 0.05
@@ -56,6 +59,8 @@ class LedgerKeeper:
         self._settings: Settings | None = None
         self._ledger: Ledger | None = None
         self._collected = 0
+        self._moved_at: float | None = None
+        """When records were moved last, where none were left behind."""
         self.unauthorised = 0
         """How many records of unauthorised caller IDs were moved so far: who judges them need not look before."""
         self._prune_at = 0.0
@@ -67,6 +72,11 @@ class LedgerKeeper:
         if settings.records != self._chosen:
             self._chosen = settings.records
             self._collector = None
+
+    async def collect_when_due(self) -> None:
+        """Move what there is, unless some was moved a moment ago."""
+        if self._moved_at is None or not 0 <= self._clock() - self._moved_at < TOGETHER:
+            await self.collect()
 
     async def collect(self) -> None:
         """Move what there is."""
@@ -82,6 +92,7 @@ class LedgerKeeper:
             self._alarms.clear("ledger_unavailable")
             self._alarm_of_files(counts)
         self._count(counts)  # what was written before it failed, too
+        self._moved_at = self._clock() if counts.collected and not counts.more else None
 
     def _ready(self) -> Collector | None:
         """What collects, None where nothing is to be."""

@@ -4,7 +4,7 @@ The kernel takes the lock away however the process ends. A process id would say 
 another process, or none, and who may not look into ``/proc`` cannot tell one from its successor.
 
 What is told lies in that file, a line each; when it is full, in a further one of the same kind, of which the process
-keeps only the last open and locked. The agent reads them many times a second, and removes those that nobody
+keeps only the last open and locked. The agent reads them a few times a second, and removes those that nobody
 has locked once it has read all of them. To write a line costs a process one call of the kernel, wakes nobody up, and
 waits for nobody; and no agent that is killed, or away, loses one.
 """
