@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -303,9 +304,12 @@ def test_kamailios_do_what_they_are_measured_for_and_calls_through_them_are_time
         assert min(len({one[name] for one in verified}) for name in ("orig", "dest")) == 41  # and the one that proves
         before = signs.counted()
         with on.answering():
-            kamailio._warm(on, plain)
-            kamailio._warm(on, signs)
-        assert (plain.counted(), signs.counted()) == (0, before + kamailio.WARMING)
+            kamailio._place(on, signs, kamailio.WARMING)
+            assert signs.counted() == before + kamailio.WARMING
+            cost = kamailio._cost(on, signs, 10, 20, Counter())()
+        assert cost.keys() == {proxies.SIGN}
+        assert 0 < cost[proxies.SIGN] < 50
+        assert signs.counted() == before + kamailio.WARMING + 30
         spools = (file.read_text().splitlines() for file in (tmp_path / "origin" / "calls").glob("*.jsonl"))
         remembered = [len({json.loads(line)["orig"] for line in lines}) for lines in spools]
         assert len(remembered) == 2

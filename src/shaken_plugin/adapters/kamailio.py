@@ -115,9 +115,12 @@ class Kamailio(Message):
             user: the account that the script has authenticated, for instance ``$au`` after
                 ``auth_check``. Never pass a name that was not checked.
         """
+        # Nothing is said of a call that we have nothing to do with: one variable costs as much as to come here, and
+        # so do names that a function has inside it.
+        return GO_ON if self.switch.services.authentication is None else self._sign(user)
+
+    def _sign(self, user: str | None) -> int:
         try:
-            if self.switch.services.authentication is None:
-                return GO_ON  # nothing of the call is said: to set one variable costs as much as to come here
             before = self._get(SIGNING, "state")  # the rest is empty where this is
             if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):
                 return GO_ON  # a failover: the branch route signs anew if it must

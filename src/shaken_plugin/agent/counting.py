@@ -39,8 +39,8 @@ over another connection, and it may overtake the question."""
 SPAN: Final = 10.0
 """Seconds over which calls per second are shown."""
 COLLECT_EVERY: Final = 0.2
-"""Seconds between two looks at what processes told, while there are calls that it may be about. Each that finds something
-writes to the file and asks Redis twice; before a call is refused it is looked at anyway."""
+"""Seconds between two looks at what processes told, while there are calls that it may be about. Each that finds
+something writes to the file and asks Redis twice; before a call is refused it is looked at anyway."""
 
 
 class Follower(Protocol):
