@@ -115,8 +115,8 @@ class Kamailio(Message):
             user: the account that the script has authenticated, for instance ``$au`` after
                 ``auth_check``. Never pass a name that was not checked.
         """
-        # Nothing is said of a call that we have nothing to do with: to set one variable costs more than to come here. In a
-        # function of its own, because one with a function inside makes cells for it as it begins.
+        # Nothing is said of a call that we have nothing to do with: to set one variable costs more than to come here.
+        # And a function with another inside, as `_sign` is, makes cells for that when it begins.
         return GO_ON if self.switch.services.authentication is None else self._sign(user)
 
     def _sign(self, user: str | None) -> int:
