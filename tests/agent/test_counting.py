@@ -1235,6 +1235,39 @@ class Slowly:
         time.sleep(0.01)
 
 
+def test_no_call_waits_for_what_redis_is_told_because_another_ended_that_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is shorter than the time between two looks may end before it is known to have left."""
+    from shaken_plugin.agent import shared
+
+    monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
+    slowly: Any = Slowly()
+    breaker, two = Breaker(), of(("", None, 2))
+    counts = FleetCounts(slowly, breaker, lambda: 1)
+    bench = Bench(tmp_path, counts)
+    breaker.failed("away")
+    assert bench.admit("apart", bounds=two) is Outcome.ADMITTED
+    breaker.worked()
+
+    async def meanwhile() -> float:
+        await bench.tell("ended", "stranger")
+        telling = asyncio.create_task(bench.counting.look())
+        await asyncio.sleep(0.1)
+        begin = time.monotonic()
+        verdict = await bench.counting.admit(Request("acme", "next", two, "A"), "")
+        took = time.monotonic() - begin
+        assert verdict.outcome is Outcome.ADMITTED
+        assert not slowly.held  # it is being told still
+        await telling
+        return took
+
+    assert run(meanwhile()) < 0.3
+    assert slowly.held
+    bench.counting.close()
+    counts.close()
+
+
 @pytest.mark.parametrize("call", ["next", "refused"])
 def test_no_call_waits_until_redis_knows_all_that_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -127,10 +127,10 @@ class Counting:
                 followed = LEG.fullmatch(held.owner)  # it goes on, also if nobody hears this answer
                 self._calls.keep(replace(held, owner=held.owner if followed else owner, ask=ask))
             if held is None and self._ends:
-                for told in (request.call, (request.call, owner, ask)):
-                    if self._ends.pop(told, None) is not None:
-                        self._end(self._calls.of(request.call))
-                await self._settle()
+                overtaken = [self._ends.pop(told, None) for told in (request.call, (request.call, owner, ask))]
+                if any(at is not None for at in overtaken):
+                    self._end(self._calls.of(request.call))
+                    await self._settle()  # no other call waits for what Redis is being told
         return verdict
 
     async def _verdict(self, request: Request, now: float) -> Verdict:
