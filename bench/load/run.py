@@ -14,6 +14,7 @@ from bench.load.events import Director
 from bench.load.hosts import Hosts
 from bench.load.observed import Observation, rows
 from bench.load.watch import Watch
+from shaken_plugin.agent.ledger import TOGETHER
 
 SAMPLES: Final = 300
 """Looks at memory in a run, at most one a second."""
@@ -93,7 +94,7 @@ def _collect(hosts: Hosts, found: Observation) -> None:
         seen, deadline = -1, time.monotonic() + COLLECTED_WITHIN
         while (now := rows(host.ledger)) != seen and time.monotonic() < deadline:
             seen = now
-            time.sleep(2.0)
+            time.sleep(TOGETHER + 1.0)
         found.count(host.name, host.ledger)
         found.counters[host.name] = host.switch.counters()
     deadline = time.monotonic() + COLLECTED_WITHIN

@@ -80,7 +80,7 @@ def run(options: Options) -> Report:
     much = {what: count for what, count in trouble.items() if count > rounds * calls // 100}
     report.notes += [f"{what}: {count} calls of {rounds * calls}; {TOO_BUSY}" for what, count in much.items()]
     report.failed = bool(much)
-    ahead = f" after {before} that do not count" if before else ""
+    ahead = f" after {before} that do not count" if before else ", none before them: a fleet's host learns the rate"
     report.notes.append(f"{RATE} calls a second, {calls} in a turn{ahead}; two SIP workers on each side")
     compare(report)
     return report
@@ -112,8 +112,17 @@ def compare(report: Report) -> None:
 
 
 def _place(on: Stage, variant: Variant, calls: int) -> None:
-    """Place calls that do not count, and have no work of theirs left over."""
-    if calls and on.call(variant, calls, RATE).counts.retransmissions:
+    """Place calls that do not count.
+
+    Raises:
+        BenchError: some were lost.
+    """
+    if not calls:
+        return
+    counts = on.call(variant, calls, RATE).counts
+    if counts.successful != calls:
+        raise BenchError(f"{variant.name}: of {calls} calls before those that count {counts}")
+    if counts.retransmissions:
         variant.proxy.settle()
 
 

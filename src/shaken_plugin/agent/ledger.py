@@ -88,11 +88,12 @@ class LedgerKeeper:
             await asyncio.to_thread(collector.collect, counts)
         except (StoreUnavailable, StoreError) as exc:
             self._unavailable(exc)
+            self._moved_at = None
         else:
             self._alarms.clear("ledger_unavailable")
             self._alarm_of_files(counts)
+            self._moved_at = self._clock() if counts.collected and not counts.more else None
         self._count(counts)  # what was written before it failed, too
-        self._moved_at = self._clock() if counts.collected and not counts.more else None
 
     def _ready(self) -> Collector | None:
         """What collects, None where nothing is to be."""
