@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from bench.processes import children, cpu_seconds
+from shaken_plugin.agent.ledger import TOGETHER
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.servers import KamailioServer
+
+RECORDED: Final = TOGETHER + 0.25
+"""Seconds after the last call until an agent has put its record into the ledger."""
 
 SETTLING: Final = 10.0
 LOOK: Final = 0.25

@@ -22,9 +22,8 @@ from bench.processes import cpu_seconds
 from bench.proxies import CALLER, COLD
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import Options, Section
-from bench.servers import Called
+from bench.servers import RECORDED, Called
 from bench.workers import Measure, interleave
-from shaken_plugin.agent.ledger import TOGETHER
 from shaken_plugin.lab import sipp
 from shaken_plugin.lab.freeswitch import HOOK, FreeSwitchServer, Way, find_freeswitch, module_folder
 from shaken_plugin.lab.pki import Authority
@@ -245,7 +244,7 @@ def _cost(house: House, bridge: Bridge, before: int, calls: int) -> Measure[str]
 
     def place(count: int) -> None:
         counts = house.call(bridge, count)
-        time.sleep(TOGETHER + 0.25 if bridge.agent else 0.5)  # legs end, records move
+        time.sleep(RECORDED if bridge.agent else 0.5)  # legs end, records move
         if counts.successful != count:
             raise BenchError(f"{bridge.name}: of {count} calls {counts}")
 

@@ -36,8 +36,9 @@ from bench.proxies import (
 )
 from bench.results import BenchError, Report, Series, Target
 from bench.sections import TOO_BUSY, Options, Section
+from bench.servers import RECORDED
 from bench.workers import Measure, interleave
-from shaken_plugin.agent.ledger import TOGETHER
+from shaken_plugin.lab import sipp
 from shaken_plugin.lab.servers import LabError
 
 RATE: Final = 300
@@ -49,9 +50,6 @@ WARMING: Final = 600
 RUNNING_IN: Final = 200
 """Calls before those of a turn: while the others had theirs its processes did nothing, caches became those of others,
 and what a fleet's host was given ahead is of long ago. What is measured is a fixed rate, not how it begins."""
-
-SETTLING: Final = TOGETHER + 0.25
-"""Seconds that an agent has after the last call to put its records into the ledger."""
 
 
 def run(options: Options) -> Report:
@@ -111,19 +109,12 @@ def compare(report: Report) -> None:
     cost(VERIFY_FLEET_KEMI, VERIFY_OTHER)
 
 
-def _place(on: Stage, variant: Variant, calls: int) -> None:
-    """Place calls that do not count.
-
-    Raises:
-        BenchError: some were lost.
-    """
-    if not calls:
-        return
+def _place(on: Stage, variant: Variant, calls: int) -> sipp.Counts:
+    """Place calls that do not count; it has none in hand afterwards."""
     counts = on.call(variant, calls, RATE).counts
-    if counts.successful != calls:
-        raise BenchError(f"{variant.name}: of {calls} calls before those that count {counts}")
-    if counts.retransmissions:
+    if counts.failed or counts.retransmissions:
         variant.proxy.settle()
+    return counts
 
 
 def _cost(on: Stage, variant: Variant, before: int, calls: int, trouble: Counter[str]) -> Measure[str]:
@@ -138,16 +129,17 @@ def _cost(on: Stage, variant: Variant, before: int, calls: int, trouble: Counter
 
     def measure() -> Mapping[str, float]:
         idle = beside()
-        _place(on, variant, before)
+        found = [_place(on, variant, before)] if before else []
         counted, begun = variant.counted(), variant.proxy.cpu()
         counts = on.call(variant, calls, RATE).counts
         cost = {name: (variant.proxy.cpu() - begun) / calls * 1e3}
         if fleet:
-            time.sleep(SETTLING)
+            time.sleep(RECORDED)
             cost |= {what: (spent - idle[what]) / (before + calls) * 1e3 for what, spent in beside().items()}
         if counts.failed or counts.retransmissions:
             variant.proxy.settle()  # what it has still in hand would be work of the next turn
-        trouble.update({f"{name}, failed": counts.failed, f"{name}, retransmitted": counts.retransmissions})
+        for one in (*found, counts):
+            trouble.update({f"{name}, failed": one.failed, f"{name}, retransmitted": one.retransmissions})
         # More: a retransmission that comes while another worker has its INVITE at hand is taken for a call, too.
         if variant.counter and variant.counted() - counted < counts.successful:
             raise BenchError(f"{name}: {variant.proxy.counters()}, before {counts.successful} calls {counted}")

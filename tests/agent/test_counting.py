@@ -1235,19 +1235,31 @@ class Slowly:
         time.sleep(0.01)
 
 
-def test_no_call_waits_for_what_redis_is_told_because_another_ended_that_is_not_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that is shorter than the time between two looks may end before it is known to have left."""
+TWO = of(("", None, 2))
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Bench, Slowly, Breaker]]:
+    """A host with `Slowly` for its Redis, which is not asked just now."""
     from shaken_plugin.agent import shared
 
     monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
     slowly: Any = Slowly()
-    breaker, two = Breaker(), of(("", None, 2))
+    breaker = Breaker()
     counts = FleetCounts(slowly, breaker, lambda: 1)
     bench = Bench(tmp_path, counts)
     breaker.failed("away")
-    assert bench.admit("apart", bounds=two) is Outcome.ADMITTED
+    yield bench, slowly, breaker
+    bench.counting.close()
+    counts.close()
+
+
+def test_no_call_waits_for_what_redis_is_told_because_another_ended_that_is_not_known(
+    away: tuple[Bench, Slowly, Breaker],
+) -> None:
+    """One that is shorter than the time between two looks may end before it is known to have left."""
+    bench, slowly, breaker = away
+    assert bench.admit("apart", bounds=TWO) is Outcome.ADMITTED
     breaker.worked()
 
     async def meanwhile() -> float:
@@ -1255,7 +1267,7 @@ def test_no_call_waits_for_what_redis_is_told_because_another_ended_that_is_not_
         telling = asyncio.create_task(bench.counting.look())
         await asyncio.sleep(0.1)
         begin = time.monotonic()
-        verdict = await bench.counting.admit(Request("acme", "next", two, "A"), "")
+        verdict = await bench.counting.admit(Request("acme", "next", TWO, "A"), "")
         took = time.monotonic() - begin
         assert verdict.outcome is Outcome.ADMITTED
         assert not slowly.held  # it is being told still
@@ -1264,25 +1276,14 @@ def test_no_call_waits_for_what_redis_is_told_because_another_ended_that_is_not_
 
     assert run(meanwhile()) < 0.3
     assert slowly.held
-    bench.counting.close()
-    counts.close()
 
 
 @pytest.mark.parametrize("call", ["next", "refused"])
-def test_no_call_waits_until_redis_knows_all_that_it_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_no_call_waits_until_redis_knows_all_that_it_missed(away: tuple[Bench, Slowly, Breaker], call: str) -> None:
     """Who waits longer than `stores.agent_line.TIMEOUT` goes on uncounted, and so do the calls behind it."""
-    from shaken_plugin.agent import shared
-
-    monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
-    slowly: Any = Slowly()
-    breaker, two = Breaker(), of(("", None, 2))
-    counts = FleetCounts(slowly, breaker, lambda: 1)
-    bench = Bench(tmp_path, counts)
-    breaker.failed("away")
+    bench, slowly, breaker = away
     if call == "next":
-        assert bench.admit("meanwhile", bounds=two) is Outcome.ADMITTED
+        assert bench.admit("meanwhile", bounds=TWO) is Outcome.ADMITTED
     else:
         assert bench.counting._owed is not None
         bench.counting._owed.ends.extend((f"customer {n}", f"{n}") for n in range(60))
@@ -1293,7 +1294,7 @@ def test_no_call_waits_until_redis_knows_all_that_it_missed(
         settling = asyncio.create_task(bench.counting.collect())
         await asyncio.sleep(0)
         begin = time.monotonic()
-        verdict = await bench.counting.admit(Request("acme", call, two, "A"), "")
+        verdict = await bench.counting.admit(Request("acme", call, TWO, "A"), "")
         took = time.monotonic() - begin
         await settling
         if bench.counting._owed is not None and bench.counting._owed._telling is not None:
@@ -1304,8 +1305,6 @@ def test_no_call_waits_until_redis_knows_all_that_it_missed(
     assert outcome is (Outcome.CONCURRENT if call == "refused" else Outcome.ADMITTED)
     assert took < 0.3
     assert slowly.held == ([[("meanwhile", "A")]] if call == "next" else [])
-    bench.counting.close()
-    counts.close()
 
 
 def test_there_is_an_end_to_the_transfers_that_redis_is_not_told_of(fleet: Fleet) -> None:
