@@ -9,7 +9,7 @@ import os
 
 import KSR
 
-from shaken_plugin.adapters.kamailio import ANSWERED, Kamailio
+from shaken_plugin.adapters.kamailio import ANSWERED, SUBSTITUTED, Kamailio
 
 # ADDRESSES
 INSIDE_PORT = int(os.environ.get("INSIDE_PORT", "5060"))
@@ -27,22 +27,23 @@ class Routing(Kamailio):  # shaken
         if KSR.maxfwd.process_maxfwd(10) < 0:
             KSR.sl.send_reply(483, "Too Many Hops")
             return 1
-        if KSR.is_OPTIONS() and not KSR.pv.get("$rU"):
+        method = KSR.pv.get("$rm")  # once: each question to Kamailio takes time
+        if method == "OPTIONS" and not KSR.pv.get("$rU"):
             KSR.sl.send_reply(200, "OK")
             return 1
-        if KSR.is_CANCEL():
+        if method == "CANCEL":
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
             return 1
         if KSR.siputils.has_totag() > 0:
-            return self.within_dialog(msg)
+            return self.within_dialog(msg, method)
         # A retransmission: answered from the transaction, not decided and signed again.
         if KSR.tmx.t_precheck_trans() > 0:
             KSR.tm.t_check_trans()
             return 1
         if KSR.tm.t_check_trans() == 0:  # which ends a native script, but not this one
             return 1
-        if not KSR.is_INVITE():
+        if method != "INVITE":
             KSR.sl.send_reply(405, "Method Not Allowed")
             return 1
         KSR.rr.record_route()
@@ -65,19 +66,21 @@ class Routing(Kamailio):  # shaken
         KSR.pv.sets("$du", INSIDE_PEER)
         return self.relay(msg)
 
-    def within_dialog(self, msg):
+    def within_dialog(self, msg, method):
         if KSR.rr.loose_route() > 0:
             # Foreign verstat is taken out of requests inside a dialog, too; of ACK and BYE nobody is shown anything.
-            if not KSR.is_method_in("AB"):  # neither ACK nor BYE
+            if method not in {"ACK", "BYE"}:
                 if KSR.pv.get("$Rp") != INSIDE_PORT:
                     self.shaken_verify(msg)  # shaken
                 # A transfer counts once.
-                if KSR.pv.get("$rm") == "REFER":
+                if method == "REFER":
                     self.shaken_refer(msg)  # shaken
-            # A caller ID that was substituted stays so until the end of the call.
-            self.shaken_dialog(msg)  # shaken
+            # A caller ID that was substituted stays so until the end of the call. Where it was not, neither route has
+            # anything to do about ACK or BYE.
+            if self.shaken_dialog(msg) != SUBSTITUTED and method in {"ACK", "BYE"}:  # shaken
+                return self.send(msg)
             return self.relay(msg)
-        if KSR.is_ACK():
+        if method == "ACK":
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
             return 1
@@ -90,6 +93,9 @@ class Routing(Kamailio):  # shaken
         if self.shaken_routes(msg):  # shaken
             KSR.tm.t_on_branch("branch")
             KSR.tm.t_on_reply("reply")
+        return self.send(msg)
+
+    def send(self, msg):
         if KSR.tm.t_relay() < 0:
             if self.shaken_fallback(msg) > 0:  # shaken: TCP refused, now by UDP
                 return self.relay(msg)

@@ -22,21 +22,22 @@ class Routing:
         if KSR.maxfwd.process_maxfwd(10) < 0:
             KSR.sl.send_reply(483, "Too Many Hops")
             return 1
-        if KSR.is_OPTIONS() and not KSR.pv.get("$rU"):
+        method = KSR.pv.get("$rm")
+        if method == "OPTIONS" and not KSR.pv.get("$rU"):
             KSR.sl.send_reply(200, "OK")
             return 1
-        if KSR.is_CANCEL():
+        if method == "CANCEL":
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
             return 1
         if KSR.siputils.has_totag() > 0:
-            return self.within_dialog(msg)
+            return self.within_dialog(msg, method)
         if KSR.tmx.t_precheck_trans() > 0:
             KSR.tm.t_check_trans()
             return 1
         if KSR.tm.t_check_trans() == 0:
             return 1
-        if not KSR.is_INVITE():
+        if method != "INVITE":
             KSR.sl.send_reply(405, "Method Not Allowed")
             return 1
         KSR.rr.record_route()
@@ -47,10 +48,10 @@ class Routing:
         KSR.pv.sets("$du", INSIDE_PEER)
         return self.relay(msg)
 
-    def within_dialog(self, msg):
+    def within_dialog(self, msg, method):
         if KSR.rr.loose_route() > 0:
             return self.relay(msg)
-        if KSR.is_ACK():
+        if method == "ACK":
             if KSR.tm.t_check_trans() > 0:
                 KSR.tm.t_relay()
             return 1

@@ -73,7 +73,7 @@ def fleet(shared: Network) -> Fleet:
     called = shared.called()
     begin(redis, shared.folder / "begun", shared.authority)
     webhook = {"url": hook.url, "secret": "file:secret"}
-    offences = {"suspend": "automatic", "grace": 0, "gather": 2, "webhook": webhook}
+    offences = {"suspend": "automatic", "grace": 0, "gather": 5, "webhook": webhook}
     addresses = {"edge1": "127.0.0.11", "edge2": "127.0.0.12"}
     members = [
         Member(shared.folder / name, name, address, redis, shared.authority, shared.stack, offences=offences)

@@ -214,6 +214,9 @@ class _Hdr:
         value = self._ksr.header(name, index)
         return None if value is None else value.decode("utf-8")
 
+    def is_present(self, name: str) -> int:
+        return -1 if self._ksr.header(name, 0) is None else 1
+
     def append(self, text: str) -> int:
         if not text.endswith("\r\n"):
             raise AssertionError("a header must end with CRLF")

@@ -46,10 +46,14 @@ from shaken_plugin.switch import (
 from shaken_plugin.switch.process import Process, load
 
 __all__ = [
-    "ANSWERED", "ASKED", "GO_ON", "NOTHING", "ROUTES", "SIGNING", "VERIFYING", "Kamailio", "KamailioObserver",
+    "ANSWERED", "ASKED", "GO_ON", "NOTHING", "ROUTES", "SIGNING", "SUBSTITUTED", "VERIFYING", "Kamailio",
+    "KamailioObserver",
 ]  # fmt: skip
 
 GO_ON: Final = 1
+SUBSTITUTED: Final = 2
+"""Likewise, and the routes for branches and replies have something to do."""
+
 ANSWERED: Final = 0
 """A native script ends when a function returns 0."""
 
@@ -266,13 +270,17 @@ class Kamailio(Message):
         """For each request inside a dialog, from either side, after ``loose_route``.
 
         Where the caller ID was substituted, the request says so, too; arm `shaken_reply` for its replies.
+
+        Returns:
+            `SUBSTITUTED` where the request's route says so, else `GO_ON`; in a native script both are true.
         """
         try:
-            if self._is_noted():
-                self._set(SIGNING, "dialog", "1")
-                self._set(SIGNING, "own", self._dialogs.go_on(self._read(), self._pseudo("$route_uri")))
-                self._set(ROUTES, "routes", "1")
-            return GO_ON
+            if not self._is_noted():
+                return GO_ON
+            self._set(SIGNING, "dialog", "1")
+            self._set(SIGNING, "own", self._dialogs.go_on(self._read(), self._pseudo("$route_uri")))
+            self._set(ROUTES, "routes", "1")
+            return SUBSTITUTED
         except BaseException as exc:
             return self._survive("dialog", exc)
 
@@ -413,7 +421,7 @@ class Kamailio(Message):
         """Whether `shaken_reply` would do nothing: what ``kamailio-native.cfg`` asks before it calls it."""
         if self._get(ROUTES, "quiet") != "1" or self._ksr.tm.t_get_branch_index() != 0:
             return False
-        return next(self._headers("Reason"), None) is None
+        return bool(self._ksr.hdr.is_present("Reason") < 0)
 
     # --- Doing --------------------------------------------------------------------------------
 

@@ -78,10 +78,7 @@ class Routing(Kamailio):
     def reply(self, msg):
         return self.shaken_reply(msg)
 
-# For limits on concurrent calls, in kamailio.cfg:
-#     loadmodule "dialog.so"
-#     modparam("dialog", "detect_spirals", 0)
-#     modparam("dialog", "event_callback", "shaken_event")
+# For limits on concurrent calls, in kamailio.cfg the module dialog with its parameter and event routes as above;
 # and inside a dialog, after loose_route(), for REFER: self.shaken_refer(msg)
 """
 
