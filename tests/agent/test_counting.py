@@ -944,6 +944,27 @@ def test_an_agent_that_ends_gives_back_what_nobody_took(fleet: Fleet) -> None:
     assert host.slots == 2
 
 
+def test_ends_are_told_in_one_question_also_of_calls_that_came_and_went(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, end, told = fleet.hosts[0], fleet.shared[0].end, list[int]()
+    worker = Presence(host.folder)
+    calls = allowance(host, worker)
+    tells(worker, "sent", *calls[:2])
+    run(host.counting.collect())
+
+    async def ending(customer: str, ended: Sequence[str]) -> None:
+        told.append(len(ended))
+        await end(customer, ended)
+
+    monkeypatch.setattr(fleet.shared[0], "end", ending)
+    tells(worker, "sent", *calls[2:])  # and these end before Redis knows of them
+    tells(worker, "ended", *calls)
+    run(host.counting.collect())
+    assert len(told) == 1
+    assert (host.slots, fleet.counts[1].slots("acme")) == (1, 1)
+
+
 def test_calls_of_two_customers_that_were_admitted_ahead_are_told_of_each(fleet: Fleet) -> None:
     host = fleet.hosts[0]
     worker = Presence(host.folder)

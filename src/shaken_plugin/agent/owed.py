@@ -88,18 +88,17 @@ class Owed:
     async def _take_some(self) -> None:
         customer = self.taken[0][0]
         some = list(itertools.islice(self.taken, MAX_AT_ONCE))
-        here, over = list[tuple[str, str, str]](), list[str]()
+        here, over = list[tuple[str, str, str]](), list[tuple[str, str]]()
         for of, name, call, level in some:
             if of != customer:
                 continue
             if self._calls.get(customer, call) is not None:
                 here.append((name, call, level))
             else:
-                over.append(name)  # to be taken after its end would give it a slot that nobody ends
+                over.append((customer, name))  # to be taken after its end would give it a slot that nobody ends
         if here:
             await self._shared.take(customer, here)
-        if over:
-            await self._shared.end(customer, over)
+        self.ends.extend(over)  # told with others, in one question
         for _ in some:
             self.taken.popleft()
         self.taken.extendleft(reversed([one for one in some if one[0] != customer]))

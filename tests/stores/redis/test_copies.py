@@ -22,7 +22,7 @@ from shaken_plugin.errors import StoreChanged, StoreError
 from shaken_plugin.lab.redis import RedisServer
 from shaken_plugin.ports import Change, Span
 from shaken_plugin.stores.policy import Policy
-from shaken_plugin.stores.redis import building, lost, upkeep
+from shaken_plugin.stores.redis import building, lost, replica, upkeep
 from shaken_plugin.stores.redis.applying import CopyDamaged, Mark, mark_of
 from shaken_plugin.stores.redis.entries import Head
 from shaken_plugin.stores.redis.log import FleetLog, View
@@ -90,6 +90,35 @@ def test_without_news_following_ends_in_time_and_says_how_far_it_is(host: NewHos
     began = time.monotonic()
     assert here.replica.follow(0.7) == Progress(1, 1, None)
     assert 0.6 < time.monotonic() - began < 2
+
+
+def test_following_on_looks_once_a_turn_and_before_it_where_the_last_one_failed(
+    host: NewHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, done = host("here"), list[str]()
+    here.put(ACME)
+    agent = Replica(here.path, FleetLog(here.log.access, here.log.fleet))
+    look, wait = agent.log.look, agent.log.wait
+    monkeypatch.setattr(agent.log, "look", lambda: (done.append("look"), look())[1])
+    monkeypatch.setattr(agent.log, "wait", lambda *asked: (done.append("wait"), wait(*asked))[1])
+    assert agent.follow(0.2) == Progress(1, 1, None)
+    assert done == ["look", "wait", "look"]
+    done.clear()
+    assert agent.follow(0.2) == Progress(1, 1, None)
+    assert done == ["wait", "look"]
+    content = here.path.read_bytes()
+    here.path.write_bytes(b"no database " * 1_000)
+    monkeypatch.setattr(replica, "rebuild_damaged", fails)
+    done.clear()
+    for _ in range(2):
+        with pytest.raises(CopyDamaged):
+            agent.follow(0.2)
+    assert done == ["wait", "look", "look"]
+    here.path.write_bytes(content)
+
+
+def fails(*_: object) -> Path:
+    raise StoreError("not now")
 
 
 def test_history_is_the_same_by_the_log_and_by_a_snapshot(host: NewHost) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -52,6 +53,8 @@ class Replica:
         self.log = log
         self._working = threading.Lock()
         self._hopeless: tuple[Mark, View] | None = None
+        self._at: int | None = None
+        """The head, where the copy was at it when it was looked at last."""
 
     def catch_up(self) -> int:
         """Bring the copy up to the log's head; from a snapshot where the log does not lead there.
@@ -75,21 +78,28 @@ class Replica:
         Raises:
             OwnPolicy: it has one, and that was not said.
         """
-        with self._working:
-            try:
-                return self._advance(give_up=give_up)
-            except CopyDamaged as exc:
-                return self._heal(exc)
+        return self._brought_up(give_up=give_up)[0]
 
-    def _advance(self, *, give_up: bool = False) -> Progress:
+    def _brought_up(self, *, give_up: bool = False) -> tuple[Progress, bool]:
+        """How far the copy is now, and whether there was news."""
+        with self._working:
+            self._at = None
+            try:
+                progress, news = self._advance(give_up=give_up)
+            except CopyDamaged as exc:
+                progress, news = self._heal(exc), True
+            self._at = progress.version
+            return progress, news
+
+    def _advance(self, *, give_up: bool = False) -> tuple[Progress, bool]:
         resynced: str | None = None
-        for _ in range(TRIES):
+        for tried in range(TRIES):
             # In this order: a change that was made here is in Redis before it is in the file, and a mark
             # that is read after the look could seem to be ahead of Redis.
             mark = mark_of(self.path)
             view = self.log.look()
             if mark == Mark(view.identifier, view.head):
-                return Progress(mark.head.version, view.head.version, resynced)
+                return Progress(mark.head.version, view.head.version, resynced), tried > 0
             if mark.fleet is None and not give_up:
                 self._check_own()
             lost = _lost(mark, view) or self._follow_log(mark, view)
@@ -101,7 +111,7 @@ class Replica:
         """Build a damaged file anew; until that is done it stays, for some calls may still be decided from it."""
         try:
             kept = rebuild_damaged(self.path, self.log, self.log.look())
-            progress = self._advance()
+            progress, _ = self._advance()
         except (StoreUnavailable, StoreError) as exc:
             raise CopyDamaged(f"{damage}; it cannot be made anew now: {exc}") from exc
         return progress._replace(resynced=f"{damage}; what was damaged is kept as {kept.name}")
@@ -120,18 +130,13 @@ class Replica:
         """
         end = time.monotonic() + wait
         while True:
-            before = self._version()
-            progress = self.advance()
             left = end - time.monotonic()
-            if left <= 0 or before != progress.version or progress.resynced is not None:
+            if self._at is not None and left > 0:
+                with suppress(StoreUnavailable):  # found again below, after what may be wrong with the copy itself
+                    self.log.wait(self._at, min(left, SLICE, self.log.access.timeout / 2))
+            progress, news = self._brought_up()
+            if news or time.monotonic() >= end:
                 return progress
-            self.log.wait(progress.version, min(left, SLICE, self.log.access.timeout / 2))
-
-    def _version(self) -> int | None:
-        try:
-            return mark_of(self.path).head.version
-        except CopyDamaged:
-            return None  # `advance` heals it
 
     def probe(self) -> None:
         """Ask Redis alone, whatever the copy is like.
