@@ -209,8 +209,9 @@ class Kamailio(Message):
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
             until = _UNTIL
-            if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
-                self.switch.sent(slot)
+            limiter = self.switch.services.limiter
+            if limiter is not None and (slot := self._get(SIGNING, "slot")):
+                limiter.sent(slot)
                 until = _SLOT_UNTIL
             if (moment := self._get(SIGNING, until)) and self._attach_usual(moment):
                 return GO_ON

@@ -105,22 +105,18 @@ class Presence:
         if self._pid != os.getpid():
             self.name()
         with self._own:
-            if self._file < 0 or (self._left >= FULL and not self._has_further()):
+            if self._left >= FULL and not self._has_further():
                 return False
-            begin = self._begin
-            if begin:
-                line = begin + line
+            octets = self._begin + line
             try:
-                written = os.write(self._file, line)
-            except OSError:
+                written = os.write(self._file, octets)
+            except OSError:  # also where there is no file
                 return False
             self._left += written
-            if written < len(line):
-                self._begin = b"\n"
-                return False
-            if begin:
-                self._begin = b""
-            return True
+            is_whole = written == len(octets)
+            if self._begin or not is_whole:
+                self._begin = b"" if is_whole else b"\n"
+            return is_whole
 
     def _has_further(self) -> bool:
         """Go on in a further file; False where that cannot be."""

@@ -235,11 +235,6 @@ class SigningGuard(Guard):
         except StoreUnavailable:
             return False  # said by whoever decides calls
 
-    def sent(self, slot: str) -> None:
-        """The call with this ``slot`` leaves: before that it has it for some seconds only."""
-        if self.services.limiter is not None:
-            self.services.limiter.sent(slot)
-
     def answered(self, slot: str, owner: str = "") -> None:
         """The call with this ``slot`` was answered: it goes on until its end is told, see `ports.CallLimiter`."""
         if self.services.limiter is not None:

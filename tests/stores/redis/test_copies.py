@@ -99,8 +99,17 @@ def test_following_on_looks_once_a_turn_and_before_it_where_the_last_one_failed(
     here.put(ACME)
     agent = Replica(here.path, FleetLog(here.log.access, here.log.fleet))
     look, wait = agent.log.look, agent.log.wait
-    monkeypatch.setattr(agent.log, "look", lambda: (done.append("look"), look())[1])
-    monkeypatch.setattr(agent.log, "wait", lambda *asked: (done.append("wait"), wait(*asked))[1])
+
+    def looking() -> View:
+        done.append("look")
+        return look()
+
+    def waiting(after: int, seconds: float) -> None:
+        done.append("wait")
+        wait(after, seconds)
+
+    monkeypatch.setattr(agent.log, "look", looking)
+    monkeypatch.setattr(agent.log, "wait", waiting)
     assert agent.follow(0.2) == Progress(1, 1, None)
     assert done == ["look", "wait", "look"]
     done.clear()
