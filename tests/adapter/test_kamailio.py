@@ -1556,9 +1556,17 @@ def test_a_call_with_a_slot_is_followed_to_its_end(bench: Bench) -> None:
     ksr.begin_branch(0)
     kamailio.shaken_branch()
     ksr.end_branch()
-    for name in ("dialog:start", "dialog:whatever", "dialog:end", "dialog:failed"):
+    for name in ("dialog:start", "dialog:whatever", "", "dialog:end", "dialog:failed"):
         assert kamailio.shaken_event(None, name) == GO_ON
-    assert counts.told == [("sent", slot), ("answered", slot), ("ended", slot), ("ended", slot)]
+    told = [("answered", slot), ("ended", slot), ("ended", slot)]
+    assert counts.told == [("sent", slot), *told]
+    # As the examples have it, which spares a question; calls without a slot have dialogs, too.
+    ksr.dialogs.clear()
+    counts.told.clear()
+    for name in ("dialog:start", "dialog:whatever", "dialog:end", "dialog:failed"):
+        for value in (slot, "<null>", ""):
+            assert kamailio.shaken_event(None, f"{name} {value}") == GO_ON
+    assert counts.told == told
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from shaken_plugin.adapters.kamailio_calls import Calls
+from shaken_plugin.adapters.kamailio_calls import NULL, Calls
 from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
@@ -128,7 +128,7 @@ class Kamailio(Message):
             before = self._get(SIGNING, "state")  # the rest is empty where this is
             if before and (self._get(SIGNING, "signed_at") or self._get(SIGNING, "substitute")):
                 return GO_ON  # a failover: the branch route signs anew if it must
-            account = None if user in {None, "", "<null>"} else user
+            account = None if user in {None, "", NULL} else user
             counted = self._get(SIGNING, "counted") if before else ""
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
@@ -170,10 +170,14 @@ class Kamailio(Message):
             return outcome
         return self.switch.unfollowed(outcome, slot)
 
-    def shaken_event(self, _msg: object = None, name: str = "") -> int:
-        """An event of the module dialog: ``dialog:start``, ``dialog:end`` or ``dialog:failed``."""
+    def shaken_event(self, _msg: object = None, event: str = "") -> int:
+        """An event of the module dialog: ``dialog:start``, ``dialog:end`` or ``dialog:failed``.
+
+        Args:
+            event: its name; and behind a space, which spares a question, ``$dlg_var(shaken_slot)``.
+        """
         try:
-            self._calls.event(name)
+            self._calls.event(event)
             return GO_ON
         except BaseException as exc:
             return self._survive("event", exc)

@@ -9,6 +9,9 @@ from shaken_plugin.switch import Switch
 NOTE: Final = "$dlg_var(shaken_slot)"
 """Where a dialog has the key of its call."""
 
+NULL: Final = "<null>"
+"""What Kamailio puts into a text where a variable has no value."""
+
 _IS_END: Final = {"dialog:start": False, "dialog:end": True, "dialog:failed": True}
 
 
@@ -39,10 +42,15 @@ class Calls:
         self._ksr.pv.sets(NOTE, slot)
         return True
 
-    def event(self, name: str) -> None:
-        """A dialog was answered (``dialog:start``), has ended, or has failed."""
+    def event(self, event: str) -> None:
+        """A dialog was answered (``dialog:start``), has ended, or has failed.
+
+        Args:
+            event: the name, and behind a space what stands in `NOTE`, where the configuration has it put there.
+        """
+        name, _, slot = event.partition(" ")
         is_end = _IS_END.get(name)
-        if is_end is not None and (slot := self._ksr.pv.get(NOTE)):
+        if is_end is not None and (slot := slot or self._ksr.pv.get(NOTE)) and slot != NULL:
             (self._switch.ended if is_end else self._switch.answered)(slot)
 
     def refer(self) -> None:

@@ -128,7 +128,10 @@ class SpoolWriter:
         """
         file = own.file
         if file is not None:
-            found = _stat(file.descriptor)
+            try:
+                found = os.fstat(file.descriptor)
+            except OSError:
+                found = None
             if found is None or (found.st_dev, found.st_ino) != file.identity:
                 own.file = file = None  # closed over our head, the number may be somebody else's by now
             elif found.st_nlink == 0 or file.size >= self._rotate_bytes:
@@ -174,13 +177,6 @@ class SpoolWriter:
         with suppress(FileExistsError):
             Path(self._folder).mkdir()
             Path(self._folder).chmod(FOLDER_MODE)
-
-
-def _stat(descriptor: int) -> os.stat_result | None:
-    try:
-        return os.fstat(descriptor)
-    except OSError:
-        return None
 
 
 def refuse_link(folder: str) -> None:

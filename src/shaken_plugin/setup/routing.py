@@ -38,13 +38,13 @@ onreply_route[REPLY] {
     python_exec("shaken_reply");
 }
 event_route[dialog:start] {
-    python_exec("shaken_event", "dialog:start");
+    python_exec("shaken_event", "dialog:start $dlg_var(shaken_slot)");
 }
 event_route[dialog:end] {
-    python_exec("shaken_event", "dialog:end");
+    python_exec("shaken_event", "dialog:end $dlg_var(shaken_slot)");
 }
 event_route[dialog:failed] {
-    python_exec("shaken_event", "dialog:failed");
+    python_exec("shaken_event", "dialog:failed $dlg_var(shaken_slot)");
 }
 # inside a dialog, after loose_route():  if (is_method("REFER")) python_exec("shaken_refer");
 """

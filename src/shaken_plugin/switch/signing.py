@@ -137,7 +137,8 @@ class SigningGuard(Guard):
         signature = identity.partition(";")[0].rpartition(".")[2]
         self._reports.usual_signing(told.counted, usual.ready.credential, line, now)
         outcome = told.outcome(identity, signature, format_date(usual.iat), now, asked)
-        self._record(lambda: told.filled(call_id, usual, signature, now), now)
+        # Last, as in `_outcome`; what it is made of has stood in the log line.
+        self._keep(told.filled(call_id, usual, signature, now), now)
         return outcome
 
     def _warn_of_services(self, service: AuthenticationService, now: float) -> None:
