@@ -27,7 +27,7 @@ class Routing(Kamailio):  # shaken
         if KSR.maxfwd.process_maxfwd(10) < 0:
             KSR.sl.send_reply(483, "Too Many Hops")
             return 1
-        method = KSR.pv.get("$rm")  # once: each question to Kamailio takes time
+        method = KSR.pv.get("$rm").upper()  # asked once: each question to Kamailio takes time
         if method == "OPTIONS" and not KSR.pv.get("$rU"):
             KSR.sl.send_reply(200, "OK")
             return 1

@@ -22,7 +22,7 @@ class Routing:
         if KSR.maxfwd.process_maxfwd(10) < 0:
             KSR.sl.send_reply(483, "Too Many Hops")
             return 1
-        method = KSR.pv.get("$rm")
+        method = KSR.pv.get("$rm").upper()
         if method == "OPTIONS" and not KSR.pv.get("$rU"):
             KSR.sl.send_reply(200, "OK")
             return 1

@@ -86,6 +86,7 @@ def test_a_damaged_copy_is_said_and_made_anew_once_redis_answers(redis: RedisSer
     here.path.write_bytes(b"no database " * 1_000)
     redis.pause()
     try:
+        assert "breaker_open" in following.turn()  # that of Redis is seen first
         alarms = following.turn()
     finally:
         redis.resume()

@@ -52,7 +52,7 @@ __all__ = [
 
 GO_ON: Final = 1
 SUBSTITUTED: Final = 2
-"""Likewise, and the routes for branches and replies have something to do."""
+"""`GO_ON`, and the routes for branches and replies have something to do about this request inside a dialog."""
 
 ANSWERED: Final = 0
 """A native script ends when a function returns 0."""

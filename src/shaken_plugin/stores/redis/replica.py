@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -130,10 +129,13 @@ class Replica:
         """
         end = time.monotonic() + wait
         while True:
-            left = end - time.monotonic()
-            if self._at is not None and left > 0:
-                with suppress(StoreUnavailable):  # found again below, after what may be wrong with the copy itself
-                    self.log.wait(self._at, min(left, SLICE, self.log.access.timeout / 2))
+            left, at = end - time.monotonic(), self._at
+            if at is not None and left > 0:
+                try:
+                    self.log.wait(at, min(left, SLICE, self.log.access.timeout / 2))
+                except (StoreUnavailable, StoreError):
+                    self._at = None  # the next turn begins with the copy itself: something may be wrong with that, too
+                    raise
             progress, news = self._brought_up()
             if news or time.monotonic() >= end:
                 return progress
