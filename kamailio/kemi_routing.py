@@ -27,7 +27,7 @@ class Routing(Kamailio):  # shaken
         if KSR.maxfwd.process_maxfwd(10) < 0:
             KSR.sl.send_reply(483, "Too Many Hops")
             return 1
-        method = KSR.pv.get("$rm").upper()  # asked once: each question to Kamailio takes time
+        method = KSR.pv.get("$rm").upper()  # once, each question takes time; small letters Kamailio takes, too
         if method == "OPTIONS" and not KSR.pv.get("$rU"):
             KSR.sl.send_reply(200, "OK")
             return 1
@@ -69,7 +69,8 @@ class Routing(Kamailio):  # shaken
     def within_dialog(self, msg, method):
         if KSR.rr.loose_route() > 0:
             # Foreign verstat is taken out of requests inside a dialog, too; of ACK and BYE nobody is shown anything.
-            if method not in {"ACK", "BYE"}:
+            is_shown = method not in {"ACK", "BYE"}
+            if is_shown:
                 if KSR.pv.get("$Rp") != INSIDE_PORT:
                     self.shaken_verify(msg)  # shaken
                 # A transfer counts once.
@@ -77,7 +78,7 @@ class Routing(Kamailio):  # shaken
                     self.shaken_refer(msg)  # shaken
             # A caller ID that was substituted stays so until the end of the call. Where it was not, neither route has
             # anything to do about ACK or BYE.
-            if self.shaken_dialog(msg) != SUBSTITUTED and method in {"ACK", "BYE"}:  # shaken
+            if self.shaken_dialog(msg) != SUBSTITUTED and not is_shown:  # shaken
                 return self.send(msg)
             return self.relay(msg)
         if method == "ACK":

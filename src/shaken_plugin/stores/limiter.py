@@ -95,9 +95,7 @@ class AgentLimiter:
         except StoreUnavailable as exc:
             if request.takes_slot and not isinstance(exc, NotAsked):
                 # It may have been counted all the same, and may be refused now; what goes on is not counted.
-                undo = message({"op": "undo", "call": request.call, "owner": owner, "ask": ask})
-                if not self._presence.leave(undo):
-                    self._say(undo)
+                self._leave(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
             raise
 
     def _admitted(self, request: Request, owner: str, ask: int) -> Verdict:
@@ -158,23 +156,23 @@ class AgentLimiter:
         """See `ports.CallLimiter.answered`."""
         if owner:
             self._tell(message({"op": "answered", "call": call, "owner": owner}))
-        elif not self._presence.leave(line := _about("answered", call)):
-            self._say(line)
+        else:
+            self._leave(_about("answered", call))
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""
-        if not self._presence.leave(line := _about("ended", call)):
-            self._say(line)
+        self._leave(_about("ended", call))
 
     def referred(self, call: str, to: str) -> None:
         """See `ports.CallLimiter.referred`."""
         # At once: the call that comes of it may be here within milliseconds.
         self._tell(message({"op": "refer", "call": call, "to": to}))
 
-    def _say(self, line: bytes) -> None:
-        """To the agent itself, where there is no room in the file in which it finds what it is told."""
-        with suppress(StoreUnavailable):
-            self._line.read(self._line.exchange(line))
+    def _leave(self, line: bytes) -> None:
+        """Where the agent finds it in a moment; said to it where there is no room."""
+        if not self._presence.leave(line):
+            with suppress(StoreUnavailable):
+                self._line.read(self._line.exchange(line))
 
     def _tell(self, line: bytes) -> None:
         """Now, or else where the agent finds it."""
