@@ -41,7 +41,7 @@ def without_ours(config: str, sign: str = "", verify: str = "") -> str:
 # Kamailio takes no empty route.
 _EMPTY: Final = re.compile(r"^(route|branch_route|onreply_route|event_route)\[[\w:]+\] \{\n\}\n", re.MULTILINE)
 _OURS: Final = re.compile(
-    r'python_exec\("shaken_|t_on_branch\("BRANCH"\)|t_on_reply\("REPLY"\)|\$xavp\(shaken(_as|\[0\])?=>|route\((SUBSTITUTED|INSIDE_A_DIALOG|BRANCH_IN_PYTHON)\)'
+    r'python_exec\("shaken_|t_on_branch\("BRANCH"\)|t_on_reply\("REPLY"\)|\$xavp\(shaken(_as|\[0\])?=>|route\((SUBSTITUTED|INSIDE_A_DIALOG|BRANCH_IN_PYTHON|LEFT)\)'
 )
 
 

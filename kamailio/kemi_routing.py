@@ -91,9 +91,10 @@ class Routing(Kamailio):  # shaken
     def relay(self, msg):
         # Arm both before every t_relay, the one after a failure included. You need not ask first: that
         # spares calls that are none of ours, and later requests of a call, five ways into Python.
+        # A route of your own for branches or replies calls self.shaken_branch(msg), self.shaken_reply(msg).
         if self.shaken_routes(msg):  # shaken
-            KSR.tm.t_on_branch("branch")
-            KSR.tm.t_on_reply("reply")
+            KSR.tm.t_on_branch("shaken_branch")
+            KSR.tm.t_on_reply("shaken_reply")
         return self.send(msg)
 
     def send(self, msg):
@@ -102,12 +103,6 @@ class Routing(Kamailio):  # shaken
                 return self.relay(msg)
             KSR.sl.sl_reply_error()
         return 1
-
-    def branch(self, msg):
-        return self.shaken_branch(msg)  # shaken
-
-    def reply(self, msg):
-        return self.shaken_reply(msg)  # shaken
 
     def next_peer(self, msg):
         if KSR.tm.t_is_canceled() > 0:

@@ -57,7 +57,7 @@ def run(options: Options) -> Report:
     report, secsipid = Report("kamailio", TITLE), proxies.need_programs()
     if not secsipid:
         report.notes.append(proxies.NO_SECSIPID)
-    rounds, before, calls = (3, 0, 150) if options.quick else (10, RUNNING_IN, 600)
+    rounds, before, calls = (3, 0, 150) if options.quick else (16, RUNNING_IN, 600)
     with ExitStack() as stack:
         try:
             stage = Stage(options.folder, stack, secsipid=secsipid)

@@ -362,11 +362,8 @@ class CallLimiter(Protocol):
     def trouble(self) -> str:
         """Why concurrent calls of this process cannot be counted, as far as that is known; empty where they can."""
 
-    def sent(self, call: str) -> None:
-        """A call that was admitted before it left has left now. Never raises, never waits."""
-
-    def answered(self, call: str, owner: str = "") -> None:
-        """A call that was admitted goes on until its end is told. Never raises, never waits.
+    def followed(self, call: str, owner: str = "") -> None:
+        """A call that was admitted has left, and goes on until its end is told. Never raises, never waits.
 
         Args:
             call: its key.

@@ -822,11 +822,8 @@ class Counts:
     def trouble(self) -> str:
         return ""
 
-    def sent(self, call: str) -> None:
-        self.told.append(("sent", call))
-
-    def answered(self, call: str, owner: str = "") -> None:
-        self.told.append(("answered", call))
+    def followed(self, call: str, owner: str = "") -> None:
+        self.told.append(("followed", call))
         self.owners.append(owner)
 
     def ended(self, call: str) -> None:
@@ -876,13 +873,13 @@ def test_the_leg_that_came_tells_the_end_of_its_call(limited: tuple[Pbx, Counts]
     (slot,) = counts.running
     assert came.answered is None
     assert hooks(came) == (f"python shaken ended {slot}", None)
-    assert told(pbx, counts, 1) == [("answered", slot)]
+    assert told(pbx, counts, 1) == [("followed", slot)]
     left = pbx.leave(came, execute_on_originate_shaken="python shaken::sign")
     assert len(counts.running) == 1
     assert len(counts.asked) == 2
     assert left.getVariable("shaken_as_slot") == slot
     pbx.run(left, "answered")
-    assert told(pbx, counts, 2)[-1] == ("answered", slot)
+    assert told(pbx, counts, 2)[-1] == ("followed", slot)
     refused = pbx.arrive(invite(), "sign")
     assert (refused.answered, hooks(refused)) == ("480 Call Limit Reached", (None, None))
     assert pbx.script.Script(pbx.freeswitch).command(f"ended {slot}") == "+OK"

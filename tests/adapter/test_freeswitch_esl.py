@@ -672,7 +672,7 @@ def test_a_call_keeps_its_slot_until_its_leg_has_ended(bench: Bench, quick: None
         (call,) = board.counts.running
         assert leg.variables["shaken_held"] == call
         owner = leg_owner(CORE, UUID)
-        assert (board.counts.told, board.counts.owners) == ([("answered", call)], [owner])
+        assert (board.counts.told, board.counts.owners) == ([("followed", call)], [owner])
         assert bench.served.follows(owner)
         assert board.call(uuid="another").executed == [("respond", "480 Call Limit Reached")]
         board.ends(UUID)

@@ -20,6 +20,7 @@ from shaken_plugin.adapters.kamailio import (
     ASKED,
     GO_ON,
     NOTHING,
+    OFF,
     ROUTES,
     SIGNING,
     SUBSTITUTED,
@@ -837,6 +838,15 @@ def test_a_switch_function_that_fails_never_stops_the_call(bench: Bench, part: s
         assert getattr(kamailio, name)() == GO_ON
 
 
+@pytest.mark.parametrize("what", ["shaken_left", "shaken_ended"])
+def test_what_becomes_of_a_call_is_told_or_a_fault_is_logged(bench: Bench, what: str) -> None:
+    kamailio, ksr = bench.kamailio(invite())
+    limiter = Broken(SystemError("bad"))
+    kamailio.switch.services = replace(bench.services, limiter=limiter)  # type: ignore[arg-type]  # a stand-in
+    assert getattr(kamailio, what)(None, "slot") == GO_ON
+    assert ksr.counters[f"fault_{what.removeprefix('shaken_')}"] == 1
+
+
 def test_a_fault_is_logged_by_place_and_without_a_word_of_the_message(bench: Bench) -> None:
     kamailio, ksr = bench.kamailio(invite())
     ksr.pv = Broken(ValueError("secret +12155551212"))  # type: ignore[assignment]  # a stand-in
@@ -886,6 +896,18 @@ def test_the_start_says_what_is_on(bench: Bench) -> None:
     assert "signing active with main" in line
     assert "verification active with 1 trust anchors" in line
     assert ksr.counters["loads"] == 1
+    assert ksr.shared == {OFF: 0}
+
+
+@pytest.mark.parametrize("mode", ["off", "observe"])
+@pytest.mark.usefixtures("process")
+def test_a_native_script_may_know_that_nothing_leaves_signed(bench: Bench, mode: str) -> None:
+    bench.configure(signing={"mode": mode})
+    ksr = FakeKsr(invite())
+    kamailio = Kamailio(ksr, bench.provider.settings)
+    for rank in (0, 1, -4):
+        assert kamailio.child_init(rank) == GO_ON
+    assert ksr.shared == {OFF: 1}
 
 
 def test_what_is_there_at_the_start_is_never_looked_at_again_and_stays_shared(bench: Bench) -> None:
@@ -1512,11 +1534,8 @@ class Counts:
     def trouble(self) -> str:
         return ""
 
-    def sent(self, call: str) -> None:
-        self.told.append(("sent", call))
-
-    def answered(self, call: str, owner: str = "") -> None:
-        self.told.append(("answered", call))
+    def followed(self, call: str, owner: str = "") -> None:
+        self.told.append(("followed", call))
 
     def ended(self, call: str) -> None:
         self.told.append(("ended", call))
@@ -1558,15 +1577,15 @@ def test_a_call_with_a_slot_is_followed_to_its_end(bench: Bench) -> None:
     ksr.end_branch()
     for name in ("dialog:start", "dialog:whatever", "", "dialog:end", "dialog:failed"):
         assert kamailio.shaken_event(None, name) == GO_ON
-    told = [("answered", slot), ("ended", slot), ("ended", slot)]
-    assert counts.told == [("sent", slot), *told]
+    told = [("ended", slot), ("ended", slot)]
+    assert counts.told == [("followed", slot), *told]
     # As the examples have it, which spares a question; calls without a slot have dialogs, too.
     ksr.dialogs.clear()
     counts.told.clear()
-    for name in ("dialog:start", "dialog:whatever", "dialog:end", "dialog:failed"):
-        for value in (slot, "<null>", ""):
-            assert kamailio.shaken_event(None, f"{name} {value}") == GO_ON
-    assert counts.told == told
+    assert kamailio.shaken_event(None, "dialog:end") == GO_ON
+    for value in (slot, "<null>", ""):
+        assert kamailio.shaken_left(None, value) == kamailio.shaken_ended(None, value) == GO_ON
+    assert counts.told == [("followed", slot), ("ended", slot)]
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
@@ -1587,7 +1606,7 @@ def test_a_usual_call_at_a_limit_is_published_with_its_slot(
         ksr.begin_branch(0)
         kamailio.shaken_branch()
         assert [name for name, _ in ksr.sent() if name in {"Identity", "y"}] == ["Identity"]
-        told.append(("sent", slot))
+        told.append(("followed", slot))
         kamailio, ksr = bench.kamailio(invite())
         kamailio.switch._new_uuid = lambda: str(uuid.uuid4())
     assert counts.told == told
@@ -1708,7 +1727,7 @@ def test_what_fails_at_an_event_or_a_refer_is_survived(bench: Bench) -> None:
     kamailio.shaken_sign()
     assert kamailio.shaken_event(None, "dialog:end") == GO_ON
     assert kamailio.shaken_refer() == GO_ON
-    assert (ksr.counters["fault_event"], ksr.counters["fault_refer"]) == (1, 1)
+    assert (ksr.counters["fault_ended"], ksr.counters["fault_refer"]) == (1, 1)
 
 
 # --- Usual calls: fewer calls of Kamailio, the same results ------------------------------------------
@@ -1748,13 +1767,37 @@ def test_a_usual_call_is_published_and_attached_as_any_other(
     assert found[0][0][SIGNING, "branches"] == "0,1,"
 
 
+@pytest.mark.parametrize("remembered", ["another", "the same but for its slot", "none"])
+def test_a_usual_call_gets_its_own_headers_whichever_its_process_remembers(bench: Bench, remembered: str) -> None:
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    for _ in range(3):
+        counts.running = 0
+        ksr.xavps.clear()
+        ksr.dialogs.clear()
+        assert kamailio.shaken_sign() == GO_ON
+    assert kamailio._usual is not None
+    identity, date, until, slot = kamailio._usual
+    assert (identity, slot) == (ksr.xavps[SIGNING, "identity"], ksr.xavps[SIGNING, "slot"])
+    other = {
+        "another": ("x", "y", until, ""),
+        "the same but for its slot": (identity, date, until, "another's"),
+        "none": None,
+    }
+    kamailio._usual = other[remembered]
+    ksr.begin_branch(0)
+    assert kamailio.shaken_branch() == GO_ON
+    assert ksr.sent_values("Identity") == [identity]
+    assert counts.told == [("followed", slot)]
+
+
 def test_a_usual_call_is_attached_at_once_up_to_the_octet_that_is_too_much(bench: Bench) -> None:
     def sign(fill: int) -> tuple[bool, bool]:
         for _ in range(3):
             kamailio, ksr = bench.kamailio(invite(filled(fill)))
             kamailio.shaken_sign()
         fits = ksr.xavps[SIGNING, "until"] != ""
-        ksr.xavps[SIGNING, "until"] = ""  # the whole way
+        kamailio._usual = None  # the whole way
         before = ksr.counters.get("size_over", 0)
         ksr.begin_branch(0)
         kamailio.shaken_branch()

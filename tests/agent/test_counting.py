@@ -75,11 +75,8 @@ class Bench:
     def tell(self, op: str, call: str, **parts: Any) -> Coroutine[Any, Any, None]:
         return self.counting.tell([Told(op, call, **parts)])
 
-    def answered(self, call: str, owner: str = "") -> Coroutine[Any, Any, None]:
-        return self.tell("answered", call, owner=owner)
-
-    def sent(self, call: str) -> Coroutine[Any, Any, None]:
-        return self.tell("sent", call)
+    def followed(self, call: str, owner: str = "") -> Coroutine[Any, Any, None]:
+        return self.tell("followed", call, owner=owner)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -113,7 +110,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_an_agent_that_is_restarted_forgets_no_call(bench: Bench) -> None:
     assert bench.admit("a") is Outcome.ADMITTED
-    run(bench.answered("a"))
+    run(bench.followed("a"))
     bench.restart()
     assert bench.admit("b") is Outcome.CONCURRENT
     bench.pass_time(6 * 3600)
@@ -148,7 +145,7 @@ def followed(bench: Bench) -> Follower:
     two = of(("", None, 2))
     for call, owner in (("call a", LEG_A), ("call b", LEG_B)):
         assert bench.admit(call, owner="1-1", bounds=two) is Outcome.ADMITTED
-        run(bench.answered(call, owner))
+        run(bench.followed(call, owner))
     bench.follower = follower = Follower(LEG_A, LEG_B)
     bench.restart()
     return follower
@@ -186,8 +183,8 @@ def test_such_a_call_goes_on_also_if_the_answer_for_another_route_is_not_heard(b
 
 @pytest.mark.parametrize("owner", [7, "1-1", "leg:", "leg:a:b c"])
 def test_who_is_no_leg_owns_no_call(bench: Bench, owner: object) -> None:
-    told = {"op": "answered", "call": "a", "owner": owner}
-    assert answered(bench, told) == {"error": "a request for answered that is none"}
+    told = {"op": "followed", "call": "a", "owner": owner}
+    assert answered(bench, told) == {"error": "a request for followed that is none"}
 
 
 def test_an_end_that_overtakes_its_beginning_frees_the_slot(bench: Bench) -> None:
@@ -224,13 +221,13 @@ def test_what_a_process_left_while_nobody_answered_is_taken_once(bench: Bench) -
     assert bench.admit("a", worker.name()) is Outcome.ADMITTED
     lines = [
         b"no JSON", b"[" * 10_000, b"7", b"{}", b"", b'{"op": "ended", "call": 7}', b'{"op": "ping"}',
-        b'{"op": "answered", "call": "a"}',
+        b'{"op": "followed", "call": "a"}',
     ]  # fmt: skip
     for line in lines:
         worker.leave(line + b"\n")
     run(bench.counting.collect())
     bench.pass_time(SETUP + 1)
-    assert bench.slots == 1  # it was answered
+    assert bench.slots == 1  # its end will be told
     worker.leave(message({"op": "ended", "call": "a"})[:-1])
     run(bench.counting.collect())
     assert bench.slots == 1  # the rest of the line is under way
@@ -316,7 +313,7 @@ def test_a_call_that_nobody_ends_has_its_slot_for_a_time(bench: Bench) -> None:
     assert bench.slots == 1
     bench.pass_time(1)
     assert bench.slots == 0
-    run(bench.answered("rings"))  # after all
+    run(bench.followed("rings"))  # after all
     assert bench.slots == 1
     assert bench.admit("other") is Outcome.CONCURRENT
     bench.end("rings")
@@ -328,8 +325,8 @@ def test_a_call_that_nobody_ends_has_its_slot_for_a_time(bench: Bench) -> None:
     bench.pass_time(1)
     assert bench.counting._calls.known == 0
     bench.admit("talks")
-    run(bench.answered("talks"))
-    run(bench.answered("nobody"))
+    run(bench.followed("talks"))
+    run(bench.followed("nobody"))
     bench.pass_time(LONGEST - 1)
     assert bench.slots == 1
     bench.pass_time(1)
@@ -343,17 +340,21 @@ def test_a_call_that_does_not_leave_has_its_slot_for_seconds(bench: Bench) -> No
     assert bench.admit("x", sent=False) is Outcome.CONCURRENT
     bench.pass_time(1)
     assert bench.admit("x", sent=False) is Outcome.ADMITTED
-    run(bench.sent("x"))
+    run(bench.followed("x"))
     bench.pass_time(SETUP - 1)
     assert bench.slots == 1
     bench.end("x")
     assert bench.admit("late", sent=False) is Outcome.ADMITTED
     bench.pass_time(UNSENT)
     assert bench.slots == 0
-    run(bench.sent("late"))
+    run(bench.followed("late"))
+    bench.pass_time(SETUP)
     assert bench.slots == 1
-    bench.pass_time(SETUP - UNSENT)
-    assert bench.admit("late", sent=False) is Outcome.ADMITTED  # the same, asked about again
+    assert bench.admit("late", sent=False) is Outcome.KNOWN
+    bench.end("late")
+    assert bench.admit("later", sent=False) is Outcome.ADMITTED
+    bench.pass_time(SETUP)
+    assert bench.admit("later", sent=False) is Outcome.ADMITTED  # the same, asked about again
     assert (bench.slots, bench.counting._calls.known) == (1, 1)
 
 
@@ -412,7 +413,7 @@ def test_with_a_file_that_cannot_be_had_calls_are_counted_all_the_same(bench: Be
         file.write_bytes(b"junk" * 2_000) if damage == "junk" else file.mkdir()
         bench.counting.open()
     bench.admit("b", bounds=of(("", None, 9)))
-    run(bench.answered("b"))
+    run(bench.followed("b"))
     bench.end("b")
     assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
     assert bench.admit("c") is Outcome.CONCURRENT
@@ -450,8 +451,7 @@ def test_a_file_that_nobody_may_write_to_when_the_agent_starts_is_read_at_once(b
     with locked(bench.folder / "agent.slots.sqlite"):
         bench.restart()
         assert bench.admit("b") is Outcome.CONCURRENT
-        run(bench.sent("a"))
-        run(bench.answered("a"))
+        run(bench.followed("a"))
         bench.pass_time(UNSENT)
     bench.pass_time(1)
     assert bench.alarms.now() == []
@@ -462,16 +462,16 @@ def test_a_file_that_nobody_may_write_to_when_the_agent_starts_is_read_at_once(b
 
 def test_a_file_that_cannot_be_read_when_the_agent_starts_is_read_later(bench: Bench) -> None:
     many = of(("", None, 9))
-    for call in ("ends", "is asked for", "is answered", "goes to a leg", "goes on"):
-        bench.admit(call, bounds=many, sent=call != "is answered")
+    for call in ("ends", "is asked for", "has left", "goes to a leg", "goes on"):
+        bench.admit(call, bounds=many, sent=call != "has left")
     bench.follower = Follower(leg := leg_owner("core", "1"))
     with recovering(bench.folder / "agent.slots.sqlite"):
         bench.restart()
         bench.end("ends")
         bench.admit("is asked for", bounds=many)
         bench.admit("new", bounds=many)
-        run(bench.answered("is answered"))
-        run(bench.answered("goes to a leg", leg))
+        run(bench.followed("has left"))
+        run(bench.followed("goes to a leg", leg))
         bench.pass_time(OVERTAKEN)
         assert bench.slots == 2
         assert {alarm.name for alarm in bench.alarms.now()} == {"slots_not_kept"}
@@ -545,8 +545,8 @@ def test_requests_are_answered(bench: Bench) -> None:
     assert answered(bench, ASKED) == {"outcome": "admitted", "scope": ""}
     assert answered(bench, ASKED | {"call": "b"}) == {"outcome": "concurrent", "scope": "A"}
     assert answered(bench, {"op": "refer", "call": "a", "to": "x"}) == {}
-    assert answered(bench, {"op": "sent", "call": "a"}) is answered(bench, {"op": "sent", "call": 7}) is None
-    assert answered(bench, {"op": "answered", "call": "a"}) == answered(bench, {"op": "ended", "call": "a"}) == {}
+    assert "error" in answered(bench, {"op": "followed", "call": 7})
+    assert answered(bench, {"op": "followed", "call": "a"}) == answered(bench, {"op": "ended", "call": "a"}) == {}
     assert answered(bench, ASKED | {"call": "b"})["outcome"] == "admitted"
     assert answered(bench, {"op": "ping"}) == {}
 
@@ -638,7 +638,7 @@ def allowance(bench: Bench, worker: Presence, shared: FleetCounts | None = None)
     """The keys that calls have whose names were given with a call that has left."""
     asked = wants("first", 1, owner=worker.name())
     assert answered(bench, asked, shared) == {"outcome": "admitted", "scope": "", "ahead": 4}
-    worker.leave(message({"op": "sent", "call": "first"}))
+    worker.leave(message({"op": "followed", "call": "first"}))
     return [f"dialog/{worker.name()}+1+{number}" for number in range(4)]
 
 
@@ -650,7 +650,7 @@ def tells(worker: Presence, op: str, *calls: str) -> None:
 def test_a_call_that_was_admitted_ahead_has_a_slot_from_when_it_leaves_until_it_ends(bench: Bench) -> None:
     worker = Presence(bench.folder)
     calls = allowance(bench, worker)
-    tells(worker, "sent", *calls[:2])
+    tells(worker, "followed", *calls[:2])
     run(bench.counting.collect_when_due())
     assert bench.slots == 3
     room = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))).passes for number in range(16)]
@@ -661,10 +661,9 @@ def test_a_call_that_was_admitted_ahead_has_a_slot_from_when_it_leaves_until_it_
         True,
         False,
     ]
-    tells(worker, "answered", calls[0])
     bench.pass_time(SETUP + 1)
-    assert bench.slots == 1
-    tells(worker, "ended", calls[0])
+    assert bench.slots == 3  # those that were told to have left
+    tells(worker, "ended", "first", *calls[:2])
     bench.pass_time(1)
     assert bench.slots == 0
 
@@ -675,20 +674,17 @@ def test_what_is_told_of_such_a_call_may_be_read_in_any_order(bench: Bench) -> N
     calls = allowance(bench, worker)
     run(bench.counting.collect())
     tells(worker, "ended", calls[0])
-    tells(worker, "sent", calls[0])
-    tells(worker, "answered", calls[1])
-    tells(worker, "sent", calls[1])
-    tells(worker, "answered", calls[0])
+    tells(worker, "followed", *calls[:2], calls[1], calls[0])
     run(bench.counting.collect())
     assert bench.slots == 2
     bench.pass_time(SETUP + 1)
-    assert bench.slots == 1
+    assert bench.slots == 2
 
 
 def test_a_call_that_was_admitted_ahead_is_known_when_it_is_asked_about(bench: Bench) -> None:
     worker = Presence(bench.folder)
     calls = allowance(bench, worker)
-    tells(worker, "sent", calls[0])
+    tells(worker, "followed", calls[0])
     assert bench.admit(calls[0], worker.name(), bounds=of(("", None, 20))) is Outcome.KNOWN
     assert bench.slots == 2
 
@@ -705,34 +701,33 @@ def test_a_call_that_was_admitted_ahead_and_is_decided_again_before_it_leaves_co
 def test_nobody_gets_a_slot_by_a_name_that_was_not_given(bench: Bench) -> None:
     worker = Presence(bench.folder)
     calls = allowance(bench, worker)
-    tells(worker, "sent", f"dialog/{worker.name()}+2+0", "dialog/1-1+1+0", "dialog/+", "+", "+0", "a/b+")
+    tells(worker, "followed", f"dialog/{worker.name()}+2+0", "dialog/1-1+1+0", "dialog/+", "+", "+0", "a/b+")
     run(bench.counting.collect())
     assert bench.slots == 1
     bench.pass_time(REMEMBERED)
-    tells(worker, "sent", *calls)
+    tells(worker, "followed", *calls)
     bench.pass_time(1)
     assert bench.slots == 1
 
 
 def test_an_agent_that_stood_still_takes_nothing_back_that_has_come(bench: Bench) -> None:
     worker = Presence(bench.folder)
-    tells(worker, "sent", *allowance(bench, worker))
+    tells(worker, "followed", *allowance(bench, worker))
     bench.now += 10 * KEPT
     outcomes = [bench.admit(f"{number}", worker.name(), bounds=of(("", None, 20))) for number in range(16)]
     assert outcomes == [Outcome.ADMITTED] * 15 + [Outcome.CONCURRENT]
 
 
-@pytest.mark.parametrize("late", ["answered", "sent"])
-def test_what_is_read_of_such_a_call_after_its_end_gives_it_no_slot(bench: Bench, late: str) -> None:
+def test_what_is_read_of_such_a_call_after_its_end_gives_it_no_slot(bench: Bench) -> None:
     """The files of processes are read one after the other: of two lines the later one may be read first."""
     older, younger = Presence(bench.folder), Presence(bench.folder)
     calls = allowance(bench, older)
     assert older.name() < younger.name()
-    tells(older, "sent", calls[0])
+    tells(older, "followed", calls[0])
     run(bench.counting.collect())
-    tells(younger, late, *calls[:2])
+    tells(younger, "followed", *calls[:2])
     tells(older, "ended", "first", calls[0])
-    tells(older, "sent", calls[1])
+    tells(older, "followed", calls[1])
     tells(older, "ended", calls[1])
     run(bench.counting.collect())
     assert bench.slots == 0
@@ -757,7 +752,7 @@ def test_a_process_that_is_gone_has_no_calls_that_were_admitted_ahead(bench: Ben
     calls = allowance(bench, Presence(bench.folder))
     gone = bench.folder / FOLDER / calls[0].partition("/")[2].partition("+")[0]
     gone.unlink()
-    tells(Presence(bench.folder), "sent", *calls)
+    tells(Presence(bench.folder), "followed", *calls)
     bench.pass_time(1)
     bench.pass_time(1)
     assert bench.slots == 0
@@ -769,7 +764,7 @@ def test_as_many_calls_as_can_be_known_is_the_end_also_of_those_admitted_ahead(
     worker = Presence(bench.folder)
     calls = allowance(bench, worker)
     monkeypatch.setattr(counting, "MAX_CALLS", 3)
-    tells(worker, "sent", *calls)
+    tells(worker, "followed", *calls)
     run(bench.counting.collect())
     assert bench.slots == 3
 
@@ -849,7 +844,7 @@ def test_calls_that_were_admitted_ahead_count_on_all_hosts(fleet: Fleet) -> None
     worker = Presence(host.folder)
     calls = allowance(host, worker)
     assert fleet.counts[1].slots("acme") == 5
-    tells(worker, "sent", *calls[:3])
+    tells(worker, "followed", *calls[:3])
     tells(worker, "ended", calls[2])
     run(host.counting.collect())
     assert (host.slots, fleet.counts[1].slots("acme")) == (3, 4)
@@ -868,7 +863,7 @@ def test_calls_that_were_admitted_ahead_count_when_redis_is_back(fleet: Fleet) -
     calls = allowance(host, worker)
     run(host.counting.collect())
     fleet.cut(0)
-    tells(worker, "sent", *calls)
+    tells(worker, "followed", *calls)
     tells(worker, "ended", calls[3])
     run(host.counting.collect())
     assert answered(host, wants("apart", 2, owner=worker.name())) == {"outcome": "admitted", "scope": ""}
@@ -886,7 +881,7 @@ def test_once_redis_is_back_it_admits_nobody_beside_calls_that_were_admitted_ahe
     tells(worker, "ended", "first")
     run(host.counting.collect())
     fleet.cut(0)
-    tells(worker, "sent", *calls)
+    tells(worker, "followed", *calls)
     run(host.counting.collect())
     fleet.pass_time(100, hosts=[])  # what was given holds no more
     fleet.mend(0)
@@ -911,7 +906,7 @@ def test_what_comes_and_ends_while_redis_is_told_of_ends_has_no_slot_there(
         tells(worker, "ended", "first")
         first = asyncio.create_task(host.counting.collect())
         await asyncio.sleep(0.05)
-        tells(worker, "sent", calls[0])
+        tells(worker, "followed", calls[0])
         tells(worker, "ended", calls[0])
         second = asyncio.create_task(host.counting.collect())
         await asyncio.sleep(0.05)
@@ -927,7 +922,7 @@ def test_what_comes_and_ends_while_redis_is_told_of_ends_has_no_slot_there(
 def test_what_a_host_gave_ahead_counts_for_others_also_while_its_agent_stands_still(fleet: Fleet) -> None:
     host, other = fleet.hosts
     worker = Presence(host.folder)
-    tells(worker, "sent", *allowance(host, worker))
+    tells(worker, "followed", *allowance(host, worker))
     fleet.pass_time(30, hosts=[1])
     room = [other.admit(f"{number}", bounds=of(("", None, 20))).passes for number in range(16)]
     assert room == [True] * 15 + [False]
@@ -937,7 +932,7 @@ def test_an_agent_that_ends_gives_back_what_nobody_took(fleet: Fleet) -> None:
     host = fleet.hosts[0]
     worker = Presence(host.folder)
     calls = allowance(host, worker)
-    tells(worker, "sent", calls[0])
+    tells(worker, "followed", calls[0])
     run(host.counting.leave())
     assert fleet.counts[1].slots("acme") == 2
     host.restart()
@@ -950,7 +945,7 @@ def test_ends_are_told_in_one_question_also_of_calls_that_came_and_went(
     host, end, told = fleet.hosts[0], fleet.shared[0].end, list[int]()
     worker = Presence(host.folder)
     calls = allowance(host, worker)
-    tells(worker, "sent", *calls[:2])
+    tells(worker, "followed", *calls[:2])
     run(host.counting.collect())
 
     async def ending(customer: str, ended: Sequence[str]) -> None:
@@ -958,7 +953,7 @@ def test_ends_are_told_in_one_question_also_of_calls_that_came_and_went(
         await end(customer, ended)
 
     monkeypatch.setattr(fleet.shared[0], "end", ending)
-    tells(worker, "sent", *calls[2:])  # and these end before Redis knows of them
+    tells(worker, "followed", *calls[2:])  # and these end before Redis knows of them
     tells(worker, "ended", *calls)
     run(host.counting.collect())
     assert len(told) == 1
@@ -971,7 +966,7 @@ def test_calls_of_two_customers_that_were_admitted_ahead_are_told_of_each(fleet:
     calls = [f"dialog/{worker.name()}+{ask}+0" for ask in (1, 2)]
     for ask, customer in enumerate(("acme", "other"), 1):
         assert answered(host, wants(customer, ask, owner=worker.name(), customer=customer))["ahead"] == 4
-    tells(worker, "sent", *calls, f"dialog/{worker.name()}+1+1")
+    tells(worker, "followed", *calls, f"dialog/{worker.name()}+1+1")
     run(host.counting.collect())
     fleet.pass_time(KEPT)
     assert [fleet.counts[1].slots(customer) for customer in ("acme", "other")] == [3, 2]
@@ -1013,7 +1008,7 @@ def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps
     two = of(("", None, 2))
     fleet.hosts[0].admit("of the crashed host", bounds=two)
     fleet.hosts[1].admit("long", bounds=two)
-    run(fleet.hosts[1].answered("long"))
+    run(fleet.hosts[1].followed("long"))
     waited = 0
     while fleet.hosts[1].admit("new", bounds=two) is Outcome.CONCURRENT:
         fleet.pass_time(5, [1])
@@ -1030,7 +1025,7 @@ def test_a_crashed_host_frees_its_slots_within_two_minutes_and_a_long_call_keeps
 def test_an_agent_that_is_restarted_goes_on_renewing(fleet: Fleet, owner: str) -> None:
     fleet.hosts[0].follower = Follower(owner)
     fleet.hosts[0].admit("a")
-    run(fleet.hosts[0].answered("a", owner))
+    run(fleet.hosts[0].followed("a", owner))
     fleet.hosts[0].restart()
     for _ in range(10):
         fleet.pass_time(30)
@@ -1174,7 +1169,7 @@ def test_what_was_refused_here_after_redis_was_late_has_no_slot_there(
     assert fleet.counts[1].slots("acme") == 1
 
 
-def test_a_call_that_is_answered_while_another_is_freed_keeps_its_slot(
+def test_a_call_that_goes_on_while_another_is_freed_keeps_its_slot(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, two = fleet.hosts[0], of(("", None, 2))
@@ -1183,7 +1178,7 @@ def test_a_call_that_is_answered_while_another_is_freed_keeps_its_slot(
     end, answering = FleetCounts.end, list[asyncio.Task[None]]()
 
     async def ending(shared: FleetCounts, customer: str, calls: Sequence[str]) -> None:
-        answering.append(asyncio.create_task(host.answered("b")))
+        answering.append(asyncio.create_task(host.followed("b")))
         await asyncio.sleep(0)
         await end(shared, customer, calls)
 
@@ -1194,12 +1189,12 @@ def test_a_call_that_is_answered_while_another_is_freed_keeps_its_slot(
     assert host.slots == 0
 
 
-def test_a_call_that_is_answered_late_has_its_slot_again_over_the_fleet(fleet: Fleet) -> None:
+def test_a_call_that_goes_on_late_has_its_slot_again_over_the_fleet(fleet: Fleet) -> None:
     host = fleet.hosts[0]
     host.admit("a")
     fleet.pass_time(SETUP)
     assert fleet.counts[0].slots("acme") == 0
-    run(host.answered("a"))
+    run(host.followed("a"))
     assert fleet.counts[0].slots("acme") == 1
     host.end("a")
     assert fleet.counts[0].slots("acme") == 0

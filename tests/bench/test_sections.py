@@ -211,7 +211,7 @@ def test_the_plain_relay_is_the_shipped_configuration_without_our_lines() -> Non
         line.partition("#")[0].strip() for line in lines if line.partition("#")[0] and line not in left.splitlines()
     ]
     ours = (
-        r'python_exec\(|t_on_branch\("BRANCH"\)|t_on_reply\("REPLY"\)|\$xavp\(shaken(_as|\[0\])?=>|route\((SUBSTITUTED|INSIDE_A_DIALOG|BRANCH_IN_PYTHON)\)|'
+        r'python_exec\(|t_on_branch\("BRANCH"\)|t_on_reply\("REPLY"\)|\$xavp\(shaken(_as|\[0\])?=>|route\((SUBSTITUTED|INSIDE_A_DIALOG|BRANCH_IN_PYTHON|LEFT)\)|'
         r"^(route|branch_route|onreply_route|event_route)\[[\w:]+\] \{$"
     )
     assert [line for line in gone if line and not re.search(ours, line)] == []

@@ -318,6 +318,59 @@ def test_a_call_that_the_script_refuses_afterwards_gives_its_slot_back(network: 
     until(lambda: edge.held() == 0)
 
 
+def astray(folder: Path, *, kemi: bool) -> Path:
+    """A configuration that sends calls to some numbers where Kamailio has no socket for, and leaves others unsent."""
+    nowhere = "sip:[2001:db8::1]:5060"
+    if not kemi:
+        config = changed(
+            folder,
+            "kamailio-native.cfg",
+            "        t_on_failure",
+            f'        if ($rU =~ "98$") $du = "{nowhere}";\n',
+        )
+        text, where = config.read_text(), "branch_route[BRANCH] {\n"
+        drops = '    if ($rU =~ "97$") { route(BRANCH_IN_PYTHON); drop; }\n'
+        assert text.count(where) == 1
+        config.write_text(text.replace(where, where + drops))
+        return config
+    routing = changed(
+        folder,
+        "kemi_routing.py",
+        "            KSR.tm.t_on_failure",
+        f'            if KSR.pv.get("$rU").endswith("98"):\n                KSR.pv.sets("$du", "{nowhere}")\n',
+    )
+    return changed(folder, "kamailio-kemi.cfg", "#!ifndef KEMI_SCRIPT", f'#!redefine KEMI_SCRIPT "{routing}"\n')
+
+
+def test_a_call_that_cannot_be_sent_gives_its_slot_back_at_once(network: Network, kemi: bool, tmp_path: Path) -> None:
+    """It has passed the branch route, where its leaving is told; what becomes of it the module dialog tells."""
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)), config=astray(tmp_path, kemi=kemi))
+    assert edge.status(to="+12025550198") in {476, 478, 500}
+    until(lambda: edge.held() == 0, UNSENT / 2)
+    assert len(sent(edge)) == 1
+    if not kemi:
+        assert edge.status(to="+12025550197") >= 400
+        until(lambda: edge.held() == 0, UNSENT / 2)
+        assert len(sent(edge)) == 2
+    assert edge.called.invites() == []
+
+
+def test_a_call_that_nobody_answers_gives_its_slot_back_when_its_transaction_ends(
+    network: Network, kemi: bool, tmp_path: Path
+) -> None:
+    """Three minutes after it came unless Kamailio is told otherwise; here two seconds."""
+    name = "kamailio-kemi.cfg" if kemi else "kamailio-native.cfg"
+    config = changed(tmp_path, name, 'loadmodule "tmx.so"', 'modparam("tm", "max_inv_lifetime", 2000)\n')
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)), config=config)
+    edge.called.behave = lambda _: (RINGS,)
+    edge.caller.send(edge.caller.request(), edge.server.inside_port)
+    edge.called.wait(lambda message: message.method == "INVITE")
+    assert edge.held() == 1
+    edge.called.wait(lambda message: message.method == "CANCEL")
+    edge.called.answer(edge.called.invite(), b"487 Request Terminated")
+    until(lambda: edge.held() == 0)
+
+
 def test_a_transfer_counts_once(network: Network, kemi: bool) -> None:
     edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)))
     call = edge.call()
@@ -394,7 +447,7 @@ def test_a_mode_that_only_reports_marks(network: Network, mode: str) -> None:
 
 def test_without_the_module_dialog_it_is_said_at_the_start(network: Network, tmp_path: Path, kemi: bool) -> None:
     name = "kamailio-kemi.cfg" if kemi else "kamailio-native.cfg"
-    lines = share("kamailio", name).read_text().split("event_route[dialog:start]")[0].splitlines(keepends=True)
+    lines = share("kamailio", name).read_text().split("event_route[dialog:end]")[0].splitlines(keepends=True)
     config = tmp_path / name
     config.write_text("".join(line for line in lines if '"dialog' not in line))
     edge = Edge(network, kemi=kemi, limits=Limits(Rate(0.05, 1)), config=config)
@@ -447,7 +500,7 @@ def dialled(network: Network, limits: Limits, *, kemi: bool) -> tuple[int, int, 
 def sent(edge: Edge) -> list[str]:
     """The keys of the calls of which it was told that they left."""
     told = [line for file in (edge.provider.folder / FOLDER).iterdir() for line in file.read_bytes().splitlines()]
-    return [json.loads(line)["call"] for line in told if b'"sent"' in line]
+    return [json.loads(line)["call"] for line in told if b'"followed"' in line]
 
 
 def test_many_calls_are_not_asked_about_one_by_one(network: Network, kemi: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from shaken_plugin.core.call import NAMING
 from shaken_plugin.core.identity import IdentityHeader
 from shaken_plugin.core.passport import Passport
 from shaken_plugin.lab.servers import LOOPBACK, free_port, share
-from shaken_plugin.lab.sipp import Traced
+from shaken_plugin.lab.sipp import Answerer, Traced
+from shaken_plugin.runtime import apply
+from tests.agent.host import until
 from tests.e2e.conftest import Network
 from tests.e2e.freeswitch.party import RINGS, Message, Party
+from tests.e2e.test_changes import edit
 
 UNOWNED, OTHER = "+19175550199", "+12155551299"
 CALLER_HEADERS = ("From", "P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID", *NAMING)
@@ -139,14 +143,19 @@ def test_a_call_that_fails_over_and_is_answered_with_a_failure(network: Network)
         call = caller.call(signer.inside_port, number=UNOWNED)
         assert call.final.status == 500  # a proxy makes that of a 503 (RFC 3261 §16.7)
         assert all(UNOWNED in answer.one("From") for answer in call.answers())
+    until(lambda: len(came(first)) == len(came(second)) == 2)
     for peer in (first, second):
         (invite,) = peer.invites()
         assert len(invite.header("Record-Route")) == invite.header("Record-Route")[0].count(";shaken=") == 1
-        received = [message for message in peer.messages() if not message.sent]
+        received = came(peer)
         assert [message.first_line.partition(" ")[0] for message in received] == ["INVITE", "ACK"]
         assert users(received, "From") == {OTHER}
         assert len(invite.header("From")) == len(invite.header("Identity")) == 1
         assert claims(invite.header("Identity")[0])["orig"] == {"tn": OTHER[1:]}
+
+
+def came(peer: Answerer) -> list[Traced]:
+    return [message for message in peer.messages() if not message.sent]
 
 
 def test_where_observed_nothing_changes_on_the_wire(network: Network) -> None:
@@ -164,6 +173,22 @@ def test_where_observed_nothing_changes_on_the_wire(network: Network) -> None:
         assert arrived.all(name) == request.all(name), name
     assert ";shaken=" not in arrived.text
     assert signer.counters()["substituted"] == 1  # as it would have been
+
+
+def test_a_native_script_asks_for_it_once_the_settings_sign(network: Network) -> None:
+    """Where they do not, later requests are not looked at."""
+    provider = network.provider("origin", signing={**SUBSTITUTE, "mode": "observe"})
+    with Party() as called, Party("127.0.0.2") as caller:
+        signer = network.kamailio(provider, outside_peer=f"sip:{called.target}", workers=1)
+        caller.call(signer.inside_port, number=UNOWNED).bye()
+        assert "value: 1" in signer.rpc("pv.shvGet", "shaken_off")
+        edit(provider, lambda data: data["signing"].update(mode="active"))
+        apply(provider.settings, time.time())
+        signer.rpc("app_python.reload")
+        caller.call(signer.inside_port, number=UNOWNED).bye()
+        assert "value: 0" in signer.rpc("pv.shvGet", "shaken_off")
+    signed = [message for message in called.received if OTHER in message.one("From")]
+    assert [message.method for message in signed] == ["INVITE", "ACK", "BYE"]
 
 
 @pytest.mark.parametrize("places", [["asserted"], ["from"]])

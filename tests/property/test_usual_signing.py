@@ -83,9 +83,7 @@ class Counts:
     def trouble(self) -> str:
         return ""
 
-    def sent(self, call: str) -> None: ...
-
-    def answered(self, call: str, owner: str = "") -> None: ...
+    def followed(self, call: str, owner: str = "") -> None: ...
 
     def ended(self, call: str) -> None:
         self.given_back.append(call)

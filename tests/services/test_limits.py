@@ -88,11 +88,8 @@ class Counts:
     def trouble(self) -> str:
         return ""
 
-    def sent(self, call: str) -> None:
-        self.told.append(("sent", call))
-
-    def answered(self, call: str, owner: str = "") -> None:
-        self.told.append(("answered", call))
+    def followed(self, call: str, owner: str = "") -> None:
+        self.told.append(("followed", call))
 
     def ended(self, call: str) -> None:
         self.told.append(("ended", call))
@@ -422,8 +419,8 @@ def test_a_transfer_takes_the_slot_over(authority: Authority, ours: SigningPair)
     assert counts.told[-1] == ("referred", key("12025550143"))
     assert switch.sign(numbered(5)).reject is None
     assert switch.sign(numbered(6)).reject == OVER
-    switch.switch.answered(first)
-    assert counts.told[-1] == ("answered", first)
+    switch.switch.followed(first)
+    assert counts.told[-1] == ("followed", first)
 
 
 def test_whatever_a_call_is_for_its_name_at_the_limits_is_short(authority: Authority, ours: SigningPair) -> None:

@@ -226,7 +226,12 @@ def test_the_printed_lines_are_those_of_the_shipped_examples() -> None:
     assert {call for call in calls if "shaken" in call} >= {line for line in printed if "python_exec" in line}
     assert {line for line in marked if "modparam" in line or "loadmodule" in line} <= printed
     kemi = files["kemi_routing.py"].decode()
-    for call in ("shaken_sign(msg)", 'shaken_verify(msg, "from_outside")', "shaken_branch(msg)", "shaken_reply(msg)"):
+    for call in (
+        "shaken_sign(msg)",
+        'shaken_verify(msg, "from_outside")',
+        't_on_branch("shaken_branch")',
+        't_on_reply("shaken_reply")',
+    ):
         assert call in KEMI
         assert call in kemi
     assert imported(KEMI) <= imported(kemi)

@@ -152,11 +152,10 @@ def told(left: Left) -> list[tuple[str, str]]:
 def test_what_becomes_of_calls_is_left_for_the_agent_whether_one_is_there_or_not(path: Path) -> None:
     limiter, left = AgentLimiter(AgentLine(path, timeout=0.1), Presence(path.parent)), Left(path.parent)
     assert left.take() == []
-    limiter.sent("a")
-    limiter.answered("a")
+    limiter.followed("a")
     peer = Peer(path)
     limiter.ended("a")
-    assert told(left) == [("sent", "a"), ("answered", "a"), ("ended", "a")]
+    assert told(left) == [("followed", "a"), ("ended", "a")]
     assert told(left) == []
     peer.end()
     assert peer.requests == []
@@ -167,22 +166,21 @@ def test_what_has_to_be_known_at_once_is_said_and_left_where_nobody_hears(path: 
     limiter.referred("a", "x")  # nobody is there
     peer = Peer(path, lambda request: right(request) if request["op"] == "ping" else None)
     until(lambda: answers(limiter._line), 20 * PROBE)
-    limiter.answered("b", "leg:core:b")
-    assert len(peer.said("answered")) == 1  # it hangs now
+    limiter.followed("b", "leg:core:b")
+    assert len(peer.said("followed")) == 1  # it hangs now
     peer.answer = right
     until(lambda: answers(limiter._line), 20 * PROBE)
     limiter.referred("c", "d")
     assert len(peer.said("refer")) == 1
     peer.end()
-    assert told(left) == [("refer", "a"), ("answered", "b")]
+    assert told(left) == [("refer", "a"), ("followed", "b")]
 
 
 def test_what_there_is_no_room_for_is_said_to_the_agent(peer: Peer, path: Path) -> None:
     limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent / "missing"))
-    limiter.sent("a")
-    limiter.answered("a")
+    limiter.followed("a")
     limiter.ended("a")
-    assert [(request["op"], request["call"]) for request in peer.requests] == [("answered", "a"), ("ended", "a")]
+    assert [(request["op"], request["call"]) for request in peer.requests] == [("followed", "a"), ("ended", "a")]
     peer.end()
     limiter.ended("b")
 
@@ -225,7 +223,7 @@ def test_what_is_asked_of_the_agent(peer: Peer, path: Path) -> None:
     limiter = AgentLimiter(AgentLine(path, timeout=5), Presence(path.parent))
     request = Request("acme", "a", (Bound("", 1, 2, 3),), "A", replaces=("b",), to="c")
     assert limiter.admit(request).outcome is Outcome.ADMITTED
-    limiter.answered("a", "leg:core:a")
+    limiter.followed("a", "leg:core:a")
     limiter.referred("a", "c")
     limiter.admit(request)
     asked = {name: value for name, value in peer.requests[0].items() if name != "owner"}
@@ -245,7 +243,7 @@ def test_what_is_asked_of_the_agent(peer: Peer, path: Path) -> None:
     }
     assert is_alive(path.parent, peer.requests[0]["owner"])
     assert peer.requests[1:3] == [
-        {"v": 1, "op": "answered", "call": "a", "owner": "leg:core:a"},
+        {"v": 1, "op": "followed", "call": "a", "owner": "leg:core:a"},
         {"v": 1, "op": "refer", "call": "a", "to": "c"},
     ]
 

@@ -72,6 +72,7 @@ class FakeKsr:
         self.htable = _HTable(self)
         self.dialog: _Dialog | None = _Dialog(self)
         self.dialogs: dict[str, str] = {}
+        self.shared: dict[str, int] = {}
         """Variables of the dialog that the transaction belongs to; empty where none is managed."""
         self.managed = False
         self.metrics: dict[str, int] = {}
@@ -269,6 +270,10 @@ class _Pv:
             return None if value is None else value.hex()
         value = self._ksr.raw(name)
         return None if value is None else value.decode("utf-8")
+
+    def seti(self, name: str, value: int) -> int:
+        self._ksr.shared[name] = value
+        return 1
 
     def sets(self, name: str, value: str) -> int:
         if name == "$dlg_var(shaken_slot)":

@@ -3,11 +3,12 @@
     shaken_sign     request route, calls from inside: decide, sign, or refuse
     shaken_divert   request or failure route, calls sent on to another number: sign the diversion
     shaken_branch   branch route: put Identity (and Date) on each branch that leaves
+    shaken_left     branch route of a native script that adds these itself: a call with a slot has left
     shaken_verify   request route, calls from outside: verify, mark, or reject
     shaken_reply    onreply route: Reason headers of protocol STIR
     shaken_dialog   request route, requests inside a dialog: a caller ID that was substituted stays so
-    shaken_event    events of the module dialog: calls that were answered, ended or failed, for limits on
-                    concurrent calls
+    shaken_ended    events of the module dialog: a call with a slot has ended or failed
+    shaken_event    the same by the module's event_callback
     shaken_refer    request route, REFER inside a dialog: a transfer counts as one call
     shaken_fallback after a t_relay that failed, and failure route: a call that was too large for
                     UDP and not answered by TCP (``signing.size.action: tcp``) goes by UDP
@@ -26,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from shaken_plugin.adapters.kamailio_calls import NULL, Calls
+from shaken_plugin.adapters.kamailio_calls import ENDS, NULL, Calls
 from shaken_plugin.adapters.kamailio_dialog import PARAMETER, Dialogs
 from shaken_plugin.adapters.kamailio_message import ASKED, Message, utf8
 from shaken_plugin.adapters.kamailio_observer import KamailioObserver
@@ -46,7 +47,7 @@ from shaken_plugin.switch import (
 from shaken_plugin.switch.process import Process, load
 
 __all__ = [
-    "ANSWERED", "ASKED", "GO_ON", "NOTHING", "ROUTES", "SIGNING", "SUBSTITUTED", "VERIFYING", "Kamailio",
+    "ANSWERED", "ASKED", "GO_ON", "NOTHING", "OFF", "ROUTES", "SIGNING", "SUBSTITUTED", "VERIFYING", "Kamailio",
     "KamailioObserver",
 ]  # fmt: skip
 
@@ -64,6 +65,9 @@ ROUTES: Final = "shaken"
 """Name of the xavp with ``routes``: ``1`` where the call has to pass `shaken_branch` and `shaken_reply`; and ``quiet``:
 ``1`` where it has one branch, and `shaken_reply` nothing to do about replies to that but their Reason headers."""
 
+OFF: Final = "$shv(shaken_off)"
+"""1 where no call leaves signed, and so none with another caller ID: a native script need not look for that later."""
+
 SIGNING: Final = "shaken_as"
 VERIFYING: Final = "shaken_vs"
 """Names of the xavps with the results of the authentication and the verification service."""
@@ -75,7 +79,7 @@ _UNTIL: Final = "until"
 """Variable of a usual call: its first branch needs nothing of us but Identity and Date before this moment
 (``kamailio-native.cfg``)."""
 _SLOT_UNTIL: Final = "slot_until"
-"""In its place where the call has a slot: of that it is to be told that the call has left, too."""
+"""In its place where the call has a slot: it is to be told that this has left, too (`Kamailio.shaken_left`)."""
 
 _TOLD: Final = (
     "level", "skip", "customer", "origid", "ppt", "refusal", "unauthorised", "substituted_for", "rules", "policy",
@@ -99,6 +103,9 @@ class Kamailio(Message):
         self._dialogs = Dialogs(ksr, self.switch, self._execute)
         self._dialogs.check_start()
         self._calls = Calls(ksr, self.switch)
+        self._usual: tuple[str, str, str, str] | None = None
+        """Of the usual call that this process signed last: Identity, Date, until when its first branch needs no more,
+        and its slot. All is published, too; a call whose branch is another process's is looked up."""
 
     def child_init(self, rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
@@ -108,6 +115,7 @@ class Kamailio(Message):
         self.switch.check_store()
         if rank > 0:  # one that has calls
             self.switch.check_presence()
+        self._ksr.pv.seti(OFF, 0 if self.switch.signs_actively else 1)
         return GO_ON
 
     # --- For the routing script ---------------------------------------------------------------
@@ -170,14 +178,28 @@ class Kamailio(Message):
             return outcome
         return self.switch.unfollowed(outcome, slot)
 
-    def shaken_event(self, _msg: object = None, event: str = "") -> int:
-        """An event of the module dialog: ``dialog:start``, ``dialog:end`` or ``dialog:failed``.
+    def shaken_ended(self, _msg: object = None, slot: str = "") -> int:
+        """A call with a slot has ended, or failed: for the module's event routes ``dialog:end`` and ``dialog:failed``.
 
         Args:
-            event: its name; and behind a space, which spares a question, ``$dlg_var(shaken_slot)``.
+            slot: ``$dlg_var(shaken_slot)``; of other calls nothing is told.
         """
         try:
-            self._calls.event(event)
+            if slot and slot != NULL:
+                self.switch.ended(slot)
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("ended", exc)
+
+    def shaken_event(self, _msg: object = None, event: str = "") -> int:
+        """The same for the module's ``event_callback``.
+
+        Args:
+            event: its name; of others than ``dialog:end`` and ``dialog:failed`` nothing is told.
+        """
+        try:
+            if event in ENDS:
+                return self.shaken_ended(slot=self._calls.slot())
             return GO_ON
         except BaseException as exc:
             return self._survive("event", exc)
@@ -212,13 +234,10 @@ class Kamailio(Message):
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
-            until = _UNTIL
-            limiter = self.switch.services.limiter
-            if limiter is not None and (slot := self._get(SIGNING, "slot")):
-                limiter.sent(slot)
-                until = _SLOT_UNTIL
-            if (moment := self._get(SIGNING, until)) and self._attach_usual(moment):
+            if self._usual is not None and self._attach_usual(*self._usual):
                 return GO_ON
+            if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
+                self.switch.followed(slot)
             state = self._state()
             # Each branch may go to a number of its own, and that is what a div says.
             diverting = state["diverting"]
@@ -242,11 +261,31 @@ class Kamailio(Message):
         except BaseException as exc:
             return self._survive("branch", exc)
 
-    def _attach_usual(self, until: str) -> bool:
-        """What ``kamailio-native.cfg`` itself does on the first branch of a usual call; False: not done."""
+    def shaken_left(self, _msg: object = None, slot: str = "") -> int:
+        """A call with a slot has left, with its headers: what `shaken_branch` tells where it adds these.
+
+        Args:
+            slot: ``$xavp(shaken_as=>slot)``.
+        """
+        try:
+            if slot and slot != NULL:
+                self.switch.followed(slot)
+            return GO_ON
+        except BaseException as exc:
+            return self._survive("left", exc)
+
+    def _attach_usual(self, identity: str, date: str, until: str, slot: str) -> bool:
+        """What ``kamailio-native.cfg`` itself does on the first branch of a usual call, where this is it; else False.
+
+        The same numbers in the same second have the same signature; each call has a slot of its own.
+        """
+        if identity != self._get(SIGNING, "identity") or (slot and slot != self._get(SIGNING, "slot")):
+            return False
         if self._ksr.tm.t_get_branch_index() != 0 or not self.switch.is_before(until):
             return False
-        self._ksr.hdr.append(f"Date: {self._get(SIGNING, 'date')}\r\nIdentity: {self._get(SIGNING, 'identity')}\r\n")
+        if slot:
+            self.switch.followed(slot)
+        self._ksr.hdr.append(f"Date: {date}\r\nIdentity: {identity}\r\n")
         self._set(ROUTES, "quiet", "1")
         return True
 
@@ -462,6 +501,7 @@ class Kamailio(Message):
             self._publish(VERIFYING, variables)
         if variables.get("reason"):
             self._set(ROUTES, "routes", "1")
+            self._usual = None
             for name in (_UNTIL, _SLOT_UNTIL):
                 if self._get(SIGNING, name):
                     self._set(SIGNING, name, "")
@@ -504,14 +544,14 @@ class Kamailio(Message):
             return False
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
         text = f"state='{USUAL}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}';{same.made}"
-        until = _UNTIL
+        name, slot, until = _UNTIL, "", self._until(identity, date, at)
         if counted := variables.get("counted"):  # a key
             text = f"{text};counted='{counted}'"
             if "slot" in variables:
-                text, until = f"{text};slot='{counted}'", _SLOT_UNTIL
-        text = f"{text};{until}='{self._until(identity, date, at)}'"
-        if "'" in identity or self._explode(text, SIGNING) < 0:
+                name, slot, text = _SLOT_UNTIL, counted, f"{text};slot='{counted}'"
+        if "'" in identity or self._explode(f"{text};{name}='{until}'", SIGNING) < 0:
             return False
+        self._usual = (identity, date, until, slot) if until else None
         self._set(ROUTES, "routes", "1")
         return True
 

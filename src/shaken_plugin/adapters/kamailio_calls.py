@@ -12,7 +12,9 @@ NOTE: Final = "$dlg_var(shaken_slot)"
 NULL: Final = "<null>"
 """What Kamailio puts into a text where a variable has no value."""
 
-_IS_END: Final = {"dialog:start": False, "dialog:end": True, "dialog:failed": True}
+ENDS: Final = frozenset({"dialog:end", "dialog:failed"})
+"""Events of the module: of every dialog whose INVITE has left one comes. Also where no final response does, because the
+transaction ends then, sooner (tm's ``max_inv_lifetime``) than the module forgets the dialog (``early_timeout``)."""
 
 
 class Calls:
@@ -42,16 +44,9 @@ class Calls:
         self._ksr.pv.sets(NOTE, slot)
         return True
 
-    def event(self, event: str) -> None:
-        """A dialog was answered (``dialog:start``), has ended, or has failed.
-
-        Args:
-            event: the name, and behind a space what stands in `NOTE`, where the configuration has it put there.
-        """
-        name, _, slot = event.partition(" ")
-        is_end = _IS_END.get(name)
-        if is_end is not None and (slot := slot or self._ksr.pv.get(NOTE)) and slot != NULL:
-            (self._switch.ended if is_end else self._switch.answered)(slot)
+    def slot(self) -> str:
+        """That of the call whose dialog is at hand; empty where it has none."""
+        return self._ksr.pv.get(NOTE) or ""
 
     def refer(self) -> None:
         """A REFER inside a dialog: the call that comes of it takes over the slot."""

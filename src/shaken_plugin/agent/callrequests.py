@@ -45,12 +45,8 @@ class CallRequests:
         self._counting = counting
         self._replays = replays
 
-    async def answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to a request with one of the `ops`; None to what has none."""
-        found = await self._answer(request)
-        return None if request["op"] == "sent" else found
-
-    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request with one of the `ops`."""
         try:
             op = request["op"]
             if op in OPS:

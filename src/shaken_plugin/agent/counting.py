@@ -88,8 +88,8 @@ class Counting:
         self._tallies: dict[str, Tally] = {}
         self._ends: dict[str | tuple[str, str, int], float] = {}
         """Of calls, and questions, that were not known: when they were told."""
-        self._early: dict[str, tuple[Stage, str]] = {}
-        """How far calls are that came before what an agent before this one left could be read, and their new owners."""
+        self._early: dict[str, str] = {}
+        """Calls that were told of before what an agent before this one left could be read, and their new owners."""
         self._allowances = Allowances()
         self._owed = None if shared is None else Owed(self._calls, shared)
         self._arrivals: deque[float] = deque()
@@ -164,10 +164,8 @@ class Counting:
         """Take what switches tell, in its order."""
         with self._calls.written_together():
             for op, call, owner, ask, to in all_told:
-                if op == "sent":
-                    self._go_on(call, Stage.SENT)
-                elif op == "answered":
-                    self._go_on(call, Stage.ANSWERED, owner)
+                if op == "followed":
+                    self._go_on(call, owner)
                 elif op == "ended":
                     self._end(self._calls.of(call), call)
                 elif op == "undo":
@@ -200,17 +198,16 @@ class Counting:
         if self._calls.known or self._allowances:
             await self.collect()
 
-    def _go_on(self, call: str, stage: Stage, owner: str = "") -> None:
-        """A call has left the switch, or was answered; of another owner than asked, if one is named."""
+    def _go_on(self, call: str, owner: str) -> None:
+        """A call goes on until its end is told; of another owner than asked, if one is named."""
         self._take(call)
         if not self._calls.has_restored and len(self._early) < MAX_CALLS:
-            before = self._early.get(call, (stage, ""))
-            self._early[call] = max(stage, before[0]), owner or before[1]
+            self._early[call] = owner or self._early.get(call, "")
         for held in self._calls.of(call):
             owned = owner or held.owner
-            if held.stage >= stage and held.owner == owned:
+            if held.stage is Stage.FOLLOWED and held.owner == owned:
                 continue
-            self._calls.keep(replace(held, stage=stage, owner=owned, lapsed=False))
+            self._calls.keep(replace(held, stage=Stage.FOLLOWED, owner=owned, lapsed=False))
             if held.lapsed:
                 self._tally(held.customer).hold(call, held.level, _micro(self._clock()))
                 if self._owed is not None:
@@ -284,7 +281,7 @@ class Counting:
             for held in self._calls:
                 if held.owner not in gone and not held.is_over(now):
                     continue
-                if held.owner in gone or held.lapsed or held.stage is Stage.ANSWERED:
+                if held.owner in gone or held.lapsed or held.stage is Stage.FOLLOWED:
                     self._calls.drop(held)
                 else:
                     self._calls.keep(replace(held, lapsed=True))
@@ -311,9 +308,9 @@ class Counting:
                 if self._owed is not None:
                     self._owed.ends.append((left.customer, left.call))
                 continue
-            stage, owner = self._early.get(left.call, (left.stage, ""))
-            held = replace(left, stage=max(stage, left.stage), owner=owner or left.owner)
-            if held != left:
+            held, owner = left, self._early.get(left.call)
+            if owner is not None:
+                held = replace(left, stage=Stage.FOLLOWED, owner=owner or left.owner)
                 self._calls.keep(held)
             if not held.lapsed:
                 self._tally(held.customer).hold(held.call, held.level, _micro(self._clock()))

@@ -18,9 +18,9 @@ UNSENT: Final = 5.0
 """Seconds for which a call has its slot that a switch will tell the leaving of, and does not: it was answered by the
 script, or lost."""
 SETUP: Final = 300.0
-"""Seconds after which a call that was not answered, and whose end nobody told, has no slot any more."""
+"""Seconds after which a call has no slot any more whose end nobody promised to tell."""
 RINGS_ON: Final = 3_600.0
-"""Seconds for which such a call is known, because it takes its slot again where it is answered after all."""
+"""Seconds for which such a call is known, because it takes its slot again where that is promised after all."""
 LONGEST: Final = 86_400.0
 """Seconds after which a call gives its slot back that nobody told the end of."""
 
@@ -48,7 +48,8 @@ class Stage(IntEnum):
 
     UNSENT = 0
     SENT = 1
-    ANSWERED = 2
+    FOLLOWED = 2
+    """Its switch tells its end, whenever that is."""
 
 
 @dataclass(frozen=True, slots=True)

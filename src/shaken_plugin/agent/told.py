@@ -11,7 +11,7 @@ MAX_TEXT: Final = 256
 MAX_NUMBER: Final = 2**52
 """Redis counts with doubles."""
 
-OPS: Final = frozenset({"sent", "answered", "ended", "undo", "refer"})
+OPS: Final = frozenset({"followed", "ended", "undo", "refer"})
 
 
 class Told(NamedTuple):
@@ -31,7 +31,7 @@ def told(request: dict[str, Any]) -> Told:
         ValueError, KeyError, TypeError: it is none.
     """
     op, call, owner = request["op"], text(request["call"]), ""
-    if op == "answered":
+    if op == "followed":
         owner = request.get("owner", "")
         if owner and not LEG.fullmatch(owner):
             raise ValueError("owner")

@@ -82,7 +82,10 @@ class Limiter:
         customer, found, concurrent, level = about = decision.once(_bounds)
         if not found:
             return None
-        if slot and concurrent and self._is_new(message) and (name := self.counts.ahead(customer, found, level)):
+        # Then it is certain that nobody knows of this call yet, and of none whose place it may take. Of a REFER it may
+        # come: the call before it keeps its slot, and below half of the bounds nobody misses it.
+        is_new = not (message.leg or message.counted or message.slot or message.replaces)
+        if slot and concurrent and is_new and (name := self.counts.ahead(customer, found, level)):
             call = call_key(customer, message.call_id, message.from_tag, name)
             return Asked(_ADMITTED, call, call, False, about)
         to, leg = message.request_party(self.plan), message.leg
@@ -96,14 +99,6 @@ class Limiter:
         except StoreUnavailable as exc:
             return Asked(None, call, "", concurrent and not slot, about, str(exc))
         return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot, about)
-
-    @staticmethod
-    def _is_new(message: CallMessage) -> bool:
-        """Whether it is certain that nobody knows of this call yet, and of none whose place it may take.
-
-        Of a REFER it may come: then the call before it keeps its slot, and below half of the bounds nobody misses it.
-        """
-        return not (message.leg or message.counted or message.slot or message.replaces)
 
 
 class Asked(NamedTuple):

@@ -23,7 +23,7 @@ class Ready:
     """What all usual calls of one judgement are signed with, between two moments."""
 
     __slots__ = (
-        "_counted", "after", "attest", "claims", "credential", "decision", "orig", "origid", "pair", "told", "until",
+        "after", "at_limits", "attest", "claims", "credential", "decision", "orig", "origid", "pair", "told", "until",
     )  # fmt: skip
 
     def __init__(
@@ -42,7 +42,8 @@ class Ready:
         self.after, self.until = float("-inf"), float("inf")
         self.told: Any = None
         """What a switch has made of it, to say the same of each call."""
-        self._counted: dict[Verdict | None, Ready] = {}
+        self.at_limits: dict[Verdict | None, Ready] = {}
+        """What `counted` has made."""
 
     def hold(self, now: float) -> None:
         """Set the two moments, around ``now``, between which no pair of the credential begins or ends (exclusive)."""
@@ -55,11 +56,9 @@ class Ready:
 
     def counted(self, asked: Asked) -> Ready:
         """The same for calls of which this was said at their customer's limits."""
-        if (known := self._counted.get(asked.verdict)) is not None:
-            return known
         made = Ready(asked.traced(self.decision), self.attest, self.orig, self.origid, self.credential, self.pair)
         made.after, made.until = self.after, self.until
-        return self._counted.setdefault(asked.verdict, made)
+        return self.at_limits.setdefault(asked.verdict, made)
 
 
 class Usual(NamedTuple):
@@ -72,7 +71,7 @@ class Usual(NamedTuple):
     def counted(self, asked: Asked) -> Usual:
         """The same, of which this was said at its customer's limits."""
         ready, dest, iat = self
-        return Usual(ready.counted(asked), dest, iat)
+        return Usual(ready.at_limits.get(asked.verdict) or ready.counted(asked), dest, iat)
 
     def payload(self) -> bytes:
         """`core.passport.shaken_payload` of the call."""

@@ -45,7 +45,8 @@ class _File:
 
     def __init__(self, descriptor: int, found: os.stat_result) -> None:
         self.descriptor = descriptor
-        self.identity = (found.st_dev, found.st_ino)
+        self.identity = found[1:4]
+        """Inode, device and how many names it has, which is one; so compared at once."""
         self.size = found.st_size
 
     def close(self) -> None:
@@ -88,12 +89,29 @@ class SpoolWriter:
             pid = os.getpid()
             own = self._own.get(pid) or self._own.setdefault(pid, _Own())
             with own.lock:
-                self._put(own, line)
+                if not self._has_put(own.file, line):
+                    self._put(own, line)
         except OSError as exc:
             return f"{exc.filename or self._folder}: {exc.strerror}"
         except Exception as exc:  # whatever stands in a call
             return f"not written: {type(exc).__name__}"
         return None
+
+    def _has_put(self, file: _File | None, line: bytes) -> bool:
+        """What `_put` does where all is as it nearly always is; False: it has still to be done."""
+        if file is None or file.size >= self._rotate_bytes:
+            return False
+        try:
+            if os.fstat(file.descriptor)[1:4] != file.identity:
+                return False
+            written = os.write(file.descriptor, line)
+        except OSError:
+            return False
+        if written == len(line):
+            file.size += written
+            return True
+        file.size = self._rotate_bytes  # torn: nothing may ever stand behind it
+        return False
 
     def _put(self, own: _Own, line: bytes) -> None:
         """Write a line, and where only a part of it went, the whole again to a new file.
@@ -132,7 +150,7 @@ class SpoolWriter:
                 found = os.fstat(file.descriptor)
             except OSError:
                 found = None
-            if found is None or (found.st_dev, found.st_ino) != file.identity:
+            if found is None or found[1:3] != file.identity[:2]:
                 own.file = file = None  # closed over our head, the number may be somebody else's by now
             elif found.st_nlink == 0 or file.size >= self._rotate_bytes:
                 own.file = None

@@ -37,14 +37,11 @@ branch_route[BRANCH] {
 onreply_route[REPLY] {
     python_exec("shaken_reply");
 }
-event_route[dialog:start] {
-    python_exec("shaken_event", "dialog:start $dlg_var(shaken_slot)");
-}
 event_route[dialog:end] {
-    python_exec("shaken_event", "dialog:end $dlg_var(shaken_slot)");
+    python_exec("shaken_ended", "$dlg_var(shaken_slot)");
 }
 event_route[dialog:failed] {
-    python_exec("shaken_event", "dialog:failed $dlg_var(shaken_slot)");
+    python_exec("shaken_ended", "$dlg_var(shaken_slot)");
 }
 # inside a dialog, after loose_route():  if (is_method("REFER")) python_exec("shaken_refer");
 """
@@ -69,14 +66,8 @@ class Routing(Kamailio):
         if self.shaken_verify(msg, "from_outside") == ANSWERED:  # the method to come back to
             return 1
         # before every t_relay(), also after a failure:
-        KSR.tm.t_on_branch("branch")
-        KSR.tm.t_on_reply("reply")
-
-    def branch(self, msg):
-        return self.shaken_branch(msg)
-
-    def reply(self, msg):
-        return self.shaken_reply(msg)
+        KSR.tm.t_on_branch("shaken_branch")
+        KSR.tm.t_on_reply("shaken_reply")
 
 # For limits on concurrent calls, in kamailio.cfg the module dialog with its parameter and event routes as above;
 # and inside a dialog, after loose_route(), for REFER: self.shaken_refer(msg)

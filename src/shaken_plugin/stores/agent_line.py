@@ -12,12 +12,11 @@ The fields are those of `core.limits.Request`; the owner is a file (`stores.pres
 ``"ahead": 8``, and its answer then how many of these are given, ``"ahead": 5``: calls named by the owner, the number of
 the question and one from 0 on, joined by "+". Who takes one tells its leaving as that of any other call.
 
-What is only told is ``refer`` with ``call`` and ``to``; ``answered`` with ``call`` and the new ``owner``; and what a
-process has no room for in its files (`stores.presence`), where the agent mostly finds it: ``answered`` and ``ended``
+What is only told is ``refer`` with ``call`` and ``to``; ``followed`` with ``call`` and the new ``owner``; and what a
+process has no room for in its files (`stores.presence`), where the agent mostly finds it: ``followed`` and ``ended``
 with ``call``, and ``undo`` with ``call``, ``owner`` and ``ask``, which takes a question back that had no answer, unless
-the same call was asked about again since. The answer is ``{"v": 1}``. ``sent``, with ``call``, has none, and comes here
-from processes of an older release alone.
-What had no answer is left in those files; so it may come twice.
+the same call was asked about again since. The answer is ``{"v": 1}``. What had none is left in those files; so it may
+come twice.
 
     {"v": 1, "op": "first_use", "token": HEX, "call": HEX, "milliseconds": 60000}
     {"v": 1, "first": true}

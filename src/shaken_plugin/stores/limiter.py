@@ -95,7 +95,9 @@ class AgentLimiter:
         except StoreUnavailable as exc:
             if request.takes_slot and not isinstance(exc, NotAsked):
                 # It may have been counted all the same, and may be refused now; what goes on is not counted.
-                self._leave(message({"op": "undo", "call": request.call, "owner": owner, "ask": ask}))
+                undo = message({"op": "undo", "call": request.call, "owner": owner, "ask": ask})
+                if not self._presence.leave(undo):
+                    self._say(undo)
             raise
 
     def _admitted(self, request: Request, owner: str, ask: int) -> Verdict:
@@ -148,31 +150,27 @@ class AgentLimiter:
             self._verdicts[line] = verdict
         return verdict
 
-    def sent(self, call: str) -> None:
-        """See `ports.CallLimiter.sent`."""
-        self._presence.leave(_about("sent", call))
-
-    def answered(self, call: str, owner: str = "") -> None:
-        """See `ports.CallLimiter.answered`."""
+    def followed(self, call: str, owner: str = "") -> None:
+        """See `ports.CallLimiter.followed`."""
         if owner:
-            self._tell(message({"op": "answered", "call": call, "owner": owner}))
-        else:
-            self._leave(_about("answered", call))
+            self._tell(message({"op": "followed", "call": call, "owner": owner}))
+        elif not self._presence.leave(line := b'{"v":1,"op":"followed","call":%b}\n' % _text(call).encode()):
+            self._say(line)
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""
-        self._leave(_about("ended", call))
+        if not self._presence.leave(line := b'{"v":1,"op":"ended","call":%b}\n' % _text(call).encode()):
+            self._say(line)
 
     def referred(self, call: str, to: str) -> None:
         """See `ports.CallLimiter.referred`."""
         # At once: the call that comes of it may be here within milliseconds.
         self._tell(message({"op": "refer", "call": call, "to": to}))
 
-    def _leave(self, line: bytes) -> None:
-        """Where the agent finds it in a moment; said to it where there is no room."""
-        if not self._presence.leave(line):
-            with suppress(StoreUnavailable):
-                self._line.read(self._line.exchange(line))
+    def _say(self, line: bytes) -> None:
+        """What there is no room for where the agent would find it in a moment."""
+        with suppress(StoreUnavailable):
+            self._line.read(self._line.exchange(line))
 
     def _tell(self, line: bytes) -> None:
         """Now, or else where the agent finds it."""
@@ -190,11 +188,6 @@ def admitting(request: Request, owner: str, ask: int) -> bytes:
         f'{_usual(customer, bounds, level, (slot, sent), owner)}"call":{_text(call)},'
         f'"replaces":[{",".join(map(_text, replaces)) if replaces else ""}],"to":{_text(to)},"ask":{ask}{more}}}\n'
     ).encode()
-
-
-def _about(what: str, call: str) -> bytes:
-    """Likewise, one about a call that has a slot."""
-    return f'{{"v":1,"op":"{what}","call":{_text(call)}}}\n'.encode()
 
 
 @lru_cache(256)

@@ -101,21 +101,21 @@ class Presence:
 
     def leave(self, line: bytes) -> bool:
         """Leave a line for the agent; False where there is no room."""
-        # Three times a call: so the lock of this process is not looked for.
+        # Twice a call: so the lock of this process is not looked for.
         if self._pid != os.getpid():
             self.name()
         with self._own:
             if self._left >= FULL and not self._has_further():
                 return False
-            octets = self._begin + line
             try:
-                written = os.write(self._file, octets)
+                written = os.write(self._file, self._begin + line if self._begin else line)
             except OSError:  # also where there is no file
                 return False
             self._left += written
-            is_whole = written == len(octets)
-            if self._begin or not is_whole:
-                self._begin = b"" if is_whole else b"\n"
+            if written == len(line) and not self._begin:
+                return True
+            is_whole = written == len(self._begin) + len(line)
+            self._begin = b"" if is_whole else b"\n"
             return is_whole
 
     def _has_further(self) -> bool:

@@ -236,10 +236,10 @@ class SigningGuard(Guard):
         except StoreUnavailable:
             return False  # said by whoever decides calls
 
-    def answered(self, slot: str, owner: str = "") -> None:
-        """The call with this ``slot`` was answered: it goes on until its end is told, see `ports.CallLimiter`."""
+    def followed(self, slot: str, owner: str = "") -> None:
+        """The call with this ``slot`` goes on until its end is told, see `ports.CallLimiter`."""
         if self.services.limiter is not None:
-            self.services.limiter.answered(slot, owner)
+            self.services.limiter.followed(slot, owner)
 
     def ended(self, slot: str) -> None:
         """The call with this ``slot`` has ended, or failed: it is free for another."""

@@ -208,7 +208,7 @@ def sign(switch: Switch, leg: Leg, application: str = IN_THE_SWITCH, *, follows:
 def answered(switch: Switch, leg: Leg) -> list[Command]:
     """The call of a leg was answered: it has its slot until its end is told."""
     if slot := leg.get(SLOT):
-        switch.answered(slot)
+        switch.followed(slot)
     return []
 
 
@@ -309,7 +309,7 @@ def _arrange(switch: Switch, leg: Leg, application: str, *, follows: bool) -> li
             hook = _hook(switch, leg.get, slot)
             if hook is not None:
                 hooked.append(Set(hook, f"{ENDED} {slot}"))
-                switch.answered(slot)  # this leg cannot end without it any more
+                switch.followed(slot)  # this leg cannot end without it any more
     names = _cleared(leg, "effective_caller_id_name", "effective_caller_id_number") if switch.signs_actively else ()
     return [*hooked, *names, Export(HOOK, application)]
 

@@ -198,7 +198,7 @@ class EventSocket:
             switch.warn_slotless()
         if there:
             owner = leg_owner(core, uuid)
-            await asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.answered, slot, owner)
+            await asyncio.get_running_loop().run_in_executor(self._threads(switch), switch.followed, slot, owner)
         else:
             self._ends.told(core, uuid)  # it has ended already, or nobody will tell
 
