@@ -1586,6 +1586,12 @@ def test_a_call_with_a_slot_is_followed_to_its_end(bench: Bench) -> None:
     for value in (slot, "<null>", ""):
         assert kamailio.shaken_left(None, value) == kamailio.shaken_ended(None, value) == GO_ON
     assert counts.told == [("followed", slot), ("ended", slot)]
+    # And as they once had it.
+    counts.told.clear()
+    for name in ("dialog:start", "dialog:whatever", "dialog:end", "dialog:failed"):
+        for value in (slot, "<null>", ""):
+            assert kamailio.shaken_event(None, f"{name} {value}") == GO_ON
+    assert counts.told == told
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
@@ -1655,6 +1661,25 @@ def test_a_call_that_leaves_again_is_the_same_and_another_with_its_call_id_is_no
         assert counts.told == [("ended", counts.asked[-1].call)]
         assert ksr.xavps["shaken_as", "over_limit"] == "repeated"
         assert any("detect_spirals" in text for _, text in ksr.logged)
+
+
+def test_a_call_that_the_module_dialog_does_not_take_has_no_slot(bench: Bench) -> None:
+    for limits, answer in (({}, (480, "Call Limit Reached")), ({"mode": "report"}, None)):
+        counts = Counts()
+        kamailio, ksr = limited(bench, counts, invite(), **limits)
+        ksr.can_manage = False
+        assert kamailio.shaken_sign() == (ANSWERED if answer else GO_ON)
+        assert (ksr.reply, ksr.dialogs) == (answer, {})
+        assert counts.told == [("ended", counts.asked[-1].call)]
+        assert ksr.counters["limits_without_dialog"] == 1
+        assert any("has no tag" in text for _, text in ksr.logged)
+
+
+def test_a_dialog_that_the_script_has_begun_itself_is_as_good(bench: Bench) -> None:
+    kamailio, ksr = limited(bench, Counts(), invite())
+    ksr.managed = True
+    assert kamailio.shaken_sign() == GO_ON
+    assert ksr.dialogs["shaken_slot"] == ksr.xavps["shaken_as", "slot"]
 
 
 def test_a_refer_inside_a_dialog_is_told_with_its_slot(bench: Bench) -> None:
@@ -1767,37 +1792,13 @@ def test_a_usual_call_is_published_and_attached_as_any_other(
     assert found[0][0][SIGNING, "branches"] == "0,1,"
 
 
-@pytest.mark.parametrize("remembered", ["another", "the same but for its slot", "none"])
-def test_a_usual_call_gets_its_own_headers_whichever_its_process_remembers(bench: Bench, remembered: str) -> None:
-    counts = Counts()
-    kamailio, ksr = limited(bench, counts, invite())
-    for _ in range(3):
-        counts.running = 0
-        ksr.xavps.clear()
-        ksr.dialogs.clear()
-        assert kamailio.shaken_sign() == GO_ON
-    assert kamailio._usual is not None
-    identity, date, until, slot = kamailio._usual
-    assert (identity, slot) == (ksr.xavps[SIGNING, "identity"], ksr.xavps[SIGNING, "slot"])
-    other = {
-        "another": ("x", "y", until, ""),
-        "the same but for its slot": (identity, date, until, "another's"),
-        "none": None,
-    }
-    kamailio._usual = other[remembered]
-    ksr.begin_branch(0)
-    assert kamailio.shaken_branch() == GO_ON
-    assert ksr.sent_values("Identity") == [identity]
-    assert counts.told == [("followed", slot)]
-
-
 def test_a_usual_call_is_attached_at_once_up_to_the_octet_that_is_too_much(bench: Bench) -> None:
     def sign(fill: int) -> tuple[bool, bool]:
         for _ in range(3):
             kamailio, ksr = bench.kamailio(invite(filled(fill)))
             kamailio.shaken_sign()
         fits = ksr.xavps[SIGNING, "until"] != ""
-        kamailio._usual = None  # the whole way
+        ksr.xavps[SIGNING, "until"] = ""  # the whole way
         before = ksr.counters.get("size_over", 0)
         ksr.begin_branch(0)
         kamailio.shaken_branch()

@@ -367,8 +367,36 @@ def test_a_call_that_nobody_answers_gives_its_slot_back_when_its_transaction_end
     edge.called.wait(lambda message: message.method == "INVITE")
     assert edge.held() == 1
     edge.called.wait(lambda message: message.method == "CANCEL")
+    assert len(set(sent(edge))) == 1  # told once more where the next peer is tried
     edge.called.answer(edge.called.invite(), b"487 Request Terminated")
-    until(lambda: edge.held() == 0)
+    until(lambda: edge.held() == 0, UNSENT / 4)
+
+
+def test_a_call_without_a_from_tag_takes_no_slot(network: Network, kemi: bool) -> None:
+    """RFC 3261 §8.1.1.3: there MUST be one. The module dialog takes no such call, and would never tell its end."""
+    edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)))
+    invite = re.sub(rb"(\r\nFrom: [^\r]*?);tag=[^;\r]+", rb"\1", edge.caller.request())
+    assert edge.caller.call(edge.server.inside_port, raw=invite).final.status == 480
+    until(lambda: edge.held() == 0, UNSENT / 2)
+    assert edge.server.counters()["limits_without_dialog"] == 1
+    assert edge.status() == 200
+
+
+def test_event_routes_of_before_tell_the_end_too(network: Network, tmp_path: Path) -> None:
+    text = share("kamailio", "kamailio-native.cfg").read_text()
+    new = 'python_exec("shaken_ended", "$dlg_var(shaken_slot)");'
+    assert text.count(new) == 2
+    for event in ("end", "failed"):
+        text = text.replace(new, f'python_exec("shaken_event", "dialog:{event} $dlg_var(shaken_slot)");', 1)
+    config = tmp_path / "kamailio-native.cfg"
+    config.write_text(text)
+    edge = Edge(network, kemi=False, limits=Limits(Rate(None, 1)), config=config)
+    assert edge.status() == 200
+    until(lambda: edge.held() == 0, UNSENT / 2)
+    edge.called.behave = lambda _: ((0.0, b"486 Busy Here"),)
+    assert edge.status() == 486
+    until(lambda: edge.held() == 0, UNSENT / 2)
+    assert len(sent(edge)) == 2
 
 
 def test_a_transfer_counts_once(network: Network, kemi: bool) -> None:

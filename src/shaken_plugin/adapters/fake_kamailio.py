@@ -73,6 +73,8 @@ class FakeKsr:
         self.dialog: _Dialog | None = _Dialog(self)
         self.dialogs: dict[str, str] = {}
         self.shared: dict[str, int] = {}
+        self.can_manage = True
+        """Whether the module dialog takes the call."""
         """Variables of the dialog that the transaction belongs to; empty where none is managed."""
         self.managed = False
         self.metrics: dict[str, int] = {}
@@ -147,6 +149,7 @@ class FakeKsr:
             else uri,  # one that cannot be parsed
             "$mb": self._message,
             "$rs": status,
+            "$dlg(h_id)": b"7" if self.managed else None,
             "$dlg_var(shaken_slot)": self.dialogs.get("shaken_slot", "").encode() or None,
             "$ft": self._tag("from"),
             "$tt": self._tag("to"),
@@ -356,6 +359,8 @@ class _Dialog:
         self._ksr = ksr
 
     def dlg_manage(self) -> int:
+        if self._ksr.managed or not self._ksr.can_manage:
+            return -1
         self._ksr.managed = True
         return 1
 

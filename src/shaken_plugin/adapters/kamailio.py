@@ -103,9 +103,6 @@ class Kamailio(Message):
         self._dialogs = Dialogs(ksr, self.switch, self._execute)
         self._dialogs.check_start()
         self._calls = Calls(ksr, self.switch)
-        self._usual: tuple[str, str, str, str] | None = None
-        """Of the usual call that this process signed last: Identity, Date, until when its first branch needs no more,
-        and its slot. All is published, too; a call whose branch is another process's is looked up."""
 
     def child_init(self, rank: int) -> int:
         """Called by Kamailio in every process, after the fork and after a reload."""
@@ -174,9 +171,9 @@ class Kamailio(Message):
     def _followed(self, outcome: Outcome, before: str) -> Outcome:
         """The outcome, of a call whose end will be told where it has a slot that it had not before."""
         slot = outcome.variables.get("slot")
-        if not slot or slot == before or self._calls.follow(slot):
+        if not slot or slot == before or not (why := self._calls.follow(slot)):
             return outcome
-        return self.switch.unfollowed(outcome, slot)
+        return self.switch.unfollowed(outcome, slot, why)
 
     def shaken_ended(self, _msg: object = None, slot: str = "") -> int:
         """A call with a slot has ended, or failed: for the module's event routes ``dialog:end`` and ``dialog:failed``.
@@ -195,12 +192,12 @@ class Kamailio(Message):
         """The same for the module's ``event_callback``.
 
         Args:
-            event: its name; of others than ``dialog:end`` and ``dialog:failed`` nothing is told.
+            event: its name; of others than ``dialog:end`` and ``dialog:failed`` nothing is told. Event routes that call
+                this with ``$dlg_var(shaken_slot)`` behind a space, as the examples once did, tell the same.
         """
         try:
-            if event in ENDS:
-                return self.shaken_ended(slot=self._calls.slot())
-            return GO_ON
+            name, _, slot = event.partition(" ")
+            return self.shaken_ended(slot=slot or self._calls.slot()) if name in ENDS else GO_ON
         except BaseException as exc:
             return self._survive("event", exc)
 
@@ -234,10 +231,12 @@ class Kamailio(Message):
     def shaken_branch(self, _msg: object = None) -> int:
         """Put our Identity on a branch; sign anew where the signature has grown old."""
         try:
-            if self._usual is not None and self._attach_usual(*self._usual):
-                return GO_ON
+            until = _UNTIL
             if self.switch.services.limiter is not None and (slot := self._get(SIGNING, "slot")):
                 self.switch.followed(slot)
+                until = _SLOT_UNTIL
+            if (moment := self._get(SIGNING, until)) and self._attach_usual(moment):
+                return GO_ON
             state = self._state()
             # Each branch may go to a number of its own, and that is what a div says.
             diverting = state["diverting"]
@@ -274,18 +273,11 @@ class Kamailio(Message):
         except BaseException as exc:
             return self._survive("left", exc)
 
-    def _attach_usual(self, identity: str, date: str, until: str, slot: str) -> bool:
-        """What ``kamailio-native.cfg`` itself does on the first branch of a usual call, where this is it; else False.
-
-        The same numbers in the same second have the same signature; each call has a slot of its own.
-        """
-        if identity != self._get(SIGNING, "identity") or (slot and slot != self._get(SIGNING, "slot")):
-            return False
+    def _attach_usual(self, until: str) -> bool:
+        """What ``kamailio-native.cfg`` itself does on the first branch of a usual call; False: not done."""
         if self._ksr.tm.t_get_branch_index() != 0 or not self.switch.is_before(until):
             return False
-        if slot:
-            self.switch.followed(slot)
-        self._ksr.hdr.append(f"Date: {date}\r\nIdentity: {identity}\r\n")
+        self._ksr.hdr.append(f"Date: {self._get(SIGNING, 'date')}\r\nIdentity: {self._get(SIGNING, 'identity')}\r\n")
         self._set(ROUTES, "quiet", "1")
         return True
 
@@ -501,7 +493,6 @@ class Kamailio(Message):
             self._publish(VERIFYING, variables)
         if variables.get("reason"):
             self._set(ROUTES, "routes", "1")
-            self._usual = None
             for name in (_UNTIL, _SLOT_UNTIL):
                 if self._get(SIGNING, name):
                     self._set(SIGNING, name, "")
@@ -544,14 +535,14 @@ class Kamailio(Message):
             return False
         identity, ppi, at, date = variables["identity"], variables["ppi"], variables["signed_at"], variables["date"]
         text = f"state='{USUAL}';identity='{identity}';ppi='{ppi}';signed_at='{at}';date='{date}';{same.made}"
-        name, slot, until = _UNTIL, "", self._until(identity, date, at)
+        until = _UNTIL
         if counted := variables.get("counted"):  # a key
             text = f"{text};counted='{counted}'"
             if "slot" in variables:
-                name, slot, text = _SLOT_UNTIL, counted, f"{text};slot='{counted}'"
-        if "'" in identity or self._explode(f"{text};{name}='{until}'", SIGNING) < 0:
+                text, until = f"{text};slot='{counted}'", _SLOT_UNTIL
+        text = f"{text};{until}='{self._until(identity, date, at)}'"
+        if "'" in identity or self._explode(text, SIGNING) < 0:
             return False
-        self._usual = (identity, date, until, slot) if until else None
         self._set(ROUTES, "routes", "1")
         return True
 

@@ -9,6 +9,9 @@ from shaken_plugin.switch import Switch
 NOTE: Final = "$dlg_var(shaken_slot)"
 """Where a dialog has the key of its call."""
 
+DIALOG: Final = "$dlg(h_id)"
+"""Null where there is none."""
+
 NULL: Final = "<null>"
 """What Kamailio puts into a text where a variable has no value."""
 
@@ -32,17 +35,19 @@ class Calls:
         switch.to_tell_ends = 'Kamailio needs loadmodule "dialog.so", and the routes for its events: kamailio/README.md'
         switch.check_limits()
 
-    def follow(self, slot: str) -> bool:
-        """The INVITE at hand has a slot until its dialog ends; False where it has no dialog of its own.
+    def follow(self, slot: str) -> str:
+        """The INVITE at hand has a slot until its dialog ends; else why not (`switch.signing.UNFOLLOWED`).
 
         The module takes an INVITE with the Call-ID and tags of another call for the same one (``detect_spirals``,
-        its default): nobody would tell when it ends.
+        its default), and one without a From tag not at all: nobody would tell when it ends.
         """
-        self._ksr.dialog.dlg_manage()
+        # It says the same where the script has begun the dialog itself.
+        if self._ksr.dialog.dlg_manage() < 0 and self._ksr.pv.get(DIALOG) is None:
+            return "limits_without_dialog"
         if self._ksr.pv.get(NOTE):
-            return False
+            return "limits_same_call_id"
         self._ksr.pv.sets(NOTE, slot)
-        return True
+        return ""
 
     def slot(self) -> str:
         """That of the call whose dialog is at hand; empty where it has none."""

@@ -29,10 +29,17 @@ from shaken_plugin.switch.substitution import substitution
 from shaken_plugin.switch.usual import MAX_TEXT, is_unmarked, told_of
 from shaken_plugin.telemetry import MAX_LINE
 
-SAME_CALL_ID: Final = (
-    "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it is "
-    'over the limit; for calls that share them on purpose: modparam("dialog", "detect_spirals", 0)'
-)
+UNFOLLOWED: Final = {
+    "limits_same_call_id": (
+        "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it "
+        'is over the limit; for calls that share them on purpose: modparam("dialog", "detect_spirals", 0)'
+    ),
+    "limits_without_dialog": (
+        "shaken: a call came that the module dialog does not take, so that nobody would tell its end: it is over the "
+        "limit. Its From has no tag (RFC 3261 8.1.1.3: it MUST), or Kamailio is out of memory, which its log says"
+    ),
+}
+"""Why the end of a call with a slot would not be told."""
 
 
 class SigningGuard(Guard):
@@ -197,10 +204,10 @@ class SigningGuard(Guard):
         except BaseException as exc:
             return self._fault("sign", exc, message)
 
-    def unfollowed(self, outcome: Outcome, slot: str) -> Outcome:
-        """A call with a slot whose end nobody would tell, because it came with the Call-ID of one that is there."""
+    def unfollowed(self, outcome: Outcome, slot: str, why: str) -> Outcome:
+        """A call with a slot whose end nobody would tell; ``why`` is one of `UNFOLLOWED`."""
         self.ended(slot)
-        self.warn("limits_same_call_id", SAME_CALL_ID)
+        self.warn(why, UNFOLLOWED[why])
         variables = {**outcome.variables, "over_limit": "repeated"}
         del variables["slot"]
         if not self.signs_actively or self.services.settings.limits.mode != "enforce":
