@@ -372,10 +372,15 @@ def test_a_call_that_nobody_answers_gives_its_slot_back_when_its_transaction_end
     until(lambda: edge.held() == 0, UNSENT / 4)
 
 
-def test_a_call_without_a_from_tag_takes_no_slot(network: Network, kemi: bool) -> None:
-    """RFC 3261 §8.1.1.3: there MUST be one. The module dialog takes no such call, and would never tell its end."""
+@pytest.mark.parametrize(
+    "part", [rb"(\r\nFrom: [^\r]*?);tag=[^;\r]+", rb"()\r\nContact: [^\r]+"], ids=["tag", "Contact"]
+)
+def test_a_call_that_the_module_does_not_take_has_no_slot(network: Network, kemi: bool, part: bytes) -> None:
+    """RFC 3261 §8.1.1.3, §8.1.1.8: there MUST be a From tag, and one Contact. Nobody would tell its end."""
     edge = Edge(network, kemi=kemi, limits=Limits(Rate(None, 1)))
-    invite = re.sub(rb"(\r\nFrom: [^\r]*?);tag=[^;\r]+", rb"\1", edge.caller.request())
+    request = edge.caller.request()
+    invite = re.sub(part, rb"\1", request)
+    assert invite != request
     assert edge.caller.call(edge.server.inside_port, raw=invite).final.status == 480
     until(lambda: edge.held() == 0, UNSENT / 2)
     assert edge.server.counters()["limits_without_dialog"] == 1

@@ -72,11 +72,11 @@ class FakeKsr:
         self.htable = _HTable(self)
         self.dialog: _Dialog | None = _Dialog(self)
         self.dialogs: dict[str, str] = {}
-        self.shared: dict[str, int] = {}
-        self.can_manage = True
-        """Whether the module dialog takes the call."""
         """Variables of the dialog that the transaction belongs to; empty where none is managed."""
         self.managed = False
+        self.can_manage = True
+        """Whether the module dialog takes the call."""
+        self.shared: dict[str, int] = {}
         self.metrics: dict[str, int] = {}
         self.has_metric = True
         self.xhttp_prom = _XhttpProm(self)
@@ -149,7 +149,6 @@ class FakeKsr:
             else uri,  # one that cannot be parsed
             "$mb": self._message,
             "$rs": status,
-            "$dlg(h_id)": b"7" if self.managed else None,
             "$dlg_var(shaken_slot)": self.dialogs.get("shaken_slot", "").encode() or None,
             "$ft": self._tag("from"),
             "$tt": self._tag("to"),
@@ -264,6 +263,8 @@ class _Pv:
     def get(self, name: str) -> str | int | None:
         if name == "$ml":
             return self._ksr.length
+        if name == "$dlg_ctx(set)":
+            return int(self._ksr.managed)
         if (wrapped := _HEXADECIMAL.fullmatch(name)) is not None:
             header = _HEADER.fullmatch(wrapped.group(1))
             if header is not None:

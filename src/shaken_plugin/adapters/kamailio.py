@@ -13,8 +13,8 @@
     shaken_fallback after a t_relay that failed, and failure route: a call that was too large for
                     UDP and not answered by TCP (``signing.size.action: tcp``) goes by UDP
 
-All but the last return 1 to go on and 0 where the call has been answered; a native script ends by itself on 0
-(`python_exec`). Results are in ``$xavp(shaken_as=>…)`` and ``$xavp(shaken_vs=>…)``.
+All but the last return 1 (`shaken_dialog` may 2) to go on and 0 where the call has been answered; a native script ends
+by itself on 0 (`python_exec`). Results are in ``$xavp(shaken_as=>…)`` and ``$xavp(shaken_vs=>…)``.
 
 Why the header is added in the branch route: what the request route appends stays on every later
 branch and cannot be taken off again, so a failover would carry a stale token, or two.

@@ -9,15 +9,16 @@ from shaken_plugin.switch import Switch
 NOTE: Final = "$dlg_var(shaken_slot)"
 """Where a dialog has the key of its call."""
 
-DIALOG: Final = "$dlg(h_id)"
-"""Null where there is none."""
+DIALOG: Final = "$dlg_ctx(set)"
+"""1 where the message at hand has begun one."""
 
 NULL: Final = "<null>"
 """What Kamailio puts into a text where a variable has no value."""
 
 ENDS: Final = frozenset({"dialog:end", "dialog:failed"})
 """Events of the module: of every dialog whose INVITE has left one comes. Also where no final response does, because the
-transaction ends then, sooner (tm's ``max_inv_lifetime``) than the module forgets the dialog (``early_timeout``)."""
+transaction ends then, sooner (tm's ``max_inv_lifetime``) than the module forgets the dialog (``early_timeout``).
+``kamailio/README.md`` lists what it does not tell of."""
 
 
 class Calls:
@@ -39,10 +40,10 @@ class Calls:
         """The INVITE at hand has a slot until its dialog ends; else why not (`switch.signing.UNFOLLOWED`).
 
         The module takes an INVITE with the Call-ID and tags of another call for the same one (``detect_spirals``,
-        its default), and one without a From tag not at all: nobody would tell when it ends.
+        its default), and one without a From tag or a Contact not at all: nobody would tell when it ends.
         """
         # It says the same where the script has begun the dialog itself.
-        if self._ksr.dialog.dlg_manage() < 0 and self._ksr.pv.get(DIALOG) is None:
+        if self._ksr.dialog.dlg_manage() < 0 and self._ksr.pv.get(DIALOG) != 1:
             return "limits_without_dialog"
         if self._ksr.pv.get(NOTE):
             return "limits_same_call_id"

@@ -36,7 +36,8 @@ UNFOLLOWED: Final = {
     ),
     "limits_without_dialog": (
         "shaken: a call came that the module dialog does not take, so that nobody would tell its end: it is over the "
-        "limit. Its From has no tag (RFC 3261 8.1.1.3: it MUST), or Kamailio is out of memory, which its log says"
+        "limit. Its From has no tag (RFC 3261 8.1.1.3: it MUST), or it has not one Contact (8.1.1.8), or what the log "
+        "of Kamailio says"
     ),
 }
 """Why the end of a call with a slot would not be told."""
