@@ -19,7 +19,7 @@ ROOT = Path(shaken_plugin.__file__).parent
 PACKAGE = "shaken_plugin"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "patience"}),
+    frozenset({"errors", "patience", "processid"}),
     frozenset({"bounded", "jsontext", "sqlitefile"}),
     frozenset({"core"}),
     frozenset({"ports"}),

@@ -7,7 +7,8 @@ of its own unless the policy says so.
 
 Layers, each importing only from those above it in this list:
 
-``errors``, ``patience``  exceptions, and the failure codes with their SIP answers; how long a call waits for locks
+``errors``, ``patience``, ``processid``  exceptions, and the failure codes with their SIP answers; how long a call waits
+                   for locks; which process this is
 ``bounded``, ``jsontext``, ``sqlitefile``  a mapping that forgets what was not used lately; compact JSON for
                    lines that are written once a call; opening shared files
 ``core``           the protocol, sans-IO: no sockets, files, clock, random numbers or logging

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from shaken_plugin.errors import StoreError
 from shaken_plugin.patience import BLIND, BUSY_TIMEOUT, PATIENCE
+from shaken_plugin.processid import THIS
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks whether another file has taken the place of one that is watched by `Connections.stamp`,
@@ -197,7 +198,7 @@ class Connections:
         """
         local = self._local
         file = os.stat(self._path)
-        opened = (os.getpid(), file.st_dev, file.st_ino)
+        opened = (THIS.id, file.st_dev, file.st_ino)
         local.written = (file.st_mtime_ns, file.st_size)
         if getattr(local, "opened", None) != opened:
             # Closed before another is opened: SQLite keeps one book of locks per process and
@@ -237,7 +238,7 @@ class Connections:
                 if (watch.file, watch.written) != (self._local.opened, self._local.written):
                     watch = None
             is_due = watch is None or not 0 <= time.monotonic() - watch.looked < LOOK_EVERY
-            if watch is None or is_due or watch.file[0] != os.getpid():  # a child has no lock on what it inherited
+            if watch is None or is_due or watch.file[0] != THIS.id:  # a child has no lock on what it inherited
                 watch = self._local.watch = self._watch()
                 if watch is None:
                     return None

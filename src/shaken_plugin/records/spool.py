@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shaken_plugin.processid import THIS
 from shaken_plugin.records.call import CallRecord
 from shaken_plugin.records.usual import Filled, FilledVerified, Signed, Verified
 
@@ -86,8 +87,7 @@ class SpoolWriter:
         """See `ports.RecordSink.write`."""
         try:
             line = record.line()
-            pid = os.getpid()
-            own = self._own.get(pid) or self._own.setdefault(pid, _Own())
+            own = self._own.get(THIS.id) or self._own.setdefault(THIS.id, _Own())
             with own.lock:
                 if not self._has_put(own.file, line):
                     self._put(own, line)

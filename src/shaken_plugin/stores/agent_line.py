@@ -28,7 +28,6 @@ What is answered to something else is ``{"v": 1, "error": "…"}``.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import struct
 import threading
@@ -40,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.processid import THIS
 
 PROTOCOL: Final = 1
 TIMEOUT: Final = 0.04
@@ -242,8 +242,8 @@ class AgentLine:
     def _wire(self) -> _Wire:
         local = self._local
         wire = local.wire
-        if wire is None or local.pid != os.getpid():
-            local.pid, local.wire = os.getpid(), None
+        if wire is None or local.pid != THIS.id:
+            local.pid, local.wire = THIS.id, None
             wire = local.wire = _Wire(self._path, self._timeout)
         return wire
 

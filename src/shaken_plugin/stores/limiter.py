@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Final
 from shaken_plugin.core.limits import AHEAD, MAX_AHEAD, OF_ALLOWANCE, SECOND, Bound, Outcome, Request, Verdict
 from shaken_plugin.errors import StoreUnavailable
 from shaken_plugin.ports import ReplayMemory
+from shaken_plugin.processid import THIS
 from shaken_plugin.stores.agent_line import AgentLine, NotAsked, line_to, message
 from shaken_plugin.stores.presence import Presence
 
@@ -117,8 +117,8 @@ class AgentLimiter:
 
     def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
         """See `ports.CallLimiter.ahead`."""
-        if self._pid != os.getpid():  # those of a parent are the parent's
-            self._allowances, self._pid = {}, os.getpid()
+        if self._pid != THIS.id:  # those of a parent are the parent's
+            self._allowances, self._pid = {}, THIS.id
         known = self._allowances.get((customer, level))
         if known is None:
             if len(self._allowances) >= MAX_ALLOWANCES:
@@ -154,12 +154,12 @@ class AgentLimiter:
         """See `ports.CallLimiter.followed`."""
         if owner:
             self._tell(message({"op": "followed", "call": call, "owner": owner}))
-        elif not self._presence.leave(line := b'{"v":1,"op":"followed","call":%b}\n' % _text(call).encode()):
+        elif not self._presence.leave(line := _about(b"followed", call)):
             self._say(line)
 
     def ended(self, call: str) -> None:
         """See `ports.CallLimiter.ended`."""
-        if not self._presence.leave(line := b'{"v":1,"op":"ended","call":%b}\n' % _text(call).encode()):
+        if not self._presence.leave(line := _about(b"ended", call)):
             self._say(line)
 
     def referred(self, call: str, to: str) -> None:
@@ -178,6 +178,11 @@ class AgentLimiter:
             self._line.read(self._line.exchange(line))
         except StoreUnavailable:
             self._presence.leave(line)
+
+
+def _about(what: bytes, call: str) -> bytes:
+    """The line of `agent_line.message` that says no more about a call, written out likewise."""
+    return b'{"v":1,"op":"%b","call":%b}\n' % (what, _text(call).encode())
 
 
 def admitting(request: Request, owner: str, ask: int) -> bytes:

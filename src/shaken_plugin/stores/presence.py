@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shaken_plugin.processid import THIS
+
 FOLDER: Final = "switches"
 """Name of the folder, beside the policy's file."""
 FILE_MODE: Final = 0o660
@@ -79,14 +81,14 @@ class Presence:
 
     def name(self) -> str:
         """The name of its file, made and locked when it is asked for first; empty where that cannot be."""
-        if self._pid != os.getpid():
+        if self._pid != THIS.id:
             with self._lock():
-                if self._pid != os.getpid():
+                if self._pid != THIS.id:
                     self._begin_anew()
         return self._name
 
     def _lock(self) -> threading.Lock:
-        return self._locks.setdefault(os.getpid(), threading.Lock())
+        return self._locks.setdefault(THIS.id, threading.Lock())
 
     def _begin_anew(self) -> None:
         self._name, self._file, self._left, self._earlier, self._begin = "", -1, 0, deque(), b""
@@ -97,12 +99,12 @@ class Presence:
         except OSError as exc:
             self.trouble = f"{self._folder} must be a folder that this process may write to: {exc.strerror or exc}"
         self._own = self._lock()
-        self._pid = os.getpid()  # last: other threads wait until then
+        self._pid = THIS.id  # last: other threads wait until then
 
     def leave(self, line: bytes) -> bool:
         """Leave a line for the agent; False where there is no room."""
         # Twice a call: so the lock of this process is not looked for.
-        if self._pid != os.getpid():
+        if self._pid != THIS.id:
             self.name()
         with self._own:
             if self._left >= FULL and not self._has_further():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from shaken_plugin.errors import StoreUnavailable
+from shaken_plugin.processid import THIS
 from shaken_plugin.sqlitefile import FILE_MODE
 from shaken_plugin.stores.replaytable import PLACES, SET, Damaged, Replaced, Table, lock
 
@@ -62,7 +63,7 @@ class ReplayFile:
     def first_use(self, token: bytes, call: bytes, until: float, now: float) -> bool:
         """See `ports.ReplayMemory.first_use`."""
         try:
-            pid = os.getpid()
+            pid = THIS.id
             with _LOCKS.get(pid) or _LOCKS.setdefault(pid, threading.Lock()):
                 first = self._asked(pid, token, call, until, now)
         except Damaged as exc:
