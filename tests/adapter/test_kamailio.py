@@ -1554,7 +1554,8 @@ def limited(bench: Bench, counts: Counts, message: bytes, **limits: object) -> t
         assert acme is not None
         draft.put(replace(acme, limits=Limits(Rate(None, 1))))
     assert bench.services.authentication is not None
-    bench.services.authentication.limiter = Limiter(counts, bench.services.plan)
+    enforce = bench.services.settings.limits.mode == "enforce"
+    bench.services.authentication.limiter = Limiter(counts, bench.services.plan, enforce)
     bench.services = replace(bench.services, limiter=counts)
     kamailio, ksr = bench.kamailio(message)
     kamailio.switch._new_uuid = lambda: str(uuid.uuid4())
@@ -1659,7 +1660,7 @@ def test_a_call_that_leaves_again_is_the_same_and_another_with_its_call_id_is_no
         assert kamailio.shaken_sign() == (ANSWERED if answer else GO_ON)
         assert (ksr.reply, ksr.dialogs) == (answer, {"shaken_slot": slot})
         assert counts.told == [("ended", counts.asked[-1].call)]
-        assert ksr.xavps["shaken_as", "over_limit"] == "repeated"
+        assert ksr.xavps["shaken_as", "over_limit"] == "unfollowed"
         assert any("detect_spirals" in text for _, text in ksr.logged)
 
 

@@ -245,8 +245,7 @@ def test_calls_per_second_bounds_of_a_level_and_the_answer_of_the_settings(netwo
     assert edge.status() == 200  # with level A
     edge.limit(Limits(Rate(None, 1), suspended=True))
     assert edge.status(number="+19175550199") == 200
-    records = [line for file in (edge.provider.folder / "calls").iterdir() for line in file.read_text().splitlines()]
-    over_limit = [json.loads(line) for line in records if "over_limit" in line]
+    over_limit = [record for record in recorded(edge) if "over_limit" in record]
     assert {(record["refusal"], record["over_limit"]) for record in over_limit} == {
         ("over_limit", "rate"),
         ("over_limit", "concurrent B"),
@@ -272,6 +271,14 @@ def test_one_call_id_gives_nobody_a_second_call(network: Network, kemi: bool, tm
     assert answers == ([200] + [480] * 7 if spirals else [200] * 2 + [480] * 6)
     until(lambda: edge.held() == len(edge.called.invites()) == (1 if spirals else 2))
     assert edge.server.counters().get("limits_same_call_id", 0) == (7 if spirals else 0)
+    said = [record.get("over_limit", "") for record in recorded(edge)]
+    assert sorted(said) == ([""] + ["unfollowed"] * 7 if spirals else [""] * 2 + ["concurrent"] * 6)
+
+
+def recorded(edge: Edge) -> list[dict[str, Any]]:
+    """The records of its calls."""
+    lines = [line for file in (edge.provider.folder / "calls").iterdir() for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
 
 
 def asked_again(edge: Edge, invite: bytes, branch: str, sequence: bytes, number: bytes) -> int:
@@ -384,6 +391,7 @@ def test_a_call_that_the_module_does_not_take_has_no_slot(network: Network, kemi
     assert edge.caller.call(edge.server.inside_port, raw=invite).final.status == 480
     until(lambda: edge.held() == 0, UNSENT / 2)
     assert edge.server.counters()["limits_without_dialog"] == 1
+    assert [record["over_limit"] for record in recorded(edge)] == ["unfollowed"]
     assert edge.status() == 200
 
 

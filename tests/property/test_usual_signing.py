@@ -101,6 +101,7 @@ class Side:
         service.limiter = Limiter(self.counts, rules().plan, refuse_uncounted=clock.refuses)
         self.switch = Switch(made, self.observer, lambda: clock.now, lambda: RANDOM_ORIGID)
         self.switch.tells_ends = clock.tells_ends
+        self.switch.follow = lambda _slot, _before: clock.follows
 
 
 class World(Records):
@@ -109,6 +110,7 @@ class World(Records):
     def __init__(self, pairs: tuple[SigningPair, ...], sections: dict[str, Any], **choices: Any) -> None:
         super().__init__()
         self.tells_ends, self.refuses = choices.pop("tells_ends", True), choices.pop("refuses", False)
+        self.follows = choices.pop("follows", True)
         look_every = choices.pop("look_every", 0.0)
         self.keys = Credentials({"main": Credential("main", pairs)})
         chosen = rules(attestation=CHOICES, **choices)
@@ -234,7 +236,7 @@ def limited(content: Policy, limits: Limits) -> Policy:
         min_size=6,
         max_size=24,
     ),
-    choice=st.fixed_dictionaries({"tells_ends": st.booleans(), "refuses": st.booleans()}),
+    choice=st.fixed_dictionaries({name: st.booleans() for name in ("tells_ends", "refuses", "follows")}),
     mode=st.sampled_from(("active", "active", "observe")),
 )
 def test_calls_at_limits_are_asked_about_once_and_the_same_is_said_of_them(
@@ -379,9 +381,13 @@ def test_a_slot_that_nobody_needs_any_more_is_given_back(
     message = call(call_id="1@x", counted=world.quick.counts.asked[-1].call) if is_known else call(call_id="2@x")
     world.put(limited(POLICIES[0], Limits(Rate(None, 4))))
     world.keys.named = {"main": Credential("main", (with_signer(pairs[0], Refusing()),))}  # so it is signed at length
+    follows: list[tuple[str, str]] = []
+    world.quick.switch.follow = lambda slot, before: not follows.append((slot, before))
     world.quick.switch.sign(lambda: message)
-    assert len(world.quick.counts.given_back) == given_back
-    assert len(world.quick.counts.asked) == 2 + 2
+    first, second = (asked.call for asked in world.quick.counts.asked[2:])
+    assert world.quick.counts.given_back == [first] * given_back
+    # Whoever tells ends knows that it is the same INVITE.
+    assert follows == ([] if is_known else [(first, ""), (second, first)])
 
 
 def test_a_clock_that_is_set_back_hides_no_change(pairs: tuple[SigningPair, ...]) -> None:

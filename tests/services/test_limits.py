@@ -33,6 +33,7 @@ from shaken_plugin.core.verification import ReplayMode
 from shaken_plugin.errors import SkipReason, StoreUnavailable
 from shaken_plugin.lab.pki import Authority
 from shaken_plugin.records.call import signed
+from shaken_plugin.records.spool import SpoolWriter
 from shaken_plugin.stores.limiter import AgentLimiter, FleetReplay
 from shaken_plugin.stores.memory import MemoryStore
 from shaken_plugin.stores.policy import Policy
@@ -130,6 +131,14 @@ def numbered(number: int, **changes: Any) -> CallMessage:
     return call(call_id=f"call-{number}", **changes)
 
 
+def always(_slot: str, _before: str) -> bool:
+    return True
+
+
+def never(_slot: str, _before: str) -> bool:
+    raise AssertionError("asked")
+
+
 ONE = Limits(Rate(None, 1))
 KEY = key("acme", "call-1", "1")
 
@@ -158,6 +167,38 @@ def test_a_call_over_a_limit_is_refused_in_the_words_of_the_settings(authority: 
     assert event["missing"] == ["a call that ends, or a higher limit"]
     switch.switch.ended(first.variables["slot"])
     assert switch.sign(numbered(3)).reject is None
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_call_whose_end_nobody_would_tell_is_refused_and_recorded_so(
+    authority: Authority, ours: SigningPair, tmp_path: Path, ahead: bool
+) -> None:
+    counts, asked = Counts(), list[tuple[str, str]]()
+    switch = bench(authority, ours, ONE, counts)
+    switch.switch.services = replace(switch.switch.services, records=SpoolWriter(tmp_path / "calls", 1_000_000))
+    switch.switch.follow = lambda slot, before: bool(asked.append((slot, before)))
+    counts.names = ["2-2+1+0"] * ahead
+    over = switch.sign(numbered(1))
+    assert over.reject == OVER
+    assert over.variables["over_limit"] == "unfollowed"
+    assert not over.variables.keys() & {"identity", "slot", "counted"}
+    ((slot, before),) = asked
+    assert (dialog_of(slot), before) == (KEY, "")
+    assert counts.told == [("ended", slot)]
+    assert (switch.observer.counts["over_limit"], switch.observer.counts["refused_over_limit"]) == (1, 1)
+    assert switch.events("sign")[-1]["trace"][-1] == "- limits: nobody would tell its end [customer acme]"
+    (file,) = (tmp_path / "calls").iterdir()
+    (record,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (record["refused"], record["refusal"], record["over_limit"]) == (True, "over_limit", "unfollowed")
+    assert "signature" not in record
+
+
+def test_a_call_that_had_its_slot_before_is_not_asked_about_its_end(authority: Authority, ours: SigningPair) -> None:
+    switch = bench(authority, ours, ONE, Counts())
+    slot = switch.sign(numbered(1)).variables["slot"]
+    switch.switch.follow = never
+    again = switch.sign(numbered(1, counted=slot))
+    assert (again.reject, again.variables["slot"]) == (None, slot)
 
 
 def test_a_call_that_was_admitted_ahead_is_not_asked_about(authority: Authority, ours: SigningPair) -> None:
@@ -233,8 +274,8 @@ def test_which_limit_it_is_over(
 def test_the_record_has_it_too(authority: Authority, ours: SigningPair) -> None:
     service = plain_service(ours, store=store(ONE))
     service.limiter = Limiter(Counts(), rules().plan)
-    assert service.sign(numbered(1), NOW, RANDOM_ORIGID, slot=True).identity is not None
-    signing = service.sign(numbered(2), NOW, RANDOM_ORIGID, slot=True)
+    assert service.sign(numbered(1), NOW, RANDOM_ORIGID, follow=always).identity is not None
+    signing = service.sign(numbered(2), NOW, RANDOM_ORIGID, follow=always)
     assert (signing.refuse, signing.refusal, signing.skip) == (True, Refusal.OVER_LIMIT, SkipReason.POLICY_REFUSED)
     record = json.loads(signed(numbered(2), signing, NOW, observe=False).line())
     assert (record["refused"], record["refusal"], record["over_limit"]) == (True, "over_limit", "concurrent")

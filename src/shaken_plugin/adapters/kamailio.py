@@ -138,7 +138,6 @@ class Kamailio(Message):
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
-            outcome = self._followed(outcome, counted)
             if not before and outcome.same is not None and self._publish_usual(outcome.same, outcome.variables):
                 found = GO_ON
             else:
@@ -162,18 +161,10 @@ class Kamailio(Message):
         try:
             counted = self._get(SIGNING, "counted")
             outcome = self._sign_anew(f"<{utf8(diverting)}>", counted, again=bool(self._get(SIGNING, "signed_at")))
-            outcome = self._followed(outcome, counted)
             self._publish_signing(outcome.variables)
             return self._finish(outcome)
         except BaseException as exc:
             return self._survive("divert", exc)
-
-    def _followed(self, outcome: Outcome, before: str) -> Outcome:
-        """The outcome, of a call whose end will be told where it has a slot that it had not before."""
-        slot = outcome.variables.get("slot")
-        if not slot or slot == before or not (why := self._calls.follow(slot)):
-            return outcome
-        return self.switch.unfollowed(outcome, slot, why)
 
     def shaken_ended(self, _msg: object = None, slot: str = "") -> int:
         """A call with a slot has ended, or failed: for the module's event routes ``dialog:end`` and ``dialog:failed``.

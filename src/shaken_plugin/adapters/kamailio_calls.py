@@ -21,6 +21,17 @@ transaction ends then, sooner (tm's ``max_inv_lifetime``) than the module forget
 ``kamailio/README.md`` lists what it does not tell of."""
 
 
+_SAME_CALL_ID: Final = (
+    "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it "
+    'is over the limit; for calls that share them on purpose: modparam("dialog", "detect_spirals", 0)'
+)
+_WITHOUT_DIALOG: Final = (
+    "shaken: a call came that the module dialog does not take, so that nobody would tell its end: it is over the "
+    "limit. Its From has no tag (RFC 3261 8.1.1.3: it MUST), or it has not one Contact (8.1.1.8), or what the log "
+    "of Kamailio says"
+)
+
+
 class Calls:
     """Follows calls to their end.
 
@@ -33,22 +44,25 @@ class Calls:
         self._ksr = ksr
         self._switch = switch
         switch.tells_ends = getattr(ksr, "dialog", None) is not None
+        switch.follow = self.follow
         switch.to_tell_ends = 'Kamailio needs loadmodule "dialog.so", and the routes for its events: kamailio/README.md'
         switch.check_limits()
 
-    def follow(self, slot: str) -> str:
-        """The INVITE at hand has a slot until its dialog ends; else why not (`switch.signing.UNFOLLOWED`).
+    def follow(self, slot: str, before: str) -> bool:
+        """The INVITE at hand has a slot until its dialog ends (`authentication.Follow`); else it is said why not.
 
         The module takes an INVITE with the Call-ID and tags of another call for the same one (``detect_spirals``,
         its default), and one without a From tag or a Contact not at all: nobody would tell when it ends.
         """
         # It says the same where the script has begun the dialog itself.
         if self._ksr.dialog.dlg_manage() < 0 and self._ksr.pv.get(DIALOG) != 1:
-            return "limits_without_dialog"
-        if self._ksr.pv.get(NOTE):
-            return "limits_same_call_id"
+            self._switch.warn("limits_without_dialog", _WITHOUT_DIALOG)
+            return False
+        if (noted := self._ksr.pv.get(NOTE)) and noted != before:
+            self._switch.warn("limits_same_call_id", _SAME_CALL_ID)
+            return False
         self._ksr.pv.sets(NOTE, slot)
-        return ""
+        return True
 
     def slot(self) -> str:
         """That of the call whose dialog is at hand; empty where it has none."""

@@ -4,7 +4,7 @@
 returns what should happen; a switch adapter does it.
 """
 
-from shaken_plugin.authentication.limiting import Asked, Limiter
+from shaken_plugin.authentication.limiting import Asked, Follow, Limiter
 from shaken_plugin.authentication.model import (
     PPT,
     PPT_DIV,
@@ -32,6 +32,7 @@ __all__ = [
     "Credentials",
     "DiversionMode",
     "ExistingIdentity",
+    "Follow",
     "Limiter",
     "OrigidScope",
     "Ready",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -14,7 +15,11 @@ from shaken_plugin.core.telephone import DialPlan
 from shaken_plugin.errors import SkipReason, StoreUnavailable
 from shaken_plugin.ports import CallLimiter
 
-_ADMITTED: Final = Verdict(Outcome.ADMITTED)
+_ADMITTED, _UNFOLLOWED = Verdict(Outcome.ADMITTED), Verdict(Outcome.UNFOLLOWED)
+
+Follow = Callable[[str, str], bool]
+"""Of a switch that tells the end of calls: it is given the key of one that has a slot now, and that which the same
+INVITE had a moment ago, empty for most. Whether it will tell the end of this one."""
 
 _About = tuple[str, tuple[Bound, ...], bool, str]
 
@@ -36,7 +41,7 @@ class Limiter:
     refuse_uncounted: bool = False
 
     def limited(
-        self, base: Signing, message: CallMessage, random: Fresh, *, slot: bool, asked: Asked | None = None
+        self, base: Signing, message: CallMessage, random: Fresh, *, follow: Follow | None, asked: Asked | None = None
     ) -> Signing:
         """The outcome for a call that would go on; without limits nobody is asked.
 
@@ -44,18 +49,19 @@ class Limiter:
             base: what is decided; it is filled in.
             message: the call.
             random: names this INVITE, unless it was counted before.
-            slot: whether the switch will tell its end; and without a leg, when it leaves.
+            follow: of a switch that tells ends; and of a call without a leg, when it leaves.
             asked: what `ask` found, where it was asked already.
         """
         decision = base.decision
         if decision is None or base.emergency:
             return base
+        before = ""
         if asked is not None and asked.about != decision.once(_bounds):
             # The records have changed since: other limits are in force, or it is another customer's.
             if asked.slot and asked.slot != message.counted:  # else the call has it from before, and keeps it
-                self.counts.ended(asked.slot)
+                self.counts.ended(before := asked.slot)
             asked = None
-        if asked is None and (asked := self.ask(decision, message, random, slot=slot)) is None:
+        if asked is None and (asked := self.ask(decision, message, random, follow=follow, before=before)) is None:
             return base
         base.slotless = asked.slotless
         if asked.verdict is None:
@@ -77,28 +83,44 @@ class Limiter:
         base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
         return base
 
-    def ask(self, decision: Decision, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
-        """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above."""
+    def ask(
+        self, decision: Decision, message: CallMessage, random: Fresh, *, follow: Follow | None, before: str = ""
+    ) -> Asked | None:
+        """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above.
+
+        Whether its end will be told is asked here and not later: what is refused for that is recorded so, too.
+        """
         customer, found, concurrent, level = about = decision.once(_bounds)
         if not found:
             return None
         # Then it is certain that nobody knows of this call yet, and of none whose place it may take. Of a REFER it may
         # come: the call before it keeps its slot, and below half of the bounds nobody misses it.
         is_new = not (message.leg or message.counted or message.slot or message.replaces)
-        if slot and concurrent and is_new and (name := self.counts.ahead(customer, found, level)):
+        slot = concurrent and follow is not None
+        if slot and is_new and (name := self.counts.ahead(customer, found, level)):
             call = call_key(customer, message.call_id, message.from_tag, name)
-            return Asked(_ADMITTED, call, call, False, about)
+            return self._followed(Asked(_ADMITTED, call, call, False, about), message, follow, before)
         to, leg = message.request_party(self.plan), message.leg
         replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
         if message.slot:
             replaces = (*replaces, message.slot)
         call = key(customer, leg) if leg else _call(customer, message, random)
-        request = Request(customer, call, found, level, slot, replaces, key(str(to)) if to else "", leg != "")
+        told = key(str(to)) if to else ""
+        request = Request(customer, call, found, level, follow is not None, replaces, told, leg != "")
         try:
             verdict = self.counts.admit(request)
         except StoreUnavailable as exc:
             return Asked(None, call, "", concurrent and not slot, about, str(exc))
-        return Asked(verdict, call, call if slot and concurrent else "", concurrent and not slot, about)
+        asked = Asked(verdict, call, call if slot else "", concurrent and not slot, about)
+        return self._followed(asked, message, follow, before) if verdict.outcome.passes else asked
+
+    def _followed(self, asked: Asked, message: CallMessage, follow: Follow | None, before: str) -> Asked:
+        """The same of a call that goes on, unless it has a new slot and nobody would tell its end."""
+        slot = asked.slot
+        if follow is None or not slot or slot == message.counted or follow(slot, before):
+            return asked
+        self.counts.ended(slot)
+        return asked._replace(verdict=_UNFOLLOWED, slot="")
 
 
 class Asked(NamedTuple):
@@ -160,6 +182,8 @@ def _said(verdict: Verdict, limits: Limits) -> tuple[str, str | None]:
         return _PASSES[verdict.outcome], None
     if verdict.outcome is Outcome.REPEATED:
         return "the same call has come too often", "a Call-ID of its own for each call"
+    if verdict.outcome is Outcome.UNFOLLOWED:
+        return "nobody would tell its end", "what the switch knows a call by: its log says what this one has not"
     rates = {own.value: rate for own, rate in limits.by_level}
     rate = rates.get(verdict.scope, Rate()) if verdict.scope else limits.total
     of = f" with level {verdict.scope}" if verdict.scope else ""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from shaken_plugin.authentication.judging import Judge, Judgement, number_digits
-from shaken_plugin.authentication.limiting import Asked, Limiter
+from shaken_plugin.authentication.limiting import Asked, Follow, Limiter
 from shaken_plugin.authentication.model import (
     PPT,
     Credential,
@@ -112,7 +112,7 @@ class AuthenticationService(Judge):
         random_origid: Fresh,
         *,
         again: bool = False,
-        slot: bool = False,
+        follow: Follow | None = None,
         asked: Asked | None = None,
     ) -> Signing:
         """Decide a call's level and, where it gets one, sign it.
@@ -125,7 +125,7 @@ class AuthenticationService(Judge):
             random_origid: a fresh UUID, used (and drawn) where origids are per call, and at the limits.
             again: the call was signed when it came and leaves once more, later: its Date was good
                 then, and is now replaced by the present time. It was counted then, too.
-            slot: the switch tells the end of the call (`ports.CallLimiter.ended`).
+            follow: of a switch that tells the end of calls (`ports.CallLimiter.ended`).
             asked: what its customer's limits say, where it was counted already (`ask`).
         """
         base, judgement, diversion, facts = self._judged(message, now)
@@ -133,7 +133,7 @@ class AuthenticationService(Judge):
             return base
         self.credentials.look(base.decision.policy_version, now)
         if self.limiter is not None and not again:
-            base = self.limiter.limited(base, message, random_origid, slot=slot, asked=asked)
+            base = self.limiter.limited(base, message, random_origid, follow=follow, asked=asked)
             if base.refuse:
                 return base
         assert base.decision is not None
@@ -163,9 +163,9 @@ class AuthenticationService(Judge):
                 return None
         return Usual(ready, dest, iat)
 
-    def ask(self, usual: Usual, message: CallMessage, random: Fresh, *, slot: bool) -> Asked | None:
+    def ask(self, usual: Usual, message: CallMessage, random: Fresh, *, follow: Follow | None) -> Asked | None:
         """Have a usual call counted; None where there are no limits. The arguments are those of `sign`."""
-        return None if self.limiter is None else self.limiter.ask(usual.ready.decision, message, random, slot=slot)
+        return None if self.limiter is None else self.limiter.ask(usual.ready.decision, message, random, follow=follow)
 
     def sealed(self, usual: Usual) -> str:
         """The value of the Identity header of a usual call.
@@ -196,14 +196,14 @@ class AuthenticationService(Judge):
         ready.hold(now)
         return ready
 
-    def admit(self, message: CallMessage, now: float, random: Fresh, *, slot: bool = False) -> Signing:
+    def admit(self, message: CallMessage, now: float, random: Fresh, *, follow: Follow | None = None) -> Signing:
         """What `sign` would do about a call but for the signature: whether it is answered instead of sent on.
 
         It is counted; `sign` knows it then, when a leg of it leaves.
         """
         base = self._judged(message, now).base
         if not base.refuse and self.limiter is not None:
-            base = self.limiter.limited(base, message, random, slot=slot)
+            base = self.limiter.limited(base, message, random, follow=follow)
         return base
 
     def _attested(

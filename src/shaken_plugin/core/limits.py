@@ -82,6 +82,8 @@ class Outcome(Enum):
     """Too many calls at a time."""
     REPEATED = "repeated"
     """The same call too often."""
+    UNFOLLOWED = "unfollowed"
+    """Nobody would tell its end: it would keep its slot for long."""
 
     @property
     def passes(self) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Final
 
-from shaken_plugin.authentication import Asked, AuthenticationService, Signing, Usual
-from shaken_plugin.core.attestation import Level, Refusal
+from shaken_plugin.authentication import Asked, AuthenticationService, Follow, Signing, Usual
+from shaken_plugin.core.attestation import Refusal
 from shaken_plugin.core.call import CallMessage
 from shaken_plugin.core.limits import key
 from shaken_plugin.core.sip import NameAddr, Uri, format_date
@@ -29,18 +27,9 @@ from shaken_plugin.switch.substitution import substitution
 from shaken_plugin.switch.usual import MAX_TEXT, is_unmarked, told_of
 from shaken_plugin.telemetry import MAX_LINE
 
-UNFOLLOWED: Final = {
-    "limits_same_call_id": (
-        "shaken: a call came with the Call-ID and tag of another that is there, whose end could not be told apart: it "
-        'is over the limit; for calls that share them on purpose: modparam("dialog", "detect_spirals", 0)'
-    ),
-    "limits_without_dialog": (
-        "shaken: a call came that the module dialog does not take, so that nobody would tell its end: it is over the "
-        "limit. Its From has no tag (RFC 3261 8.1.1.3: it MUST), or it has not one Contact (8.1.1.8), or what the log "
-        "of Kamailio says"
-    ),
-}
-"""Why the end of a call with a slot would not be told."""
+
+def _any(_slot: str, _before: str) -> bool:
+    return True
 
 
 class SigningGuard(Guard):
@@ -60,6 +49,8 @@ class SigningGuard(Guard):
         self._new_uuid = new_uuid
         self.tells_ends = False
         """Whether the adapter tells the end of each call that has a slot (`ended`)."""
+        self.follow: Follow = _any
+        """Asks the adapter about such a call."""
         self.to_tell_ends = ""
         """What the operator has to do for that."""
 
@@ -107,14 +98,18 @@ class SigningGuard(Guard):
         now = self._clock()
         asked: Asked | None = None
         if left_as is None and not again and (usual := self._usual(service, message, now)) is not None:
-            asked = service.ask(usual, message, self._new_uuid, slot=self.tells_ends)
+            asked = service.ask(usual, message, self._new_uuid, follow=self._follow)
             if (outcome := self._usually(service, message, usual, asked, now)) is not None:
                 return outcome
-        signing = service.sign(message, now, self._new_uuid, again=again, slot=self.tells_ends, asked=asked)
+        signing = service.sign(message, now, self._new_uuid, again=again, follow=self._follow, asked=asked)
         self._warn_of_services(service, now)
         if left_as is not None:
             signing = left_as.kept(signing, message, self.services.plan)
         return self._outcome(message, signing, now, left_as)
+
+    @property
+    def _follow(self) -> Follow | None:
+        return self.follow if self.tells_ends else None
 
     def _usual(self, service: AuthenticationService, message: CallMessage, now: float) -> Usual | None:
         """A usual call (`authentication.usual`), None for any other."""
@@ -176,13 +171,9 @@ class SigningGuard(Guard):
     def _answer(self, signing: Signing) -> Reject:
         if signing.skip in {SkipReason.STORE_UNAVAILABLE, SkipReason.LIMITS_UNAVAILABLE}:
             return OUR_FAULT
-        if signing.refusal is Refusal.OVER_LIMIT:
-            return self._over_limit()
-        return Reject(*self.services.settings.answer(signing.refusal))
-
-    def _over_limit(self) -> Reject:
         settings = self.services.settings
-        return Reject(*settings.answer(Refusal.OVER_LIMIT), retry_after=settings.limits.retry_after)
+        over = signing.refusal is Refusal.OVER_LIMIT
+        return Reject(*settings.answer(signing.refusal), retry_after=settings.limits.retry_after if over else 0)
 
     def admit(self, read: Callable[[], CallMessage]) -> Outcome:
         """Whether a call will be refused, asked before it is sent on; nothing is logged of one that will not.
@@ -198,22 +189,12 @@ class SigningGuard(Guard):
         try:
             now = self._clock()
             message = read()
-            signing = service.admit(message, now, self._new_uuid, slot=self.tells_ends)
+            signing = service.admit(message, now, self._new_uuid, follow=self._follow)
             if signing.refuse:
                 return self._outcome(message, signing, now, None)
             return Outcome({"slot": signing.slot} if signing.slot else {})
         except BaseException as exc:
             return self._fault("sign", exc, message)
-
-    def unfollowed(self, outcome: Outcome, slot: str, why: str) -> Outcome:
-        """A call with a slot whose end nobody would tell; ``why`` is one of `UNFOLLOWED`."""
-        self.ended(slot)
-        self.warn(why, UNFOLLOWED[why])
-        variables = {**outcome.variables, "over_limit": "repeated"}
-        del variables["slot"]
-        if not self.signs_actively or self.services.settings.limits.mode != "enforce":
-            return replace(outcome, variables=variables, same=None)
-        return Outcome({**variables, "level": Level.REFUSE.value}, reject=self._over_limit())
 
     def warn_slotless(self) -> None:
         """Say that limits on concurrent calls are not enforced here."""
