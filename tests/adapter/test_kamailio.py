@@ -1683,6 +1683,16 @@ def test_a_dialog_that_the_script_has_begun_itself_is_as_good(bench: Bench) -> N
     assert ksr.dialogs["shaken_slot"] == ksr.xavps["shaken_as", "slot"]
 
 
+def test_one_invite_may_get_another_slot_in_the_place_of_its_first(bench: Bench) -> None:
+    kamailio, ksr = limited(bench, Counts(), invite())
+    kamailio.shaken_sign()
+    first = ksr.dialogs["shaken_slot"]
+    assert kamailio.switch.follow("second", first)
+    assert ksr.dialogs["shaken_slot"] == "second"
+    assert not kamailio.switch.follow("third", first)
+    assert ksr.dialogs["shaken_slot"] == "second"
+
+
 def test_a_refer_inside_a_dialog_is_told_with_its_slot(bench: Bench) -> None:
     counts = Counts()
     message = invite(b"Refer-To: <sip:+12025550199@b.example>", to=f"<sip:{CALLED}@b.example>;tag=2")

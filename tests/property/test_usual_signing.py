@@ -382,7 +382,12 @@ def test_a_slot_that_nobody_needs_any_more_is_given_back(
     world.put(limited(POLICIES[0], Limits(Rate(None, 4))))
     world.keys.named = {"main": Credential("main", (with_signer(pairs[0], Refusing()),))}  # so it is signed at length
     follows: list[tuple[str, str]] = []
-    world.quick.switch.follow = lambda slot, before: not follows.append((slot, before))
+
+    def follow(slot: str, before: str) -> bool:
+        follows.append((slot, before))
+        return True
+
+    world.quick.switch.follow = follow
     world.quick.switch.sign(lambda: message)
     first, second = (asked.call for asked in world.quick.counts.asked[2:])
     assert world.quick.counts.given_back == [first] * given_back

@@ -176,7 +176,12 @@ def test_a_call_whose_end_nobody_would_tell_is_refused_and_recorded_so(
     counts, asked = Counts(), list[tuple[str, str]]()
     switch = bench(authority, ours, ONE, counts)
     switch.switch.services = replace(switch.switch.services, records=SpoolWriter(tmp_path / "calls", 1_000_000))
-    switch.switch.follow = lambda slot, before: bool(asked.append((slot, before)))
+
+    def follow(slot: str, before: str) -> bool:
+        asked.append((slot, before))
+        return False
+
+    switch.switch.follow = follow
     counts.names = ["2-2+1+0"] * ahead
     over = switch.sign(numbered(1))
     assert over.reject == OVER
