@@ -1,7 +1,8 @@
 """Which process this is, without asking the kernel: a call would ask five times, and each time the caches are cold.
 
 A child is told by Python's hook for `fork`. ``app_python3`` calls that in each process of Kamailio, too
-(`PyOS_AfterFork_Child`), before it calls anything of ours there.
+(`PyOS_AfterFork_Child`), before it calls anything of ours there. A process that is forked past it is none where Python
+may run at all: of Kamailio's modules, that of ``erlang`` for its node.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from shaken_plugin.adapters.kamailio import (
     KamailioObserver,
 )
 from shaken_plugin.adapters.kamailio_state import pack, unpack
-from shaken_plugin.authentication import Limiter, identity_header
+from shaken_plugin.authentication import AuthenticationService, Limiter, identity_header
 from shaken_plugin.certs.credentials import load_pair
 from shaken_plugin.certs.directory import file_name
 from shaken_plugin.core.call import NAMING, CallMessage
@@ -1683,14 +1683,49 @@ def test_a_dialog_that_the_script_has_begun_itself_is_as_good(bench: Bench) -> N
     assert ksr.dialogs["shaken_slot"] == ksr.xavps["shaken_as", "slot"]
 
 
-def test_one_invite_may_get_another_slot_in_the_place_of_its_first(bench: Bench) -> None:
-    kamailio, ksr = limited(bench, Counts(), invite())
+@pytest.mark.parametrize("again", ["sign", "divert"])
+def test_a_fault_of_ours_leaves_no_slot_in_the_dialog(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    """The same INVITE is asked about once more, and is not another with its Call-ID."""
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    with monkeypatch.context() as patched:
+        patched.setattr(AuthenticationService, "_attested", None)
+        assert kamailio.shaken_sign() == GO_ON
+    assert not ksr.dialogs["shaken_slot"]
+    counts.running = 0  # nobody told that it left
+    kamailio.shaken_sign() if again == "sign" else kamailio.shaken_divert(None, f"sip:{CALLED}@b.example")
+    assert ksr.reply is None
+    assert ksr.dialogs["shaken_slot"] == ksr.xavps["shaken_as", "slot"] == counts.asked[-1].call
+    assert "limits_same_call_id" not in ksr.counters
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(Rate(None, 2))])
+def test_limits_that_change_while_a_call_is_signed_leave_it_one_slot_or_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    counts = Counts()
+    kamailio, ksr = limited(bench, counts, invite())
+    for _ in range(2):  # from the third on such a call is a usual one
+        kamailio.shaken_sign()
+        ksr.xavps.clear()
+        ksr.dialogs.clear()
+        counts.running = 0
+
+    def changed(_switch: Switch, *_arguments: object) -> None:
+        with SqlitePolicy(bench.folder / "policy.db").change(Author("test", "limits", NOW), "limits") as draft:
+            acme = draft.get(Customer, "acme")
+            assert acme is not None
+            draft.put(replace(acme, limits=limits))
+        counts.running = 0
+
+    monkeypatch.setattr(Switch, "_usually", changed)
     kamailio.shaken_sign()
-    first = ksr.dialogs["shaken_slot"]
-    assert kamailio.switch.follow("second", first)
-    assert ksr.dialogs["shaken_slot"] == "second"
-    assert not kamailio.switch.follow("third", first)
-    assert ksr.dialogs["shaken_slot"] == "second"
+    slots = [asked.call for asked in counts.asked[2:]]
+    assert counts.told == [("ended", slots[0])]
+    assert ksr.reply is None
+    assert ksr.dialogs["shaken_slot"] == ("" if limits == Limits() else slots[1])
 
 
 def test_a_refer_inside_a_dialog_is_told_with_its_slot(bench: Bench) -> None:

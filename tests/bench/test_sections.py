@@ -132,6 +132,7 @@ def test_libsecsipid_is_asked_as_its_module_asks_it(tmp_path: Path) -> None:
 def test_the_machine_is_described_without_names_and_paths() -> None:
     facts = machine.describe()
     assert {"processor", "cores", "kernel", "Python", "OpenSSL of cryptography"} <= facts.keys()
+    assert re.fullmatch(r"[\w.+-]+", facts.get("commit", "unknown"))  # not where there is no git
     text = "\n".join(facts.values())
     assert os.uname().nodename not in text
     assert not re.search(r"(?<!GNU)/[a-z]+/", text)

@@ -101,7 +101,7 @@ class Side:
         service.limiter = Limiter(self.counts, rules().plan, refuse_uncounted=clock.refuses)
         self.switch = Switch(made, self.observer, lambda: clock.now, lambda: RANDOM_ORIGID)
         self.switch.tells_ends = clock.tells_ends
-        self.switch.follow = lambda _slot, _before: clock.follows
+        self.switch.follow = lambda _slot: clock.follows
 
 
 class World(Records):
@@ -381,18 +381,17 @@ def test_a_slot_that_nobody_needs_any_more_is_given_back(
     message = call(call_id="1@x", counted=world.quick.counts.asked[-1].call) if is_known else call(call_id="2@x")
     world.put(limited(POLICIES[0], Limits(Rate(None, 4))))
     world.keys.named = {"main": Credential("main", (with_signer(pairs[0], Refusing()),))}  # so it is signed at length
-    follows: list[tuple[str, str]] = []
+    follows: list[str] = []
 
-    def follow(slot: str, before: str) -> bool:
-        follows.append((slot, before))
+    def follow(slot: str) -> bool:
+        follows.append(slot)
         return True
 
     world.quick.switch.follow = follow
     world.quick.switch.sign(lambda: message)
     first, second = (asked.call for asked in world.quick.counts.asked[2:])
     assert world.quick.counts.given_back == [first] * given_back
-    # Whoever tells ends knows that it is the same INVITE.
-    assert follows == ([] if is_known else [(first, ""), (second, first)])
+    assert follows == ([] if is_known else [first, second])
 
 
 def test_a_clock_that_is_set_back_hides_no_change(pairs: tuple[SigningPair, ...]) -> None:

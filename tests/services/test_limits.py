@@ -131,11 +131,11 @@ def numbered(number: int, **changes: Any) -> CallMessage:
     return call(call_id=f"call-{number}", **changes)
 
 
-def always(_slot: str, _before: str) -> bool:
+def always(_slot: str) -> bool:
     return True
 
 
-def never(_slot: str, _before: str) -> bool:
+def never(_slot: str) -> bool:
     raise AssertionError("asked")
 
 
@@ -173,12 +173,12 @@ def test_a_call_over_a_limit_is_refused_in_the_words_of_the_settings(authority: 
 def test_a_call_whose_end_nobody_would_tell_is_refused_and_recorded_so(
     authority: Authority, ours: SigningPair, tmp_path: Path, ahead: bool
 ) -> None:
-    counts, asked = Counts(), list[tuple[str, str]]()
+    counts, asked = Counts(), list[str]()
     switch = bench(authority, ours, ONE, counts)
     switch.switch.services = replace(switch.switch.services, records=SpoolWriter(tmp_path / "calls", 1_000_000))
 
-    def follow(slot: str, before: str) -> bool:
-        asked.append((slot, before))
+    def follow(slot: str) -> bool:
+        asked.append(slot)
         return False
 
     switch.switch.follow = follow
@@ -187,8 +187,8 @@ def test_a_call_whose_end_nobody_would_tell_is_refused_and_recorded_so(
     assert over.reject == OVER
     assert over.variables["over_limit"] == "unfollowed"
     assert not over.variables.keys() & {"identity", "slot", "counted"}
-    ((slot, before),) = asked
-    assert (dialog_of(slot), before) == (KEY, "")
+    (slot,) = asked
+    assert dialog_of(slot) == KEY
     assert counts.told == [("ended", slot)]
     assert (switch.observer.counts["over_limit"], switch.observer.counts["refused_over_limit"]) == (1, 1)
     assert switch.events("sign")[-1]["trace"][-1] == "- limits: nobody would tell its end [customer acme]"

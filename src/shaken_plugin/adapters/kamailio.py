@@ -138,6 +138,8 @@ class Kamailio(Message):
             outcome = self.switch.sign(
                 lambda: self._read(user=account, body=True, counted=counted), call_id=self._call_id
             )
+            if self._calls.noted:
+                self._calls.settle(outcome.variables.get("slot", ""))
             if not before and outcome.same is not None and self._publish_usual(outcome.same, outcome.variables):
                 found = GO_ON
             else:
@@ -211,6 +213,8 @@ class Kamailio(Message):
             left_as=LeftAs(number) if number else None,
             call_id=self._call_id,
         )
+        if self._calls.noted:
+            self._calls.settle(outcome.variables.get("slot", ""))
         fresh = dict.fromkeys((*STATE, *_TOLD, _UNTIL, _SLOT_UNTIL), "") | dict(outcome.variables)
         if fresh["substitute"]:
             fresh["substituted_for"] = replaced or fresh["substituted_for"]

@@ -43,12 +43,14 @@ class Calls:
     def __init__(self, ksr: Any, switch: Switch) -> None:
         self._ksr = ksr
         self._switch = switch
+        self.noted = ""
+        """The key that `follow` has written into the dialog of the INVITE at hand, until it is settled."""
         switch.tells_ends = getattr(ksr, "dialog", None) is not None
         switch.follow = self.follow
         switch.to_tell_ends = 'Kamailio needs loadmodule "dialog.so", and the routes for its events: kamailio/README.md'
         switch.check_limits()
 
-    def follow(self, slot: str, before: str) -> bool:
+    def follow(self, slot: str) -> bool:
         """The INVITE at hand has a slot until its dialog ends (`authentication.Follow`); else it is said why not.
 
         The module takes an INVITE with the Call-ID and tags of another call for the same one (``detect_spirals``,
@@ -58,11 +60,21 @@ class Calls:
         if self._ksr.dialog.dlg_manage() < 0 and self._ksr.pv.get(DIALOG) != 1:
             self._switch.warn("limits_without_dialog", _WITHOUT_DIALOG)
             return False
-        if (noted := self._ksr.pv.get(NOTE)) and noted != before:
+        if (noted := self._ksr.pv.get(NOTE)) and noted != self.noted:
             self._switch.warn("limits_same_call_id", _SAME_CALL_ID)
             return False
         self._ksr.pv.sets(NOTE, slot)
+        self.noted = slot
         return True
+
+    def settle(self, slot: str) -> None:
+        """All is decided about the INVITE at hand: it has this slot, or none, whatever `follow` has noted before.
+
+        Else the same INVITE, asked about again, would be taken for another with its Call-ID.
+        """
+        if slot != self.noted:
+            self._ksr.pv.sets(NOTE, slot)
+        self.noted = ""
 
     def slot(self) -> str:
         """That of the call whose dialog is at hand; empty where it has none."""

@@ -17,9 +17,9 @@ from shaken_plugin.ports import CallLimiter
 
 _ADMITTED, _UNFOLLOWED = Verdict(Outcome.ADMITTED), Verdict(Outcome.UNFOLLOWED)
 
-Follow = Callable[[str, str], bool]
-"""Of a switch that tells the end of calls: it is given the key of one that has a slot now, and that which the same
-INVITE had a moment ago, empty for most. Whether it will tell the end of this one."""
+Follow = Callable[[str], bool]
+"""Of a switch that tells the end of calls: whether it will tell that of the one at hand, whose slot has this key. What
+it was given before for the same INVITE holds no more then."""
 
 _About = tuple[str, tuple[Bound, ...], bool, str]
 
@@ -55,13 +55,12 @@ class Limiter:
         decision = base.decision
         if decision is None or base.emergency:
             return base
-        before = ""
         if asked is not None and asked.about != decision.once(_bounds):
             # The records have changed since: other limits are in force, or it is another customer's.
             if asked.slot and asked.slot != message.counted:  # else the call has it from before, and keeps it
-                self.counts.ended(before := asked.slot)
+                self.counts.ended(asked.slot)
             asked = None
-        if asked is None and (asked := self.ask(decision, message, random, follow=follow, before=before)) is None:
+        if asked is None and (asked := self.ask(decision, message, random, follow=follow)) is None:
             return base
         base.slotless = asked.slotless
         if asked.verdict is None:
@@ -83,9 +82,7 @@ class Limiter:
         base.skip, base.refuse = SkipReason.POLICY_REFUSED, True
         return base
 
-    def ask(
-        self, decision: Decision, message: CallMessage, random: Fresh, *, follow: Follow | None, before: str = ""
-    ) -> Asked | None:
+    def ask(self, decision: Decision, message: CallMessage, random: Fresh, *, follow: Follow | None) -> Asked | None:
         """Have a call counted; None where its customer has no limits, or it is of none. The arguments as above.
 
         Whether its end will be told is asked here and not later: what is refused for that is recorded so, too.
@@ -99,7 +96,7 @@ class Limiter:
         slot = concurrent and follow is not None
         if slot and is_new and (name := self.counts.ahead(customer, found, level)):
             call = call_key(customer, message.call_id, message.from_tag, name)
-            return self._followed(Asked(_ADMITTED, call, call, False, about), message, follow, before)
+            return self._followed(Asked(_ADMITTED, call, call, False, about), message, follow)
         to, leg = message.request_party(self.plan), message.leg
         replaces = tuple(replaced_keys(customer, message.replaces)) if message.replaces else ()
         if message.slot:
@@ -112,12 +109,12 @@ class Limiter:
         except StoreUnavailable as exc:
             return Asked(None, call, "", concurrent and not slot, about, str(exc))
         asked = Asked(verdict, call, call if slot else "", concurrent and not slot, about)
-        return self._followed(asked, message, follow, before) if verdict.outcome.passes else asked
+        return self._followed(asked, message, follow) if verdict.outcome.passes else asked
 
-    def _followed(self, asked: Asked, message: CallMessage, follow: Follow | None, before: str) -> Asked:
+    def _followed(self, asked: Asked, message: CallMessage, follow: Follow | None) -> Asked:
         """The same of a call that goes on, unless it has a new slot and nobody would tell its end."""
         slot = asked.slot
-        if follow is None or not slot or slot == message.counted or follow(slot, before):
+        if follow is None or not slot or slot == message.counted or follow(slot):
             return asked
         self.counts.ended(slot)
         return asked._replace(verdict=_UNFOLLOWED, slot="")

@@ -77,8 +77,8 @@ class CallRecord:
     unauthorised: bool = _field("The customer has no right of any kind to the number.", "sign", default=False)
     offence: bool = _field("That counts against the customer.", "sign", default=False)
     over_limit: str | None = _field(
-        "The customer's limit that it is over: rate, concurrent, or repeated (the same call too often); with the "
-        "level, where it is one of a level.",
+        "The customer's limit that it is over: rate, concurrent, repeated (the same call too often), or unfollowed "
+        "(nobody would tell its end); with the level, where it is one of a level.",
         "sign",
         default=None,
     )

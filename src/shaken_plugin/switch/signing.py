@@ -28,7 +28,7 @@ from shaken_plugin.switch.usual import MAX_TEXT, is_unmarked, told_of
 from shaken_plugin.telemetry import MAX_LINE
 
 
-def _any(_slot: str, _before: str) -> bool:
+def _any(_slot: str) -> bool:
     return True
 
 
