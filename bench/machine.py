@@ -1,4 +1,4 @@
-"""What a benchmark ran on: no names of hosts, no paths."""
+"""What a benchmark ran on, and of which code: no names of hosts, no paths."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def describe() -> dict[str, str]:
         "SQLite": sqlite3.sqlite_version,
     }
     facts |= {name: _library(name) for name in LIBRARIES}
+    facts["commit"] = _said("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
     facts |= {name: _said("dpkg-query", "-W", "-f", "${Version}", name) for name in PACKAGES}
     return {name: value for name, value in facts.items() if value}
 
