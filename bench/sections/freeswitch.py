@@ -73,7 +73,8 @@ def run(options: Options) -> Report:
             house = House(options.folder, stack)
             bridges = [house.plain()]
             if (modules / "mod_python3.so").exists():
-                bridges += [house.empty(), house.python(), house.python(leg=True)]
+                floor = [] if options.quick else [house.empty()]
+                bridges += [*floor, house.python(), house.python(leg=True)]
             else:
                 report.notes.append(f"{PYTHON} not measured: no mod_python3.so in this FreeSWITCH")
             bridges += [house.esl(), house.esl(leg=True)]
