@@ -1521,15 +1521,17 @@ class Counts:
     def __init__(self) -> None:
         self.told: list[tuple[str, object]] = []
         self.asked: list[Request] = []
-        self.running = 0
+        self.running: set[str] = set()
 
     def ahead(self, customer: str, bounds: tuple[Bound, ...], level: str) -> str:
         return ""
 
     def admit(self, request: Request) -> Verdict:
         self.asked.append(request)
-        self.running += request.call not in {asked.call for asked in self.asked[:-1]}
-        return Verdict(Outcome.ADMITTED if self.running == 1 else Outcome.CONCURRENT)
+        if self.running - {request.call}:
+            return Verdict(Outcome.CONCURRENT)
+        self.running.add(request.call)
+        return Verdict(Outcome.ADMITTED)
 
     def trouble(self) -> str:
         return ""
@@ -1539,6 +1541,7 @@ class Counts:
 
     def ended(self, call: str) -> None:
         self.told.append(("ended", call))
+        self.running.discard(call)
 
     def referred(self, call: str, to: str) -> None:
         self.told.append((to, call))
@@ -1602,7 +1605,7 @@ def test_a_usual_call_at_a_limit_is_published_with_its_slot(
     counts, told = Counts(), []
     kamailio, ksr = limited(bench, counts, invite())
     for _ in range(4):  # the third call is the first that can be a usual one
-        counts.running = 0
+        counts.running.clear()
         if one_by_one:
             monkeypatch.setattr(kamailio, "_explode", None)
         assert kamailio.shaken_sign() == GO_ON
@@ -1626,7 +1629,7 @@ def test_a_call_over_the_limit_is_answered_without_retry_after_unless_the_settin
         ({}, (480, "Call Limit Reached"), []),
         ({"status": 503, "phrase": "Full", "retry_after": 9}, (503, "Full"), ["Retry-After: 9"]),
     ):
-        counts.running = 1
+        counts.running = {"another"}
         kamailio, ksr = limited(bench, counts, invite(), **limits)
         assert kamailio.shaken_sign() == ANSWERED
         assert (ksr.reply, ksr.reply_headers, ksr.managed) == (answer, headers, False)
@@ -1655,7 +1658,7 @@ def test_a_call_that_leaves_again_is_the_same_and_another_with_its_call_id_is_no
     # The module dialog takes one with the same Call-ID and tag for the same (detect_spirals): it has no end of its own.
     for limits, answer in (({}, (480, "Call Limit Reached")), ({"mode": "report"}, None)):
         kamailio, ksr = limited(bench, counts, invite(), **limits)
-        counts.running, counts.told = 0, []
+        counts.running, counts.told = set(), []
         ksr.dialogs["shaken_slot"] = slot
         assert kamailio.shaken_sign() == (ANSWERED if answer else GO_ON)
         assert (ksr.reply, ksr.dialogs) == (answer, {"shaken_slot": slot})
@@ -1694,11 +1697,29 @@ def test_a_fault_of_ours_leaves_no_slot_in_the_dialog(
         patched.setattr(AuthenticationService, "_attested", None)
         assert kamailio.shaken_sign() == GO_ON
     assert not ksr.dialogs["shaken_slot"]
-    counts.running = 0  # nobody told that it left
+    assert counts.running == set()  # else it would be its own slot that leaves it no room
     kamailio.shaken_sign() if again == "sign" else kamailio.shaken_divert(None, f"sip:{CALLED}@b.example")
     assert ksr.reply is None
     assert ksr.dialogs["shaken_slot"] == ksr.xavps["shaken_as", "slot"] == counts.asked[-1].call
     assert "limits_same_call_id" not in ksr.counters
+
+
+def test_a_note_that_cannot_be_taken_back_is_none_of_the_next_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kamailio, ksr = limited(bench, Counts(), invite())
+
+    def sets(name: str, value: str) -> None:
+        if not value:
+            raise SystemError("the switch does not want to")
+        ksr.dialogs[name] = value
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuthenticationService, "_attested", None)
+        patched.setattr(ksr.pv, "sets", sets)
+        assert kamailio.shaken_sign() == GO_ON
+    assert ksr.counters["fault_sign"] == 2  # of what is patched, and of the note
+    assert not kamailio._calls.noted
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(Rate(None, 2))])
@@ -1711,19 +1732,19 @@ def test_limits_that_change_while_a_call_is_signed_leave_it_one_slot_or_none(
         kamailio.shaken_sign()
         ksr.xavps.clear()
         ksr.dialogs.clear()
-        counts.running = 0
+        counts.running.clear()
 
     def changed(_switch: Switch, *_arguments: object) -> None:
         with SqlitePolicy(bench.folder / "policy.db").change(Author("test", "limits", NOW), "limits") as draft:
             acme = draft.get(Customer, "acme")
             assert acme is not None
             draft.put(replace(acme, limits=limits))
-        counts.running = 0
+        counts.running.clear()
 
     monkeypatch.setattr(Switch, "_usually", changed)
     kamailio.shaken_sign()
     slots = [asked.call for asked in counts.asked[2:]]
-    assert counts.told == [("ended", slots[0])]
+    assert set(counts.told) == {("ended", slots[0])}
     assert ksr.reply is None
     assert ksr.dialogs["shaken_slot"] == ("" if limits == Limits() else slots[1])
 

@@ -395,6 +395,46 @@ def test_a_call_that_the_module_does_not_take_has_no_slot(network: Network, kemi
     assert edge.status() == 200
 
 
+ONE_FAULT = """
+from shaken_plugin.authentication import AuthenticationService
+
+real, faults = AuthenticationService._attested, [RuntimeError("a fault of ours")]
+
+def attested(*arguments, **named):
+    if faults:
+        raise faults.pop()
+    return real(*arguments, **named)
+
+AuthenticationService._attested = attested
+"""
+
+
+def test_a_call_with_a_fault_of_ours_does_not_fill_the_limit_when_it_is_sent_on(
+    network: Network, tmp_path: Path
+) -> None:
+    """It goes unsigned, is refused by the first peer, and asked about once more for the second."""
+    script = tmp_path / "shaken.py"
+    script.write_text(share("kamailio", "shaken.py").read_text() + ONE_FAULT)
+    where = '    if (t_check_status("5[0-9][0-9]|408")) {\n'
+    text = share("kamailio", "kamailio-native.cfg").read_text()
+    assert text.count(where) == text.count('"load", SHAKEN_SCRIPT') == 1
+    text = text.replace('"load", SHAKEN_SCRIPT', f'"load", "{script}"')
+    config = tmp_path / "kamailio-native.cfg"
+    config.write_text(text.replace(where, where + '        python_exec("shaken_divert", "$ou");\n'))
+    second = Party()
+    network.stack.callback(second.close)
+    edge = Edge(network, kemi=False, limits=Limits(Rate(None, 1)), config=config, second=second, workers=1)
+    edge.called.behave = lambda _: ((0.0, b"503 Service Unavailable"),)
+    call = edge.call()
+    assert call.final.status == 200
+    assert edge.server.counters()["fault_sign"] == 1
+    assert not edge.called.invite().all("Identity")
+    assert second.invite().one("Identity")
+    assert edge.held() == 1
+    call.bye()
+    until(lambda: edge.held() == 0)
+
+
 def test_event_routes_of_before_tell_the_end_too(network: Network, tmp_path: Path) -> None:
     text = share("kamailio", "kamailio-native.cfg").read_text()
     new = 'python_exec("shaken_ended", "$dlg_var(shaken_slot)");'

@@ -70,11 +70,13 @@ class Calls:
     def settle(self, slot: str) -> None:
         """All is decided about the INVITE at hand: it has this slot, or none, whatever `follow` has noted before.
 
-        Else the same INVITE, asked about again, would be taken for another with its Call-ID.
+        Else the same INVITE, asked about again, would be taken for another with its Call-ID, or find the limit reached
+        by itself.
         """
-        if slot != self.noted:
+        noted, self.noted = self.noted, ""
+        if slot != noted:
+            self._switch.ended(noted)
             self._ksr.pv.sets(NOTE, slot)
-        self.noted = ""
 
     def slot(self) -> str:
         """That of the call whose dialog is at hand; empty where it has none."""
