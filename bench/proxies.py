@@ -130,10 +130,11 @@ class Stage:
         folder: for all files.
         stack: ends the servers.
         secsipid: whether that module is there.
+        shared: MB of memory that the processes of each Kamailio share.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, secsipid: bool) -> None:
-        self.folder, self._stack, self._secsipid = folder, stack, secsipid
+    def __init__(self, folder: Path, stack: ExitStack, *, secsipid: bool, shared: int = 64) -> None:
+        self.folder, self._stack, self._secsipid, self._shared = folder, stack, secsipid, shared
         self._authority = Authority.new(time.time())
         alone: dict[str, Any] = {"agent": {"enabled": False}}
         self.origin = stage.provider(folder / "origin", self._authority, **alone)
@@ -216,6 +217,7 @@ class Stage:
             outside_peer=called,
             config=config,
             defines=recipe.defines,
+            shared=self._shared,
         )
         return Variant(name, self._stack.enter_context(proxy), recipe.verifies, recipe.counter, fleet)
 

@@ -46,6 +46,14 @@ def provider(
     return Provider.make(folder, authority, time.time(), policy=policy, spc=spc, log={}, **settings)
 
 
+def sides(folder: Path, authority: Authority) -> tuple[Provider, Provider]:
+    """One whose customers call, and one who verifies and has its certificate."""
+    origin = provider(folder / "origin", authority)
+    target = provider(folder / "target", authority, policy={}, spc="123T")
+    target.publish(origin.x5u, origin.credential.chain)
+    return origin, target
+
+
 def pair_of(settings: Path) -> SigningPair:
     """What a provider signs with."""
     return next(iter(_services(settings).credentials.values())).pairs[0]

@@ -147,11 +147,12 @@ def _verdict(target: Target | None, value: float) -> tuple[str, bool | None]:
 
 def _spread(one: Series) -> str:
     """Its bounds; a single value has none."""
-    return _bounds(one.interval) if len(one.values) > 1 or one.span else ""
+    return _bounds(one.interval)
 
 
 def _bounds(one: Interval) -> str:
-    return f"{_plain(one.low)} to {_plain(one.high)}"
+    """Nothing of what has no width: it is of single values."""
+    return "" if one.low == one.high else f"{_plain(one.low)} to {_plain(one.high)}"
 
 
 def _plain(value: float) -> str:

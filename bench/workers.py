@@ -35,15 +35,20 @@ class Task(Protocol):
     def run(self, count: int) -> None:
         """Do them."""
 
-    def check(self) -> None:
-        """Raise where the last run did not do what it was measured for; not measured."""
+    def check(self) -> Mapping[str, float] | None:
+        """Raise where the last run did not do what it was measured for; not measured.
+
+        Returns:
+            What it has found out about itself, by name.
+        """
 
 
 class Turn(NamedTuple):
-    """What one turn took: CPU seconds, and the octets of memory of the process afterwards."""
+    """What one turn took: CPU seconds, and the octets of memory of the process afterwards; what its task has told."""
 
     cpu: float
     memory: int
+    told: Mapping[str, float]
 
 
 class Worker:
@@ -91,13 +96,20 @@ class Worker:
 
     def cost(self, seconds: float) -> float:
         """CPU seconds of one operation, from a turn that takes about so many seconds of CPU time."""
+        return self._lasting(seconds).cpu / self._count
+
+    def told(self, seconds: float) -> Mapping[str, float]:
+        """What the task tells of itself after such a turn."""
+        return self._lasting(seconds).told
+
+    def _lasting(self, seconds: float) -> Turn:
         tried = 1
         while not self._count:
             took = self.turn(tried).cpu
             if took >= SHORTEST:
                 self._count = max(1, round(tried * seconds / took))
             tried *= 4
-        return self.turn(self._count).cpu / self._count
+        return self.turn(self._count)
 
     def _answer(self) -> Any:
         try:
@@ -125,8 +137,8 @@ def _serve(pipe: Connection, make: Callable[..., Task], arguments: Sequence[Any]
             began = time.process_time()
             task.run(count)
             took = time.process_time() - began
-            task.check()
-            pipe.send((True, (took, proportional_memory(os.getpid()))))
+            told = task.check() or {}
+            pipe.send((True, (took, proportional_memory(os.getpid()), told)))
     except (EOFError, BrokenPipeError):
         return
     except Exception:  # told to whoever measures

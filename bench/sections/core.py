@@ -221,9 +221,7 @@ def run(options: Options) -> Report:
     report = Report("core", TITLE)
     rounds, seconds = (4, 0.1) if options.quick else (15, 0.3)
     authority = Authority.new(time.time())
-    origin = stage.provider(options.folder / "origin", authority)
-    target = stage.provider(options.folder / "target", authority, policy={}, spc="123T")
-    target.publish(origin.x5u, origin.credential.chain)
+    origin, target = stage.sides(options.folder, authority)
     key, signer, verifier = origin.credential.key, origin.settings, target.settings
     wanted: list[tuple[str, Callable[..., Task], tuple[Any, ...]]] = [
         (f"{CRYPTOGRAPHY} sign", raw_signing, (signer,)),

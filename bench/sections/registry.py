@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.sections import Section, core, freeswitch, kamailio, latency, memory, scale
+from bench.sections import Section, core, freeswitch, kamailio, latency, memory, parts, scale
 
 _ALL: Final = (
-    core.SECTION, kamailio.SECTION, latency.SECTION, freeswitch.SECTION, scale.SECTION, memory.SECTION,
+    core.SECTION, parts.SECTION, kamailio.SECTION, latency.SECTION, freeswitch.SECTION, scale.SECTION, memory.SECTION,
 )  # fmt: skip
 
 SECTIONS: Final[dict[str, Section]] = {section.name: section for section in _ALL}

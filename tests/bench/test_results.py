@@ -131,9 +131,9 @@ def test_the_table_says_what_was_measured_beside_what_and_whether_it_is_good(rep
     out = StringIO()
     Console(file=out, width=120).print(table.summary([report], {"processor": "Example 3000"}))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
-    assert "complete signing 80 µs (12 500/s) OpenSSL sign 0.50 of its rate 0.50 to 0.50 ≥ 0.55 missed" in lines
-    assert "OpenSSL sign 2.00 of its cost 2.00 to 2.00 ≤ 2.50 met" in lines
-    assert "file, 10 M 500 MB file, 10 k 500.00 of its cost 500 to 500" in lines
+    assert "complete signing 80 µs (12 500/s) OpenSSL sign 0.50 of its rate ≥ 0.55 missed" in lines
+    assert "OpenSSL sign 2.00 of its cost ≤ 2.50 met" in lines
+    assert "file, 10 M 500 MB file, 10 k 500.00 of its cost" in lines
     assert "core: PyJWT is not installed" in lines
     assert "processor: Example 3000" in lines
 

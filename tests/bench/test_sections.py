@@ -162,7 +162,7 @@ def test_the_quick_run_has_all_sections_with_targets_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quick: bool
 ) -> None:
     with_targets = {"core", "kamailio", "freeswitch", "scale", "memory"}
-    assert set(SECTIONS) == with_targets | {"latency"}
+    assert set(SECTIONS) == with_targets | {"latency", "parts"}
     for name, section in SECTIONS.items():
         report = Report(name, "A title")
         monkeypatch.setitem(SECTIONS, name, replace(section, run=partial(lambda found, _: found, report)))

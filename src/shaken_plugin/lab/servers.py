@@ -274,6 +274,7 @@ class KamailioServer(Server):
         settings: the plugin's settings file.
         kemi: routing in Python instead of the native language.
         config: a configuration of one's own with the same defines.
+        shared: MB of memory for all its processes (``-m``).
     """
 
     def __init__(
@@ -291,6 +292,7 @@ class KamailioServer(Server):
         defines: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         listen: str = LOOPBACK,
+        shared: int = 64,
     ) -> None:
         self.inside_port, self.outside_port = free_port(), free_port()
         self.listen = listen
@@ -312,7 +314,7 @@ class KamailioServer(Server):
             "WORKERS": str(workers),
             **(defines or {}),
         }
-        command = [find_program("kamailio"), "-f", str(script), "-DD", "-E", "-m", "64", "-M", "16"]
+        command = [find_program("kamailio"), "-f", str(script), "-DD", "-E", "-m", str(shared), "-M", "16"]
         command += ["-w", str(folder), "-Y", str(folder), "-P", str(folder / "pid")]
         for define, value in values.items():
             command += ["-A", f"{define}={value}"]
